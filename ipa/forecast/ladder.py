@@ -15,6 +15,7 @@ import numpy as np
 from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.learned import Learned
+from ipa.forecast.level import Level
 from ipa.forecast.mixture import Judged, judged, past_of, weights_of
 from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
@@ -22,11 +23,12 @@ from ipa.model.errors import PluginError, UsageError
 from ipa.model.observation import Forecast, LoadHistory
 from ipa.plugins import Plugin
 
-DEFAULT_RUNGS: tuple[Forecaster, ...] = (Learned(), Seasonal(), WindowMaximum(), LastValue())
+DEFAULT_RUNGS: tuple[Forecaster, ...] = (Learned(), Seasonal(), Level(), LastValue())
 # Rungs of a backtest: also those that learn from hours, and the last of the papers' inputs, their baseline.
 BACKTEST_RUNGS: tuple[Forecaster, ...] = (
     Boosted(),
     *DEFAULT_RUNGS,
+    WindowMaximum(),
     WindowMaximum(span_s=10.0, name="maximum-10s"),
 )
 

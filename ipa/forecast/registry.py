@@ -16,6 +16,7 @@ FORECASTERS = Registry(
         "learned": "ipa.forecast.learned:Learned",
         "seasonal": "ipa.forecast.reactive:Seasonal",
         "window": "ipa.forecast.reactive:WindowMaximum",
+        "level": "ipa.forecast.level:Level",
         "last": "ipa.forecast.reactive:LastValue",
     },
 )

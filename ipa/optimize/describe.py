@@ -78,6 +78,15 @@ def no_plan(pipeline: str, rate_rps: float, sla_s: float, solver: str, objective
     )
 
 
+def late_ratio(problem: PlanningProblem, configs: Sequence[StageConfig]) -> float:
+    """The share of the requests that take longer than the SLA; 1 if the configuration was not measured.
+
+    Beyond the mean, the share of longer times falls exponentially to that of the SLA's percentile.
+    """
+    parts = [_part(problem, part) for part in parts_of(configs)]
+    return sum(1.0 if part is None else part.share_ratio * part.late_ratio for part in parts)
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """The performance of one part with its share of the rate."""
@@ -87,6 +96,7 @@ class _Part:
     pas: float
     term: float
     latency_s: float
+    late_ratio: float
 
 
 def _part(whole: PlanningProblem, configs: Sequence[StageConfig]) -> _Part | None:
@@ -104,12 +114,24 @@ def _part(whole: PlanningProblem, configs: Sequence[StageConfig]) -> _Part | Non
     pas, term = accuracy_of(problem, {stage.stage: stage.variant for stage in stages})
     given = {stage.stage: stage for stage in stages}
     names = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
-    paths = ([given[name] for name in path if name in given] for path in names)
-    latency_s = max(
-        float(path_quantile_s([stage.mean_s for stage in path], [stage.excess_s for stage in path]))
-        for path in paths
-    )
-    return _Part(share_ratio, stages, pas, term, latency_s)
+    paths = [[given[name] for name in path if name in given] for path in names]
+    times_s = [_path_s(path) for path in paths]
+    latency_s = max(latency_s for _, latency_s in times_s)
+    late = max(_late_ratio(*each, problem.sla_s, problem.percentile) for each in times_s)
+    return _Part(share_ratio, stages, pas, term, latency_s, late)
+
+
+def _path_s(path: Sequence[StagePlan]) -> tuple[float, float]:
+    """The mean and the quantile of the latency of a path."""
+    means_s, excesses_s = [stage.mean_s for stage in path], [stage.excess_s for stage in path]
+    return sum(means_s), float(path_quantile_s(means_s, excesses_s))
+
+
+def _late_ratio(mean_s: float, latency_s: float, sla_s: float, percentile: float) -> float:
+    """The share of the requests later than the SLA; `latency_s` is the quantile of the percentile."""
+    if mean_s >= sla_s or latency_s <= mean_s:
+        return float(mean_s >= sla_s)
+    return float((1 - percentile / 100) ** ((sla_s - mean_s) / (latency_s - mean_s)))
 
 
 def _chosen(problem: PlanningProblem, configs: Sequence[StageConfig]) -> list[Chosen] | None:

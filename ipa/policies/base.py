@@ -15,6 +15,8 @@ from ipa.queueing.service import ServiceTime
 Configs = tuple[StageConfig, ...]
 # A rate at which every measured configuration can be described; capacities do not depend on it.
 ANY_RATE_RPS = 1.0
+# The shares of its capacity at which the late requests of a configuration are predicted.
+LOADS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Policy(Protocol):
     """A pure policy: the same observation, forecast and state give the same plan.
 
     It may have more methods, which are found by `hasattr`: those of a `StatefulPolicy`, and
-    `at_once(running)`, true if its plan must bypass the stabiliser, since the rule has a delay of its own.
+    `at_once(running)`, true if its plan is applied as it is, since the rule has its own delay or none.
     """
 
     @property
@@ -76,7 +78,7 @@ class StatefulPolicy(Policy, Protocol):
 
 
 def is_at_once(policy: Policy, running: Configs) -> bool:
-    """True if the policy's plan bypasses the stabiliser: it is applied even if it is not better."""
+    """True if the policy's plan is applied even if it is not worth more than what runs."""
     at_once: Callable[[Configs], bool] | None = getattr(policy, "at_once", None)
     return at_once is not None and at_once(running)
 
@@ -91,7 +93,9 @@ class Prediction:
     """The predicted performance of a configuration; `capacity_rps` is the pipeline's, in requests.
 
     `services` are the service times of a replica of each stage by its profile alone, without slowdowns and
-    without the objective's margins, in the order of the configurations.
+    without the objective's margins, in the order of the configurations. `late_ratios` are the shares of
+    requests later than the SLA at the LOADS, and `readiness_s` the times until a new replica of each stage
+    serves, 0 if unknown.
     """
 
     rate_rps: float
@@ -103,6 +107,8 @@ class Prediction:
     # Items a second that one replica of each stage carries, in the order of the configurations.
     capacities_rps: tuple[float, ...] = ()
     services: tuple[ServiceTime, ...] = ()
+    late_ratios: tuple[float, ...] = ()
+    readiness_s: tuple[float, ...] = ()
 
     @property
     def carries(self) -> bool:

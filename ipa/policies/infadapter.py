@@ -11,7 +11,7 @@ from ipa.model.errors import UsageError
 from ipa.model.observation import Forecast, Observation
 from ipa.model.parts import in_order, is_shared, with_share
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, Termination
+from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.model.profile import StageProfile
 from ipa.model.resources import CORES, beside_of
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
@@ -214,14 +214,6 @@ class SingleStagePipeline:
         """One replica of the variant on those cores, with the batch size that carries most."""
         return StageConfig(self.stage, variant, self.question.batch_sizes[variant, cores], cores, 1)
 
-    def offers(self, running: Configs) -> bool:
-        """True if the running configuration is one known replica, or one of each of several variants."""
-        return all(
-            (config.variant, config.cores) in self.question.batch_sizes
-            and replace(config, share_percent=WHOLE_PERCENT) == self.config(config.variant, config.cores)
-            for config in running
-        )
-
     def described(self, configs: Configs, rate_rps: float, name: str, note: str = "") -> Plan:
         """The configurations as a plan for the rate."""
         plan = self.profiled.describe(configs, rate_rps)
@@ -292,11 +284,8 @@ class InfAdapter:
     name: str = "infadapter"
 
     def at_once(self, running: Configs) -> bool:
-        """True unless one replica of a measured size runs for each variant, with requests.
-
-        A part without requests was added by a process that ended before it shifted requests to it.
-        """
-        return not self.task.offers(running) or any(config.share_percent == 0 for config in running)
+        """Always true: the rule is its own."""
+        return True
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best set for the point forecast plus a tenth, or for the upper forecast if that is more.
@@ -378,8 +367,8 @@ class MsPlus:
     name: str = "ms+"
 
     def at_once(self, running: Configs) -> bool:
-        """True unless one replica of a measured size runs."""
-        return is_shared(running) or not self.task.offers(running)
+        """Always true: the rule is its own."""
+        return True
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best variant for the point forecast plus a tenth, or for the upper forecast if that is more.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import floor, log
 
@@ -25,16 +25,13 @@ LONGEST_SLA_RATIO = 16.0
 # The share of the SLA that a request may wait until a peak is over; the plan keeps the rest.
 WAIT_RATIO = 0.25
 
-# True if the planner could choose a configuration at some rate.
-Offers = Callable[[Pipeline, Configs], bool]
-
 
 @dataclass(frozen=True, slots=True)
 class Ours:
     """Plans with `planner` for `forecast.upper_rps`, within pins and without variants that failed lately.
 
-    `offers` is given if the planner decides less than ours, so that the running configuration may be none of
-    its choices. `shorter` is given if requests may wait while a peak lasts, should that be worth more.
+    If `applies_each`, its plans are applied as they are, as the published systems do. `shorter` is given if
+    requests may wait while a peak lasts, should that be worth more.
     `probe` is the same planner without explanations, for feasibility checks. `longer` is given if a plan that
     exceeds the SLA is better than the running configuration.
     """
@@ -42,19 +39,14 @@ class Ours:
     pipeline: Pipeline
     planner: Planner
     name: str = "ours"
-    offers: Offers | None = None
+    applies_each: bool = False
     probe: Planner | None = None
     shorter: SlaScaledPlanner | None = None
     longer: SlaScaledPlanner | None = None
 
     def at_once(self, running: Configs) -> bool:
-        """True if the planner would never choose the running configuration: it is no benchmark for a plan.
-
-        Nor is one with a part without requests, left by a process that ended before it shifted requests to
-        it.
-        """
-        is_begun = any(config.share_percent == 0 for config in running)
-        return is_begun or (self.offers is not None and not self.offers(self.pipeline, running))
+        """True if it applies each plan, or if a process ended before it sent requests to a part."""
+        return self.applies_each or any(config.share_percent == 0 for config in running)
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best plan, else one for the largest rate that can be carried, or for the least longer SLA."""
@@ -175,7 +167,7 @@ def fa2(pipeline: Pipeline, profiled: Profiled, *, heavy: bool) -> Ours:
     """
     stages = tuple(_lone(stage, profiled.variants(stage.name), heavy) for stage in pipeline.stages)
     name = "fa2-high" if heavy else "fa2-low"
-    return Ours(replace(pipeline, stages=stages), profiled.plan, name, profiled.offers, profiled.probe)
+    return Ours(replace(pipeline, stages=stages), profiled.plan, name, True, profiled.probe)
 
 
 def _lone(stage: Stage, ranked: Sequence[str], heavy: bool) -> Stage:
@@ -185,7 +177,7 @@ def _lone(stage: Stage, ranked: Sequence[str], heavy: bool) -> Stage:
 def rim(pipeline: Pipeline, profiled: Profiled, replicas: int = RIM_REPLICAS) -> Ours:
     """RIM: decides variants and batch sizes; every stage has `replicas`, or the nearest allowed number."""
     stages = tuple(_fixed(stage, pipeline.bounds, replicas) for stage in pipeline.stages)
-    return Ours(replace(pipeline, stages=stages), profiled.plan, "rim", profiled.offers, profiled.probe)
+    return Ours(replace(pipeline, stages=stages), profiled.plan, "rim", True, profiled.probe)
 
 
 def _fixed(stage: Stage, bounds: Bounds, replicas: int) -> Stage:

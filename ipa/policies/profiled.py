@@ -13,11 +13,11 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import AS_MEASURED, Slowdowns, StageProfile, ratios_of
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.describe import describe
+from ipa.optimize.describe import describe, late_ratio
 from ipa.optimize.linear_program import Solvers
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import SolveCache
-from ipa.policies.base import Configs, Prediction
+from ipa.policies.base import ANY_RATE_RPS, LOADS, Configs, Prediction
 from ipa.policies.planning import LEAST_RPS, planning_problem
 from ipa.profiling.points import Allocation
 from ipa.queueing.service import ServiceTime, service
@@ -25,7 +25,7 @@ from ipa.queueing.service import ServiceTime, service
 # A tick asks with one set of slowdowns; those of recent ticks are asked for again.
 SLOWED = 8
 # A tick asks for two plans and some predictions; under a load that only scatters, for those of recent ticks.
-PLANS, PREDICTIONS = 16, 16
+PLANS, PREDICTIONS = 16, 64
 
 
 class Profiled:
@@ -65,6 +65,7 @@ class Profiled:
         self._slowed: dict[Slowdowns, tuple[PlanningProblem, PlanningProblem]] = {}
         self._plans = SolveCache(PLANS)
         self._described = lru_cache(PREDICTIONS)(self._describe)
+        self._late_ratios = lru_cache(PREDICTIONS)(self._late_of)
         self._services: dict[tuple[str, str, int, float], ServiceTime] = {}
 
     def plan(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
@@ -117,22 +118,6 @@ class Profiled:
         accuracy = dict(zip(columns.variants, columns.variant_accuracy, strict=True))
         return tuple(sorted(accuracy, key=lambda name: float(accuracy[name])))
 
-    def offers(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> bool:
-        """True if the planner could choose the configuration at some rate, for this pipeline."""
-        problem = self._problem_of(pipeline, 1.0, ())
-        stages = [stage for stage in problem.stages if not stage.is_free]
-        if [config.stage for config in configs] != [stage.name for stage in stages]:
-            return False
-        for stage, config in zip(stages, configs, strict=True):
-            wanted = (config.variant, config.batch_size, config.cores)
-            at = [(it.variant, it.batch_size, it.cores) for it in stage.points]
-            least, most = problem.replica_limits(stage)
-            if wanted not in at or not problem.allows(stage, stage.points[at.index(wanted)]):
-                return False
-            if config.replicas < least or (most is not None and config.replicas > most):
-                return False
-        return True
-
     def sizes_cores(self, config: StageConfig) -> tuple[float, ...]:
         """The measured replica sizes of the variant with that batch size, ascending."""
         (stage,) = (stage for stage in self._known.stages if stage.name == config.stage)
@@ -160,7 +145,24 @@ class Profiled:
             pas=plan.pas,
             capacities_rps=tuple(stage.capacity_rps for stage in plan.stages),
             services=tuple(self._service(stage.config) for stage in plan.stages),
+            late_ratios=self._late_ratios(tuple(configs), slowdowns),
+            readiness_s=tuple(self._readiness_s(stage.config) for stage in plan.stages),
         )
+
+    def _late_of(self, configs: Configs, slowdowns: Slowdowns) -> tuple[float, ...]:
+        """The shares of late requests at the LOADS."""
+        _, known = self._problems(slowdowns)
+        plan = self.describe(configs, ANY_RATE_RPS, slowdowns)
+        assert plan is not None
+        capacity_rps = ANY_RATE_RPS / max(stage.utilisation_ratio for stage in plan.stages)
+        return tuple(
+            late_ratio(replace(known, rate_rps=max(load * capacity_rps, LEAST_RPS)), configs)
+            for load in LOADS
+        )
+
+    def _readiness_s(self, config: StageConfig) -> float:
+        (stage,) = (stage for stage in self._known.stages if stage.name == config.stage)
+        return stage.points[stage.columns.place[config.variant, config.batch_size, config.cores]].readiness_s
 
     def describe(
         self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED

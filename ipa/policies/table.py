@@ -259,7 +259,7 @@ def ours_frugal(inputs: PolicyInputs) -> Policy:
 
 def _published(inputs: PolicyInputs, *, name: str, compat: Compat) -> Policy:
     profiled = inputs.published(compat)
-    return Ours(inputs.pipeline, profiled.plan, name, profiled.offers, profiled.probe)
+    return Ours(inputs.pipeline, profiled.plan, name, True, profiled.probe)
 
 
 ipa_paper = partial(_published, name="ipa", compat=Compat.PAPER)

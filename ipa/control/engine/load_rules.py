@@ -41,7 +41,7 @@ def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdic
         )
         return None, replace(state, telemetry_loss=telemetry)
     telemetry = state.telemetry_loss.without_load(fallback) if state.counts(request) else state.telemetry_loss
-    state = replace(state.without_row(), telemetry_loss=telemetry)
+    state = replace(state, telemetry_loss=telemetry)
     basis = _basis(request, state)
     verdict = _blind(request, state, basis, forecast)
     return verdict, _shadowed(request, state, basis, verdict)
@@ -125,7 +125,7 @@ def _chosen(request: TickRequest, state: EngineState, late: str = "") -> tuple[T
         forecast = fallback_forecast(fallback, forecast)
     basis = _basis(request, state)
     try:
-        verdict, state = choose(request, state, basis, forecast, late)
+        verdict = choose(request, state, basis, forecast, late)
     except PluginError as error:
         # The policy made a plan, and failed to say how urgent it is.
         verdict = hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, proven_by, trial_of
 from ipa.control.engine.correction import planned_with
-from ipa.control.engine.feedback import loaded, present_rps
+from ipa.control.engine.feedback import loaded, present_rps, waiting_requests
 from ipa.control.engine.guards import (
     bound_faults,
     disagreement,
     limit_steps,
+    mean_rps,
     mode_objection,
     pin_faults,
     pins_of,
-    total_cores,
 )
-from ipa.control.engine.stabiliser import CHANGE_S, STARTS_S
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import (
     TransitionStep,
@@ -26,7 +26,6 @@ from ipa.control.engine.transition import (
     beside_lost,
     changes,
     classify,
-    keeps_all,
     lost_words,
     make_room,
     no_room,
@@ -34,236 +33,172 @@ from ipa.control.engine.transition import (
     serving_replicas,
     with_pins,
 )
+from ipa.control.engine.worth import (
+    CHANGE_S,
+    HORIZON_S,
+    Candidate,
+    Loads,
+    Worth,
+    loads_of,
+    serving_s,
+    weigh,
+)
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
-from ipa.model.observation import Forecast
-from ipa.model.parts import Configs, is_shared, only_shares, stage_pairs
+from ipa.model.observation import Forecast, Measured
+from ipa.model.parts import Configs, is_shared, stage_pairs
 from ipa.model.plan import Plan, Termination, in_words
-from ipa.model.resources import CORES, words_of
-from ipa.model.rolling import Rolling, first_hop
+from ipa.model.resources import Resources
+from ipa.model.rolling import Rolling, change_peak, first_hop
 from ipa.model.rounding import rounded_plan
 from ipa.model.serving import wrong_rows
-from ipa.policies.base import PolicyState, Prediction, is_at_once
+from ipa.policies.base import ANY_RATE_RPS, PolicyState, Prediction, is_at_once
 
 # A plan must carry this much more to be worth a temporary loss of capacity.
 WORTH_A_DIP = 1.1
-# While requests wait, a plan that starts replicas must be better by this ratio than one that starts none; if
-# none carries the load, it must carry this much more.
-WORTH_NEW_REPLICAS_RATIO, CARRIES_MORE = 0.1, 1.25
 # While requests are late, a plan must carry this much more.
 MORE = 1.01
-# If no plan meets the SLA, a configuration slower than the plan by this ratio is changed at once.
-LATER = 1.05
-# A smaller gain is counted as this.
-LEAST_GAIN_RATIO = 1e-3
+# The loads that are planned for, of those that plans are weighed by.
+PLANNED, LEAST_RPS = (2, 4, 5, 6), 1e-3
+# The present load is a mean over this.
+PRESENT_S = 20.0
 
 
 def choose(
     request: TickRequest, state: EngineState, running: Configs, forecast: Forecast, late: str = ""
-) -> tuple[TickVerdict, EngineState]:
-    """Apply the plan at once if the running configuration does not carry the rate.
+) -> TickVerdict:
+    """Apply the plan of the highest worth if it is worth more than the change to it costs.
 
-    Else apply it only if it stays better for several ticks. If requests are `late`, in words, a plan of more
-    capacity is applied at once, and no other.
+    If requests are `late`, in words, no plan of less capacity is applied.
     """
-    reset = state.without_row()
     serving = serving_replicas(request.observation, running)
-    plan = plan_for(request, state, serving, forecast)
-    if isinstance(plan, TickVerdict):
-        return plan, reset
-    now = request.predict(serving, plan.rate_rps)
-    lacks = now is not None and _urgent(plan, now)
-    carries = lacks and not late and state.feedback.carried_rps >= plan.carried_rps
-    urgent = now is None or (lacks and not carries) or bool(pin_faults(request.pipeline, running))
-    is_unstabilised = is_at_once(request.policy, running)
-    urgent = urgent or is_unstabilised or bool(wrong_rows(request.pipeline, running))
-    is_needed = lacks or bool(late)
-    # Each write may replace what counts the load: until its rates are new, replicas are kept.
-    is_bridged = bool(request.observation.bridged_s)
-    if (is_bridged or request.rolling.switches_at_once) and (is_needed or not is_unstabilised):
-        steady = _steadier(request, state, serving, forecast, plan)
-        # Without need what can be had in place comes first; then what other replicas are worth.
-        plan = steady if is_needed or is_bridged or steady.configs != serving else plan
-    if late and (not urgent or plan.configs == serving):
-        verdict = _while_late(request, state, running, plan, forecast, now, late)
-        return verdict, _damped(request, reset, running, verdict, urgent=True)
-    carries = carries and not urgent
-    held = _no_better(request, state, serving, plan, forecast, None if urgent else now, carries=carries)
-    if held is not None:
-        return held, reset
-    # If no pod starts or stops, waiting has no benefit.
-    moves_requests = only_shares(running, plan.configs)
-    if now is not None and not urgent and not moves_requests:
-        plan, state, waits = _weighed(request, state, running, plan, now)
-        if waits:
-            more = total_cores(plan.configs) - total_cores(running)
-            gain = f"{more:+g} {words_of(CORES, abs(more))}, PAS {(plan.pas or 0.0) - now.pas:+.2g}"
-            words = f"another plan ({gain}) must stay better {waits}: {in_words(plan.configs)}"
-            return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
-        is_less = capacity_rps(plan) < now.capacity_rps * (1 - 1e-9)
-        objection = disagreement(request.observation, now.sla_s) if is_less else ""
-        if objection:
-            words = f"the plan would remove capacity, but {objection}"
-            return hold(ReasonCode.SIGNALS_DISAGREE, words, plan=plan, forecast=forecast), reset
-    verdict = checked(request, state, running, plan=plan, forecast=forecast, urgent=urgent)
-    return verdict, _damped(request, state, running, verdict, urgent=urgent)
-
-
-def _damped(
-    request: TickRequest, state: EngineState, running: Configs, verdict: TickVerdict, *, urgent: bool
-) -> EngineState:
-    """The state that knows of a smaller plan, or of a larger one that may take it back.
-
-    Replicas that are only more or fewer come and go with the load: that replaces none.
-    """
-    if verdict.action is not Action.APPLY or verdict.plan is None:
-        return state
-    if keeps_all(request.rolling, running, verdict.plan.configs):
-        return state
-    known, now_s = state.damping, request.now_s
-    return replace(
-        state, damping=known.grown(verdict.plan.rate_rps, now_s) if urgent else known.shrunk(now_s)
+    now = request.predict(serving, ANY_RATE_RPS)
+    is_wrong = bool(pin_faults(request.pipeline, running) or wrong_rows(request.pipeline, running))
+    if now is None or is_wrong or is_at_once(request.policy, running):
+        return _at_once(request, state, running, forecast, late)
+    loads = _loads(request, state, forecast)
+    plans = _plans(request, state, serving, forecast, loads)
+    if isinstance(plans, TickVerdict):
+        return plans
+    staying, *others = _candidates(request, serving, plans, now)
+    if late:
+        least_rps = now.capacity_rps * (1 - 1e-9)
+        others = [each for each in others if each.prediction.capacity_rps >= least_rps]
+    allowed_ratio = 1 - request.pipeline.sla.percentile / 100
+    stay, *rest = weigh([staying, *others], loads, allowed_ratio)
+    best = max(rest, key=lambda each: each.gain, default=None)
+    plan = best.candidate.plan if best is not None else plans[-1]
+    assert plan is not None
+    if best is None or best.gain <= 0:
+        words = "the running plan is the best" if best is None else _compared(staying, stay, best)
+        reason = ReasonCode.NO_CHANGE if best is None else ReasonCode.WITHIN_TOLERANCE
+        if late:
+            reason, words = ReasonCode.SLO_BROKEN, f"{late}; {words}"
+        return _keep_running(request, state, reason, words, plan, forecast)
+    is_more = best.candidate.prediction.capacity_rps > now.capacity_rps * (1 + 1e-9)
+    objection = "" if is_more else disagreement(request.observation, now.sla_s)
+    if objection and best.candidate.prediction.capacity_rps < now.capacity_rps * (1 - 1e-9):
+        words = f"the plan would remove capacity, but {objection}"
+        return hold(ReasonCode.SIGNALS_DISAGREE, words, plan=plan, forecast=forecast)
+    return checked(
+        request,
+        state,
+        running,
+        plan=plan,
+        forecast=forecast,
+        urgent=is_more,
+        reason=ReasonCode.RELIEVED if late and is_more else None,
+        why="; ".join(filter(None, (late, _compared(staying, stay, best)))),
     )
 
 
-def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Forecast:
-    """The load to plan for: the forecast as the requests in time correct it, and what waits."""
-    is_slow = bool(state.correction.slowdowns(request.pipeline))
-    is_quick = request.rolling.switches_at_once
-    return loaded(forecast, state.feedback, request.observation, is_slow=is_slow, is_quick=is_quick)
-
-
-def _steadier(
-    request: TickRequest, state: EngineState, running: Configs, forecast: Forecast, plan: Plan
-) -> Plan:
-    """The best plan that starts no replica, else that replaces none; `plan` if those are much worse.
-
-    Until a replica is ready it takes the processor from those that serve.
-    """
-    if is_shared(running) or is_shared(plan.configs):
-        return plan
-    same = [(old, old) for old in running]
-    for is_in_place in (True, False):
-        if keeps_all(request.rolling, running, plan.configs, is_in_place=is_in_place):
-            return plan
-        keeping = with_pins(request, same, is_in_place=is_in_place)
-        steady = plan_for(keeping, state, running, forecast)
-        if isinstance(steady, TickVerdict) or steady.is_late or pin_faults(request.pipeline, steady.configs):
-            continue
-        if not keeps_all(request.rolling, running, steady.configs, is_in_place=is_in_place):
-            continue
-        if _is_nearly_as_good(steady, plan, wanted(request, state, forecast).upper_rps):
-            return steady
-    return plan
-
-
-def _is_nearly_as_good(steady: Plan, plan: Plan, load_rps: float) -> bool:
-    """True if waiting for `plan` would not be worth it."""
-    if plan.carried_rps < load_rps * (1 - 1e-9):
-        # Neither carries all.
-        return steady.carried_rps * CARRIES_MORE >= plan.carried_rps
-    if steady.carried_rps < plan.carried_rps * (1 - 1e-9):
-        return False
-    assert steady.objective is not None
-    return _gain_ratio(plan, steady.objective) < WORTH_NEW_REPLICAS_RATIO
-
-
-def _weighed(
-    request: TickRequest, state: EngineState, running: Configs, plan: Plan, now: Prediction
-) -> tuple[Plan, EngineState, str]:
-    """The plan that has paid for the change to it, and the state that knows of this tick.
-
-    Without one the newest plan, and what it waits for, in words.
-    """
-    settings, row = request.settings, state.row
-    if state.counts(request) or not row.plans:
-        row = row.longer(plan)
-    state = replace(state, row=row)
-    waits = ""
-    for since, each in reversed(row.plans):
-        ticks, gain_ratio = row.ticks - since, _gain_ratio(each, now.objective)
-        needed, must_rps = _ticks_to_pay(request, state, running, each, gain_ratio)
-        is_better = gain_ratio >= settings.tolerance_ratio or settings.down_after_ticks <= 1
-        if ticks >= needed and not must_rps and (is_better or not now.feasible):
-            return each, state, ""
-        carrying = f"and carry {must_rps:.3g} rps too, for which the last one was too small"
-        waits = waits or (carrying if must_rps else f"for {_part_of(ticks, needed, settings.tick_s)}")
-    return plan, state, waits
-
-
-def _ticks_to_pay(
-    request: TickRequest, state: EngineState, running: Configs, plan: Plan, gain_ratio: float
-) -> tuple[int, float]:
-    """The ticks in which the plan gains what the change costs, and a rate that it does not carry and must."""
-    ticks, tick_s = request.settings.down_after_ticks, request.settings.tick_s
-    if ticks <= 1:
-        return ticks, 0.0
-    is_in_place = keeps_all(request.rolling, running, plan.configs, is_in_place=True)
-    # More if it starts replicas that it could keep.
-    cost_s = CHANGE_S if is_in_place or not request.rolling.switches_at_once else STARTS_S
-    must_rps = 0.0
-    if not keeps_all(request.rolling, running, plan.configs):
-        cost_s *= state.damping.cost_ratio(plan, request.now_s)
-        must_rps = state.damping.must_carry_rps(plan, request.now_s)
-        at_peak = request.predict(plan.configs, must_rps) if must_rps > plan.rate_rps else None
-        if at_peak is None or at_peak.feasible:
-            must_rps = 0.0
-    least_ratio = max(gain_ratio, request.settings.tolerance_ratio, LEAST_GAIN_RATIO)
-    return max(ticks, ceil(cost_s / (least_ratio * tick_s))), must_rps
-
-
-def _part_of(passed: int, whole: int, tick_s: float) -> str:
-    """Ticks and the part of them that has passed, as times in one unit: `30 min, 2 of them have passed`."""
-    unit_s, unit = (60.0, "min") if whole * tick_s >= 120 else (1.0, "s")
-    return f"{whole * tick_s / unit_s:.3g} {unit}, {passed * tick_s / unit_s:.2g} of them have passed"
-
-
-def _while_late(
-    request: TickRequest,
-    state: EngineState,
-    running: Configs,
-    plan: Plan,
-    forecast: Forecast,
-    now: Prediction | None,
-    late: str,
+def _at_once(
+    request: TickRequest, state: EngineState, running: Configs, forecast: Forecast, late: str
 ) -> TickVerdict:
-    """The verdict to apply a plan of more capacity; a hold if this one has no more."""
-    serving = serving_replicas(request.observation, running)
-    if plan.configs != serving and now is not None and capacity_rps(plan) > now.capacity_rps * MORE:
-        reason = ReasonCode.RELIEVED
-        return checked(
-            request, state, running, plan=plan, forecast=forecast, urgent=True, reason=reason, why=late
-        )
-    words = f"{late}; no plan for {plan.rate_rps:.3g} rps with more capacity is better"
-    return _keep_running(request, state, ReasonCode.SLO_BROKEN, words, plan, forecast)
+    """The verdict to apply the policy's plan as it is."""
+    plan = plan_for(request, state, serving_replicas(request.observation, running), forecast)
+    if isinstance(plan, TickVerdict):
+        return plan
+    if plan.configs == serving_replicas(request.observation, running):
+        reason, words = ReasonCode.NO_CHANGE, "the running plan is the best"
+        if late:
+            reason, words = ReasonCode.SLO_BROKEN, f"{late}; {words}"
+        return _keep_running(request, state, reason, words, plan, forecast)
+    return checked(request, state, running, plan=plan, forecast=forecast, urgent=True)
 
 
-def _no_better(
-    request: TickRequest,
-    state: EngineState,
-    running: Configs,
-    plan: Plan,
-    forecast: Forecast,
-    now: Prediction | None,
-    *,
-    carries: bool,
-) -> TickVerdict | None:
-    """The hold if the running plan is as good up to the tolerance; `now` is None if it certainly is not.
+def _loads(request: TickRequest, state: EngineState, forecast: Forecast) -> Loads:
+    """The loads of the next seconds."""
+    load = request.observation.load
+    lately_rps = mean_rps(load.value, PRESENT_S) if isinstance(load, Measured) else 0.0
+    present = max(lately_rps, present_rps(request.observation) or 0.0)
+    expected = wanted(request, state, forecast)
+    return loads_of(expected, present, waiting_requests(request.observation), 0.0)
 
-    `carries`: it has carried the load of the plan, though the model says that it cannot.
+
+def _plans(
+    request: TickRequest, state: EngineState, serving: Configs, forecast: Forecast, loads: Loads
+) -> list[Plan] | TickVerdict:
+    """The policy's plans for some of the loads, for the highest last; a hold if it has none for any.
+
+    If variants change in place, also those that start no replica; while the load's rates are older than the
+    pods that count it, those alone.
     """
-    if plan.configs == running:
-        words = "the running plan is the best"
-        return _keep_running(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
-    if carries and total_cores(plan.configs) >= total_cores(running):
-        words = f"the running plan has carried {state.feedback.carried_rps:.3g} rps in time"
-        return _keep_running(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
-    gain_ratio = _gain_ratio(plan, now.objective) if now is not None and now.feasible else None
-    if gain_ratio is None or gain_ratio >= request.settings.tolerance_ratio:
-        return None
-    tolerated = f"the tolerance is {request.settings.tolerance_ratio:.1%}"
-    words = f"another plan is only {max(gain_ratio, 0):.1%} better, {tolerated}"
-    return _keep_running(request, state, ReasonCode.WITHIN_TOLERANCE, words, plan, forecast)
+    is_bridged = bool(request.observation.bridged_s)
+    requests = [] if is_bridged else [request]
+    if (is_bridged or request.rolling.switches_at_once) and not is_shared(serving):
+        same = [(old, old) for old in serving]
+        requests.insert(0, with_pins(request, same, is_in_place=True))
+    found: dict[Configs, Plan] = {}
+    failed: list[TickVerdict] = []
+    for each in requests:
+        for rate_rps in loads.rates_rps[list(PLANNED)]:
+            rate = max(float(rate_rps), LEAST_RPS)
+            expected = replace(forecast, point_rps=rate, upper_rps=rate)
+            plan = plan_for(each, state, serving, expected, as_is=True)
+            if isinstance(plan, TickVerdict):
+                failed.append(plan)
+            elif each is request or not pin_faults(request.pipeline, plan.configs):
+                found[plan.configs] = plan
+    return list(found.values()) or failed[-1]
+
+
+def _candidates(
+    request: TickRequest, serving: Configs, plans: Sequence[Plan], now: Prediction
+) -> list[Candidate]:
+    """The serving configuration, and all others of the plans."""
+    pipeline, rolling = request.pipeline, request.rolling
+    bounds, beta = pipeline.bounds, pipeline.objective(request.made_of.objective).beta
+
+    def cost(resources: Resources) -> float:
+        return beta * pipeline.prices.cost(resources)
+
+    staying = cost(bounds.held(serving))
+    candidates = [Candidate(now, staying, staying, 0.0)]
+    for plan in plans:
+        prediction = request.predict(plan.configs, ANY_RATE_RPS)
+        if plan.configs == serving or prediction is None:
+            continue
+        peak = change_peak(serving, plan.configs, rolling, bounds)
+        serves_s = serving_s(serving, plan.configs, rolling, prediction.readiness_s)
+        candidates.append(Candidate(prediction, cost(bounds.held(plan.configs)), cost(peak), serves_s, plan))
+    return candidates
+
+
+def _compared(staying: Candidate, stay: Worth, best: Worth) -> str:
+    """The candidate of the highest worth beside staying, in words."""
+    plan = best.candidate.plan
+    assert plan is not None
+    price = CHANGE_S * staying.cost
+    late = f"{100 * stay.late_ratio:.2g} % of the requests of the next {HORIZON_S:g} s would be late"
+    with_it = f"with {in_words(plan.configs)} {100 * best.late_ratio:.2g} %"
+    gain = f"it gains {best.gain + price:.2g}, the change costs {price:.2g}"
+    return f"{late}, {with_it}: {gain}"
+
+
+def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Forecast:
+    """The load to plan for: the forecast as the requests in time correct it."""
+    return loaded(forecast, state.feedback, request.observation)
 
 
 def capacity_rps(plan: Plan) -> float:
@@ -285,10 +220,12 @@ def plan_for(
     reachable: bool = False,
     only_proven: bool = False,
     room_cores: float | None = None,
+    as_is: bool = False,
 ) -> Plan | TickVerdict:
     """The policy's plan; a hold if it has none.
 
-    If `only_proven`, it needs no canary. `room_cores` are all that it may have.
+    If `only_proven`, it needs no canary. `room_cores` are all that it may have. The forecast is planned for
+    `as_is`, or as the requests in time correct it.
     """
     excluded = quarantine.excluded(state.failures, running, request.now_s)
     if only_proven:
@@ -308,7 +245,7 @@ def plan_for(
         slowdowns=slowdowns,
     )
     try:
-        expected = wanted(request, state, forecast)
+        expected = forecast if as_is else wanted(request, state, forecast)
         plan = rounded_plan(request.policy.decide(request.observation, expected, policy_state))
     except IpaError as error:
         return hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)
@@ -551,24 +488,6 @@ def _keep_running(
     """The hold that keeps the running configuration; INFEASIBLE if that does not carry the load."""
     short = _short_of(request, state, plan, forecast)
     return hold(ReasonCode.INFEASIBLE if short else reason, short or words, plan=plan, forecast=forecast)
-
-
-def _urgent(plan: Plan, now: Prediction) -> bool:
-    """True if the running configuration lacks throughput, or misses the SLA and the plan has no less of it.
-
-    A plan with less throughput waits: a falling rate makes batches form more slowly, and following it at once
-    would flap. If no plan meets the SLA, a configuration that is much slower than the plan counts as missing
-    it.
-    """
-    misses = now.latency_s > plan.latency_s * LATER if plan.is_late and plan.latency_s else not now.feasible
-    return not now.carries or (misses and capacity_rps(plan) >= now.capacity_rps)
-
-
-def _gain_ratio(plan: Plan, objective: float) -> float:
-    """The gain of the plan over another objective, relative to the larger of the two."""
-    assert plan.objective is not None
-    scale = max(abs(plan.objective), abs(objective), 1e-9)
-    return (plan.objective - objective) / scale
 
 
 def _short_of(request: TickRequest, state: EngineState, plan: Plan, forecast: Forecast) -> str:

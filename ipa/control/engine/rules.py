@@ -58,8 +58,7 @@ def judge(request: TickRequest, state: EngineState) -> tuple[TickVerdict, Engine
     """The verdict of the first rule that has one, with its amendments, and the state that follows."""
     verdict, state = _first(BEFORE_LOAD, request, state)
     if verdict is not None:
-        # A hold before the load's rules interrupts a row of smaller plans.
-        return verdict, state.without_row()
+        return verdict, state
     request = _within_room(request, state)
     verdict, state = _first(OF_LOAD, request, state)
     assert verdict is not None

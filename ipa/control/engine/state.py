@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -12,7 +12,6 @@ from ipa.control.engine.correction import UNCORRECTED, Correction
 from ipa.control.engine.feedback import NO_FEEDBACK, Feedback
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.quarantine import FailedRollout
-from ipa.control.engine.stabiliser import NO_ROW, UNDAMPED, FlapDamping, Row
 from ipa.control.ports import PipelineControl, Rollout
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.observation import Forecast, LoadHistory, Observation
@@ -139,20 +138,18 @@ TELEMETRY_SEEN = TelemetryLoss()
 class EngineState:
     """The state that one tick leaves to the next.
 
-    `row`: the ticks in a row in which another plan was better. `last_applied`: the configuration that runs by
-    our own write, None if that is not known. `planned`: True once a plan was applied. `conflicts`: refused
-    writes in a row. `drifts_s`: times at which somebody else changed the running configuration. `goal`: a
-    change that takes several steps and goes on whatever the load is (a person's request, the shares of a
-    set). `shadow`: the configuration that shadow mode would run by now. `counted_s`: the time of the last
-    tick that counted (see `counts`). `memory`: the policy's own. `correction`: the slowdowns of the variants
-    over their profiles. `feedback`: the load to plan for beyond the forecast. `ended`: the change of which
-    this tick saw the end. `damping`: the smaller plans that were taken back. `trial`: the canary that starts
-    or is measured. `proven`: the variants that need none.
+    `last_applied`: the configuration that runs by our own write, None if that is not known. `planned`: True
+    once a plan was applied. `conflicts`: refused writes in a row. `drifts_s`: times at which somebody else
+    changed the running configuration. `goal`: a change that takes several steps and goes on whatever the load
+    is (a person's request, the shares of a set). `shadow`: the configuration that shadow mode would run by
+    now. `counted_s`: the time of the last tick that counted (see `counts`). `memory`: the policy's own.
+    `correction`: the slowdowns of the variants over their profiles. `feedback`: the load to plan for beyond
+    the forecast. `ended`: the change of which this tick saw the end. `trial`: the canary that starts or is
+    measured. `proven`: the variants that need none.
     """
 
     tick: int = 0
     actuation: Actuation = IDLE
-    row: Row = field(default=NO_ROW, metadata=UNLESS_DEFAULT)
     failures: tuple[FailedRollout, ...] = ()
     last_applied: Configs | None = field(default=None, metadata=recorded_as("ours"))
     planned: bool = False
@@ -168,13 +165,8 @@ class EngineState:
     correction: Correction = UNCORRECTED
     feedback: Feedback = NO_FEEDBACK
     ended: Actuation | None = None
-    damping: FlapDamping = field(default=UNDAMPED, metadata=UNLESS_DEFAULT)
     trial: CanaryTrial | None = field(default=None, metadata=UNLESS_DEFAULT)
     proven: Variants = field(default=frozenset(), metadata=UNLESS_DEFAULT)
-
-    def without_row(self) -> EngineState:
-        """The state with the row of better plans interrupted."""
-        return replace(self, row=NO_ROW)
 
     def counts(self, request: TickRequest) -> bool:
         """True if this tick counts among ticks in a row; one that was brought forward does not."""

@@ -98,7 +98,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             lost=lost_counts(request.observation, verdict.configs, request.rolling),
             before=before_it.before if before_it else goal.before if goal else (),
         )
-        state = replace(state.without_row(), actuation=begin(change, started_s))
+        state = replace(state, actuation=begin(change, started_s))
         if verdict.follow_up:
             reason = classify(verdict.configs, verdict.follow_up, urgent=True)
             following = ChangeRequest(verdict.follow_up, "the next step of the last change", reason)
@@ -134,9 +134,7 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
         request.now_s,
         in_flight=state.actuation.in_flight and serving_s is None,
         broken=broken,
-        allowed_ratio=1 - target_ratio,
         serving_s=serving_s,
-        is_quick=request.rolling.switches_at_once,
     )
     return replace(state, correction=now, feedback=feedback), alarmed
 
@@ -249,9 +247,7 @@ def _steps_behind(
 def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> TickVerdict:
     """The verdict with what is odd: a rate beside the forecast's, lost replicas, bridged load, wrong rows."""
     observation = request.observation
-    plan, forecast = verdict.plan, verdict.forecast
-    is_planned = plan is not None and bool(plan.stages) and forecast is not None
-    odd = [planned_words(forecast, plan.rate_rps, state.feedback)] if is_planned and plan and forecast else []
+    odd = [planned_words(state.feedback)] if verdict.plan is not None else []
     odd.append(lost_words(observation))
     if observation.running() is not None:
         odd.append(observation.problem)

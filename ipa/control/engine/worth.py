@@ -1,0 +1,147 @@
+"""The worth of a configuration over the next seconds: what it is for, less what it costs and who is late.
+
+The loads of the next seconds are some paths to quantiles of the forecast. On each a fluid queue, from what
+waits now, carries what the running configuration does until the new one serves. Late requests earn no
+accuracy, and all that the SLA allows to be late are worth as much as the resources that serve them (drift
+plus penalty: Neely, *Stochastic Network Optimization*, 2010, chapter 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.model.observation import Forecast
+from ipa.model.parts import Configs, stage_pairs
+from ipa.model.plan import Plan
+from ipa.model.rolling import Rolling, waves
+from ipa.policies.base import LOADS, Prediction
+
+Floats = NDArray[np.float64]
+
+# What a configuration is worth is summed over this time, in steps.
+HORIZON_S, STEP_S = 30.0, 1.0
+# Each change has the price of the running resources over this time: its own risk, and the freedom lost.
+CHANGE_S = 6.0
+# Quantiles of the load, closer where requests begin to be late, with their weights.
+QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
+WEIGHTS = np.array((0.2, 0.2, 0.2, 0.175, 0.125, 0.07, 0.03))
+# New replicas of a variant whose time to readiness was not measured serve after this.
+READINESS_S = 7.0
+# Requests that wait for longer than this share of the SLA are late.
+WAIT_RATIO = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A configuration that may run: its performance at the present rate, and its costs as weighed.
+
+    `cost` is that of its resources by the second, `changing_cost` that of the old and new ones together until
+    it serves, after `serves_s`. `plan` is None for the running configuration.
+    """
+
+    prediction: Prediction
+    cost: float
+    changing_cost: float
+    serves_s: float
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """The load of the next seconds: from `present_rps`, with `waiting` requests, to each rate in `rise_s`."""
+
+    rates_rps: Floats
+    present_rps: float
+    waiting: float
+    rise_s: float
+
+    @property
+    def mean_rps(self) -> float:
+        """The mean of the rates."""
+        return float(self.rates_rps @ WEIGHTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """The worth of a candidate beyond that of staying, less the cost of the change, and its late requests.
+
+    `late_ratio` is their share of all. Both are over HORIZON_S.
+    """
+
+    candidate: Candidate
+    gain: float
+    late_ratio: float
+
+
+def loads_of(forecast: Forecast, present_rps: float, waiting: float, floor_rps: float) -> Loads:
+    """The loads of a forecast, taken for normally distributed; none is below `floor_rps`."""
+    normal, spread_rps = NormalDist(), max(forecast.upper_rps - forecast.point_rps, 0.0)
+    deviation_rps = spread_rps / max(normal.inv_cdf(min(forecast.quantile, QUANTILES[-1])), 0.5)
+    rates = [forecast.point_rps + deviation_rps * normal.inv_cdf(each) for each in QUANTILES]
+    floored = np.maximum(np.array(rates), max(floor_rps, 0.0))
+    return Loads(floored, present_rps, waiting, max(forecast.horizon_s, STEP_S))
+
+
+def serving_s(running: Configs, wanted: Configs, rolling: Rolling, readiness_s: Sequence[float]) -> float:
+    """The time until the wanted configuration serves; 0 if no replica starts."""
+    return max(
+        (
+            (1 if old is None else waves(old, new, rolling)) * (ready_s or READINESS_S)
+            for (old, new), ready_s in zip(stage_pairs(running, wanted), readiness_s, strict=True)
+        ),
+        default=0.0,
+    )
+
+
+def weigh(candidates: Sequence[Candidate], loads: Loads, allowed_ratio: float) -> list[Worth]:
+    """The worth of each candidate, of which the first is the running configuration.
+
+    `allowed_ratio` of the requests may be late.
+    """
+    running = candidates[0]
+    predictions, serves_s = zip(*((each.prediction, each.serves_s) for each in candidates), strict=True)
+    late = late_requests(predictions, serves_s, loads)
+    mean_rps = max(loads.mean_rps, 1e-9)
+    benefits = [each.prediction.objective + each.cost for each in candidates]
+    price = (running.cost / allowed_ratio + max(benefits[0], 0.0)) / mean_rps
+    worths = []
+    for each, benefit, its_late in zip(candidates, benefits, late, strict=True):
+        until_s = min(each.serves_s, HORIZON_S)
+        earned = (benefits[0] - each.changing_cost) * until_s + (benefit - each.cost) * (HORIZON_S - until_s)
+        worths.append(earned - price * float(its_late) - (CHANGE_S * running.cost if each.plan else 0.0))
+    total = mean_rps * HORIZON_S
+    return [
+        Worth(each, worth - worths[0], float(its_late) / total)
+        for each, worth, its_late in zip(candidates, worths, late, strict=True)
+    ]
+
+
+def late_requests(predictions: Sequence[Prediction], serves_s: Sequence[float], loads: Loads) -> Floats:
+    """The late requests of each configuration over HORIZON_S, the mean over the loads.
+
+    Until it serves, the first one does.
+    """
+    times_s = np.arange(STEP_S, HORIZON_S + STEP_S / 2, STEP_S)
+    first_rps = np.minimum(loads.rates_rps, loads.present_rps)
+    rising = np.minimum(times_s / loads.rise_s, 1.0)
+    rates = first_rps[:, None] + (loads.rates_rps - first_rps)[:, None] * rising
+    is_old = times_s - STEP_S < np.array(serves_s)[:, None]
+    able = np.where(
+        is_old, predictions[0].capacity_rps, np.array([each.capacity_rps for each in predictions])[:, None]
+    )
+    # A queue's length is its free course, lifted by the lowest point below zero that this has come to.
+    free = loads.waiting + np.cumsum((rates[None] - able[:, None]) * STEP_S, axis=2)
+    waiting = free - np.minimum(np.minimum.accumulate(free, axis=2), 0.0)
+    curves = np.array([each.late_ratios for each in predictions])
+    shares = np.empty_like(free)
+    for at, old in enumerate(is_old):
+        load = rates / able[at]
+        shares[at] = np.where(old, np.interp(load, LOADS, curves[0]), np.interp(load, LOADS, curves[at]))
+    waits_long = waiting > WAIT_RATIO * predictions[0].sla_s * able[:, None]
+    late = (np.where(waits_long, 1.0, shares) * rates).sum(axis=2) * STEP_S
+    return np.asarray(late @ WEIGHTS)
