@@ -144,11 +144,9 @@ class Settings:
     forecast_trace: str = ""
     # Age from which a sample counts as missing, in seconds: three missed scrapes of 5 s.
     stale_after_s: float = 15.0
-    # Consecutive ticks for which another plan must at least be better before it replaces the running one, if
-    # that carries the load. InfAdapter waits four.
-    down_after_ticks: int = 4
-    # Relative difference in objective below which a plan does not replace the running one.
-    tolerance_ratio: float = 0.01
+    # Price of a change: what the running resources cost in this time, in seconds. Another plan must be worth
+    # more than that in the next half minute.
+    change_price_s: float = 6.0
     # Replicas added or removed for a stage in one step, at most.
     max_step_replicas: int = 8
     # Time for a change to become ready, in seconds; it is rolled back after that. Raise it for slow images or
@@ -411,7 +409,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "": (1, 1e6),
 }
 # Port 0 is any that is free; 0 days and 0 MB keep all.
-MAY_BE_ZERO = frozenset({"port", "router_port", "tolerance_ratio", "keep_changes_days", "keep_decisions_mb"})
+MAY_BE_ZERO = frozenset({"port", "router_port", "change_price_s", "keep_changes_days", "keep_decisions_mb"})
 
 
 # Read by clients (the service's address, the token), by the tests and by make, not by the service.

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKLOADS_FILE = "ipa_workloads.json"
 OBJECTIVES = ("paper-v3", "default")
 
-# IPA's released loop takes each new plan at once, every ten seconds.
-RELEASED = GuardSettings(down_after_ticks=1, tolerance_ratio=-1e9)
+# IPA's released loop learns nothing of the machine's speed.
+RELEASED = GuardSettings()
 SERVICE = GuardSettings(peek_s=Settings().peek_s, correct_profiles=Settings().correct_profiles)
 LADDER = ForecastSettings()
 IPA, MEDIAN, OURS, FRUGAL = "ipa", "ipa, median", "ours", "ours-frugal"

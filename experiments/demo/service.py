@@ -49,7 +49,6 @@ class Service:
             # Replicas here are ready within seconds, so the loop may run faster than on a cluster.
             "IPA_TICK_S": "5",
             "IPA_HORIZON_S": "10",
-            "IPA_DOWN_AFTER_TICKS": "3",
             "IPA_ROLLOUT_DEADLINE_S": "60",
             **(environment or {}),
         }

@@ -238,8 +238,6 @@ def repeated(
             setup.guards,
             tick_s=run.interval_s,
             peek_s=0.0,
-            down_after_ticks=1,
-            tolerance_ratio=0.0,
             max_step_replicas=NO_LIMIT,
             correct_profiles=False,
         ),

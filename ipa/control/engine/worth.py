@@ -25,8 +25,6 @@ Floats = NDArray[np.float64]
 
 # What a configuration is worth is summed over this time, in steps.
 HORIZON_S, STEP_S = 30.0, 1.0
-# Each change has the price of the running resources over this time: its own risk, and the freedom lost.
-CHANGE_S = 6.0
 # Quantiles of the load, closer where requests begin to be late, with their weights.
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
 WEIGHTS = np.array((0.2, 0.2, 0.2, 0.175, 0.125, 0.07, 0.03))
@@ -98,10 +96,13 @@ def serving_s(running: Configs, wanted: Configs, rolling: Rolling, readiness_s: 
     )
 
 
-def weigh(candidates: Sequence[Candidate], loads: Loads, allowed_ratio: float) -> list[Worth]:
+def weigh(
+    candidates: Sequence[Candidate], loads: Loads, allowed_ratio: float, change_price_s: float
+) -> list[Worth]:
     """The worth of each candidate, of which the first is the running configuration.
 
-    `allowed_ratio` of the requests may be late.
+    `allowed_ratio` of the requests may be late. A change has a price, for its risk and the freedom lost
+    meanwhile: the running resources for `change_price_s`.
     """
     running = candidates[0]
     predictions, serves_s = zip(*((each.prediction, each.serves_s) for each in candidates), strict=True)
@@ -109,11 +110,14 @@ def weigh(candidates: Sequence[Candidate], loads: Loads, allowed_ratio: float) -
     mean_rps = max(loads.mean_rps, 1e-9)
     benefits = [each.prediction.objective + each.cost for each in candidates]
     price = (running.cost / allowed_ratio + max(benefits[0], 0.0)) / mean_rps
+    prices = [change_price_s * running.cost if each.plan else 0.0 for each in candidates]
     worths = []
-    for each, benefit, its_late in zip(candidates, benefits, late, strict=True):
+    for each, benefit, its_late, its_price in zip(candidates, benefits, late, prices, strict=True):
         until_s = min(each.serves_s, HORIZON_S)
         earned = (benefits[0] - each.changing_cost) * until_s + (benefit - each.cost) * (HORIZON_S - until_s)
-        worths.append(earned - price * float(its_late) - (CHANGE_S * running.cost if each.plan else 0.0))
+        worths.append(
+            earned - price * float(its_late) - (change_price_s * running.cost if each.plan else 0.0)
+        )
     total = mean_rps * HORIZON_S
     return [
         Worth(each, worth - worths[0], float(its_late) / total)
