@@ -129,8 +129,10 @@ def _path_s(path: Sequence[StagePlan]) -> tuple[float, float]:
 
 def _late_ratio(mean_s: float, latency_s: float, sla_s: float, percentile: float) -> float:
     """The share of the requests later than the SLA; `latency_s` is the quantile of the percentile."""
+    if latency_s <= sla_s * (1 + ALIKE) and latency_s <= mean_s * (1 + ALIKE):
+        return 0.0
     if mean_s >= sla_s or latency_s <= mean_s:
-        return float(mean_s >= sla_s)
+        return 1.0
     return float((1 - percentile / 100) ** ((sla_s - mean_s) / (latency_s - mean_s)))
 
 

@@ -74,6 +74,7 @@ def regulated(
     running, attainment = observation.running(), observation.attainment
     before = replace(before, is_broken=broken, late_s=now_s if broken else before.late_s)
     import os
+
     if running is None or in_flight or not observation.is_whole:
         return replace(before, since_s=before.since_s if os.environ.get("KEEP") else None)
     begun_s = now_s if serving_s is None else serving_s

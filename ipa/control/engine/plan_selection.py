@@ -59,8 +59,8 @@ WORTH_A_DIP = 1.1
 MORE = 1.01
 # The loads that are planned for, of those that plans are weighed by.
 PLANNED, LEAST_RPS = (2, 4, 5, 6), 1e-3
-# The present load is a mean over this.
-PRESENT_S = 20.0
+# The present load is a mean over the first; what waits is to be served within the second.
+PRESENT_S, DRAIN_S = 20.0, 10.0
 
 
 def choose(
@@ -132,7 +132,7 @@ def _loads(request: TickRequest, state: EngineState, forecast: Forecast) -> Load
     lately_rps = mean_rps(load.value, PRESENT_S) if isinstance(load, Measured) else 0.0
     present = max(lately_rps, present_rps(request.observation) or 0.0)
     expected = wanted(request, state, forecast)
-    return loads_of(expected, present, waiting_requests(request.observation), 0.0)
+    return loads_of(expected, present, waiting_requests(request.observation), request.pipeline.deadline_s)
 
 
 def _plans(
@@ -148,11 +148,15 @@ def _plans(
     if (is_bridged or request.rolling.switches_at_once) and not is_shared(serving):
         same = [(old, old) for old in serving]
         requests.insert(0, with_pins(request, same, is_in_place=True))
+    rates = [float(rate) for rate in loads.rates_rps[list(PLANNED)]]
+    if loads.waiting:
+        # What waits is served within a while.
+        rates.append(rates[-1] + loads.waiting / DRAIN_S)
     found: dict[Configs, Plan] = {}
     failed: list[TickVerdict] = []
     for each in requests:
-        for rate_rps in loads.rates_rps[list(PLANNED)]:
-            rate = max(float(rate_rps), LEAST_RPS)
+        for rate_rps in rates:
+            rate = max(rate_rps, LEAST_RPS)
             expected = replace(forecast, point_rps=rate, upper_rps=rate)
             plan = plan_for(each, state, serving, expected, as_is=True)
             if isinstance(plan, TickVerdict):

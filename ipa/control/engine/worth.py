@@ -51,12 +51,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Loads:
-    """The load of the next seconds: from `present_rps`, with `waiting` requests, to each rate in `rise_s`."""
+    """The load of the next seconds: from `present_rps`, with `waiting` requests, to each rate in `rise_s`.
+
+    Requests that waited for `deadline_s` are dropped.
+    """
 
     rates_rps: Floats
     present_rps: float
     waiting: float
     rise_s: float
+    deadline_s: float
 
     @property
     def mean_rps(self) -> float:
@@ -76,13 +80,12 @@ class Worth:
     late_ratio: float
 
 
-def loads_of(forecast: Forecast, present_rps: float, waiting: float, floor_rps: float) -> Loads:
-    """The loads of a forecast, taken for normally distributed; none is below `floor_rps`."""
+def loads_of(forecast: Forecast, present_rps: float, waiting: float, deadline_s: float) -> Loads:
+    """The loads of a forecast, taken for normally distributed."""
     normal, spread_rps = NormalDist(), max(forecast.upper_rps - forecast.point_rps, 0.0)
     deviation_rps = spread_rps / max(normal.inv_cdf(min(forecast.quantile, QUANTILES[-1])), 0.5)
     rates = [forecast.point_rps + deviation_rps * normal.inv_cdf(each) for each in QUANTILES]
-    floored = np.maximum(np.array(rates), max(floor_rps, 0.0))
-    return Loads(floored, present_rps, waiting, max(forecast.horizon_s, STEP_S))
+    return Loads(np.maximum(rates, 0.0), present_rps, waiting, max(forecast.horizon_s, STEP_S), deadline_s)
 
 
 def serving_s(running: Configs, wanted: Configs, rolling: Rolling, readiness_s: Sequence[float]) -> float:
@@ -106,46 +109,47 @@ def weigh(
     """
     running = candidates[0]
     predictions, serves_s = zip(*((each.prediction, each.serves_s) for each in candidates), strict=True)
-    late = late_requests(predictions, serves_s, loads)
+    soon, later = late_requests(predictions, serves_s, loads)
     mean_rps = max(loads.mean_rps, 1e-9)
     benefits = [each.prediction.objective + each.cost for each in candidates]
-    price = (running.cost / allowed_ratio + max(benefits[0], 0.0)) / mean_rps
-    prices = [change_price_s * running.cost if each.plan else 0.0 for each in candidates]
+    lateness = (running.cost / allowed_ratio + max(benefits[0], 0.0)) / mean_rps * (soon + later)
     worths = []
-    for each, benefit, its_late, its_price in zip(candidates, benefits, late, prices, strict=True):
+    for each, benefit, price in zip(candidates, benefits, lateness, strict=True):
         until_s = min(each.serves_s, HORIZON_S)
         earned = (benefits[0] - each.changing_cost) * until_s + (benefit - each.cost) * (HORIZON_S - until_s)
-        worths.append(
-            earned - price * float(its_late) - (change_price_s * running.cost if each.plan else 0.0)
-        )
+        change = change_price_s * running.cost if each.plan else 0.0
+        worths.append(earned - float(price) - change)
     total = mean_rps * HORIZON_S
     return [
-        Worth(each, worth - worths[0], float(its_late) / total)
-        for each, worth, its_late in zip(candidates, worths, late, strict=True)
+        Worth(each, worth - worths[0], float(late) / total)
+        for each, worth, late in zip(candidates, worths, soon, strict=True)
     ]
 
 
-def late_requests(predictions: Sequence[Prediction], serves_s: Sequence[float], loads: Loads) -> Floats:
-    """The late requests of each configuration over HORIZON_S, the mean over the loads.
+def late_requests(
+    predictions: Sequence[Prediction], serves_s: Sequence[float], loads: Loads
+) -> tuple[Floats, Floats]:
+    """The late requests of each configuration over HORIZON_S, and those after it, means over the loads.
 
-    Until it serves, the first one does.
+    Until it serves, the first one does. What waits for longer than `deadline_s` is dropped. A queue that is
+    left at the end makes those late that come until it is served, for as long again at most.
     """
-    times_s = np.arange(STEP_S, HORIZON_S + STEP_S / 2, STEP_S)
     first_rps = np.minimum(loads.rates_rps, loads.present_rps)
-    rising = np.minimum(times_s / loads.rise_s, 1.0)
-    rates = first_rps[:, None] + (loads.rates_rps - first_rps)[:, None] * rising
-    is_old = times_s - STEP_S < np.array(serves_s)[:, None]
-    able = np.where(
-        is_old, predictions[0].capacity_rps, np.array([each.capacity_rps for each in predictions])[:, None]
-    )
-    # A queue's length is its free course, lifted by the lowest point below zero that this has come to.
-    free = loads.waiting + np.cumsum((rates[None] - able[:, None]) * STEP_S, axis=2)
-    waiting = free - np.minimum(np.minimum.accumulate(free, axis=2), 0.0)
-    curves = np.array([each.late_ratios for each in predictions])
-    shares = np.empty_like(free)
-    for at, old in enumerate(is_old):
-        load = rates / able[at]
-        shares[at] = np.where(old, np.interp(load, LOADS, curves[0]), np.interp(load, LOADS, curves[at]))
-    waits_long = waiting > WAIT_RATIO * predictions[0].sla_s * able[:, None]
-    late = (np.where(waits_long, 1.0, shares) * rates).sum(axis=2) * STEP_S
-    return np.asarray(late @ WEIGHTS)
+    opens_s = np.array(serves_s)[:, None]
+    able_then = np.array([each.capacity_rps for each in predictions])[:, None]
+    wait_s = WAIT_RATIO * predictions[0].sla_s
+    waiting = np.full((len(predictions), len(WEIGHTS)), loads.waiting)
+    late = np.zeros_like(waiting)
+    for time_s in np.arange(0.0, HORIZON_S, STEP_S):
+        rates = first_rps + (loads.rates_rps - first_rps) * min((time_s + STEP_S) / loads.rise_s, 1.0)
+        is_old = time_s < opens_s
+        able = np.where(is_old, predictions[0].capacity_rps, able_then)
+        waiting = np.clip(waiting + (rates - able) * STEP_S, 0.0, able * loads.deadline_s)
+        shares = [
+            np.interp(load, LOADS, (predictions[0] if old else each).late_ratios)
+            for each, old, load in zip(predictions, is_old[:, 0], rates / able, strict=True)
+        ]
+        late += np.where(waiting > wait_s * able, 1.0, shares) * rates * STEP_S
+    left, spare = np.maximum(waiting - wait_s * able_then, 0.0), able_then - loads.rates_rps
+    drain_s = np.where(spare * HORIZON_S > left, left / np.maximum(spare, 1e-9), HORIZON_S * (left > 0))
+    return late @ WEIGHTS, (drain_s * loads.rates_rps) @ WEIGHTS

@@ -13,7 +13,6 @@ from ipa.control.engine.canary import CanaryTrial, EndedCount
 from ipa.control.engine.feedback import Feedback
 from ipa.control.engine.observe import observe
 from ipa.control.engine.rules import BEFORE_LOAD, OF_LOAD, judge
-from ipa.control.engine.stabiliser import NO_ROW, Row
 from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict, WriteBlock
 from ipa.control.engine.tick import on_tick, unrecorded, unwritten
 from ipa.control.ports import PipelineControl, Rollout, RolloutPhase, Signals, StageState, WorkloadState
@@ -87,7 +86,7 @@ def troubles() -> Iterator[tuple[TickRequest, EngineState, ReasonCode]]:
     state = replace(state, trial=None)
     yield request, state, ReasonCode.SLO_BROKEN
     state = replace(state, feedback=Feedback())
-    yield request, state, ReasonCode.STABILISING
+    yield request, state, ReasonCode.WITHIN_TOLERANCE
 
 
 def test_each_rule_gives_way_to_those_before_it() -> None:
@@ -112,14 +111,6 @@ def _reason(request: TickRequest, state: EngineState) -> ReasonCode | None:
         return judge(request, state)[0].reason
     except AssertionError:
         return None
-
-
-def test_what_stops_the_rules_of_the_load_ends_a_row_of_smaller_plans() -> None:
-    request = ticked()
-    plan = profiled().plan(request.pipeline, 5.0, SMALLEST)
-    state = EngineState(row=Row(1, ((0, plan),)))
-    _, after = judge(replace(request, control=PipelineControl(mode=Mode.ACTIVE, paused=True)), state)
-    assert after.row == NO_ROW
 
 
 def test_two_rules_ask_for_one_forecast() -> None:

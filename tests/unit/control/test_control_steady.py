@@ -70,7 +70,7 @@ def test_without_need_what_can_be_had_in_place_comes_first() -> None:
 def test_a_policy_that_waits_for_nothing_is_followed_as_it_decides() -> None:
     """As rules with delays of their own: it is compared with others as it is."""
     small = tuple(replace(config, variant="small", replicas=2) for config in TWO_CORES)
-    at_once = replace(ours(), offers=lambda pipeline, running: False)
+    at_once = replace(ours(), applies_each=True)
     made = scenario(25.0, configs=small, pipeline=RESIDENT, policy=at_once)
     made.ticks(3)
     (only,) = made.workload.accepted

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.control.engine.feedback import (
-    LEAST,
     MOST,
     NO_FEEDBACK,
     STEP,
@@ -17,9 +16,11 @@ from ipa.control.engine.feedback import (
     is_broken,
     loaded,
     planned_words,
+    present_rps,
     recalled_feedback,
     regulated,
     risen_rps,
+    waiting_requests,
 )
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.observation import (
@@ -75,7 +76,6 @@ def after(
     predict=GOOD,  # type: ignore[no-untyped-def]
     start_s: float = 0.0,
     in_flight: bool = False,
-    is_quick: bool = False,
 ) -> Feedback:
     for tick in range(ticks):
         now_s = start_s + 10.0 * tick
@@ -87,8 +87,6 @@ def after(
             now_s,
             in_flight=in_flight,
             broken=broken,
-            allowed_ratio=0.01,
-            is_quick=is_quick,
         )
     return state
 
@@ -114,79 +112,21 @@ def test_what_the_model_expects_and_what_a_change_causes_raise_nothing() -> None
     ):
         assert held.is_broken and held.load_ratio == 1.0
     unseen = replace(late, attainment=ABSENT)
-    assert after(20, unseen) == replace(NO_FEEDBACK, since_s=0.0, late_s=0.0)
+    assert after(20, unseen) == replace(NO_FEEDBACK, since_s=0.0)
 
 
-def test_the_ratio_falls_once_requests_are_in_time_for_the_hold_and_lately_were_as_the_slo_allows() -> None:
-    raised = after(3, observed(0.7, count=20.0))
+def test_the_ratio_falls_step_by_step_once_requests_were_in_time_for_a_while() -> None:
+    raised = after(3, observed(0.7))
     assert after(5, observed(1.0), raised, start_s=30.0).load_ratio == raised.load_ratio
-    # Most of the requests of the last twenty minutes are those of one tick.
-    assert raised.late_ratio > 0.001
-    for late_ratio, load_ratio in ((0.02, raised.load_ratio), (0.009, 1.0)):
-        known = replace(raised, late_ratio=late_ratio)
-        assert after(30, observed(1.0), known, start_s=30.0).load_ratio == load_ratio
-
-
-def test_the_margin_shrinks_while_hardly_any_request_is_late_and_is_whole_again_if_the_slo_is_broken() -> (
-    None
-):
-    assert after(6, observed(1.0)).load_ratio == 1.0
-    eased = after(200, observed(0.999))
-    assert eased.load_ratio == LEAST and after(200, observed(0.992)).load_ratio == 1.0
-    # Even in the middle of a change, whatever the model expects.
-    again = after(1, observed(0.7), eased, OVERLOADED, start_s=2000.0, in_flight=True)
-    assert again.load_ratio == 1.0
-    # Too few requests say nothing.
-    assert after(200, observed(1.0, count=5.0)).load_ratio == 1.0
-
-
-def test_the_margin_shrinks_sooner_where_variants_change_in_place() -> None:
-    assert after(2, observed(1.0), is_quick=True).load_ratio == 1.0
-    seconds = {
-        quick: next(at for at in range(99) if after(at, observed(1.0), is_quick=quick).load_ratio < 0.8)
-        for quick in (False, True)
-    }
-    assert seconds[True] <= seconds[False] / 3
-    eased = after(30, observed(1.0), is_quick=True)
-    assert eased.load_ratio == LEAST
-    again = after(1, observed(0.7), eased, start_s=300.0, is_quick=True)
-    assert again.load_ratio == 1.0
-
-
-def test_a_smaller_margin_plans_for_no_less_than_the_mean_load() -> None:
-    eased = Feedback(load_ratio=LEAST)
-    high = replace(FORECAST, point_rps=30.0, upper_rps=40.0)
-    forecast = loaded(high, eased, observed(1.0), is_slow=False)
-    assert forecast.upper_rps == pytest.approx(40.0 * eased.planned_ratio)
-    assert forecast.point_rps == pytest.approx(30.0 * eased.planned_ratio)
-    least = loaded(FORECAST, eased, observed(1.0), is_slow=False)
-    assert (least.point_rps, least.upper_rps) == (RATE_RPS, RATE_RPS)
-    # Where the ratio falls within seconds, no less than is expected.
-    assert loaded(high, eased, observed(1.0), is_slow=False, is_quick=True).upper_rps == 30.0
-    # Never more than without the feedback.
-    falling = replace(FORECAST, point_rps=2.0, upper_rps=3.0)
-    assert loaded(falling, eased, observed(1.0), is_slow=False).upper_rps <= 3.0
-
-
-def test_the_load_that_was_served_in_time_counts_as_carried_until_requests_are_late_or_it_changes() -> None:
-    carrying = after(3, observed(1.0))
-    assert after(2, observed(1.0)).carried_rps == 0.0
-    assert carrying.carried_rps == RATE_RPS
-    for lost in (
-        after(1, observed(0.7), carrying, start_s=30.0),
-        after(1, observed(1.0), carrying, start_s=30.0, in_flight=True),
-        after(1, observed(1.0, settled=False), carrying, start_s=30.0),
-    ):
-        assert lost.carried_rps == 0.0
-    assert after(4, observed(0.985, count=20.0)).carried_rps == 0.0
+    falling = after(10, observed(1.0), raised, start_s=30.0).load_ratio
+    assert 1.0 < falling < raised.load_ratio
+    assert after(30, observed(1.0), raised, start_s=30.0).load_ratio == 1.0
 
 
 def test_an_earlier_process_counted_on_another_clock() -> None:
-    before = after(200, observed(0.999))
+    before = after(3, observed(0.7), start_s=2000.0)
     recalled = recalled_feedback(before, -2000.0)
-    assert recalled.load_ratio == LEAST and recalled.carried_rps == 0.0
-    goes_on = after(1, observed(1.0), recalled)
-    assert goes_on.late_ratio == pytest.approx(before.late_ratio) and goes_on.load_ratio == LEAST
+    assert (recalled.load_ratio, recalled.since_s, recalled.late_s) == (before.load_ratio, None, 20.0)
 
 
 @given(st.floats(10, 1e4), st.floats(0.9, 1.0))
@@ -203,16 +143,16 @@ def test_few_or_old_requests_say_nothing() -> None:
     assert not is_broken(stale.attainment, 0.99, SETTINGS)
 
 
-def test_the_forecast_is_multiplied_in_steps_and_what_waits_is_added() -> None:
-    assert loaded(FORECAST, NO_FEEDBACK, observed(1.0), is_slow=True) is FORECAST
-    # What the next batches of the replicas take waits for nothing.
-    assert loaded(FORECAST, NO_FEEDBACK, observed(1.0, waiting=2.0), is_slow=True) is FORECAST
-    # Why it waits is not known yet.
-    assert loaded(FORECAST, NO_FEEDBACK, observed(1.0, waiting=52.0), is_slow=False) is FORECAST
-    raised = Feedback(load_ratio=1.21, is_broken=True)
-    forecast = loaded(FORECAST, raised, observed(1.0, waiting=52.0), is_slow=False)
-    assert forecast.upper_rps == pytest.approx(12.0 * STEP**4 + 5.0)
-    assert forecast.point_rps == pytest.approx(10.0 * STEP**4 + 5.0)
+def test_the_forecast_is_multiplied_in_steps() -> None:
+    assert loaded(FORECAST, NO_FEEDBACK, observed(1.0, waiting=52.0)) is FORECAST
+    forecast = loaded(FORECAST, Feedback(load_ratio=1.21, is_broken=True), observed(1.0))
+    assert forecast.upper_rps == pytest.approx(12.0 * STEP**4)
+    assert forecast.point_rps == pytest.approx(10.0 * STEP**4)
+
+
+def test_what_waits_is_beyond_a_batch_for_each_replica() -> None:
+    assert waiting_requests(observed(1.0, waiting=2.0)) == 0.0
+    assert waiting_requests(observed(1.0, waiting=52.0)) == pytest.approx(50.0)
 
 
 def rising(per_second: list[float], now_rps: float, averaged_s: int = 5) -> Observation:
@@ -223,22 +163,13 @@ def rising(per_second: list[float], now_rps: float, averaged_s: int = 5) -> Obse
     return replace(observed(0.5), arrival_rate_rps=Measured(now_rps), load=Measured(load))
 
 
-def test_while_requests_are_late_a_load_that_rises_counts_as_what_came_last() -> None:
-    broken = Feedback(is_broken=True)
+def test_a_load_counts_that_rose_far_above_the_forecast() -> None:
     step = [20.0] * 10 + [160.0, 160.0]
-    forecast = loaded(FORECAST, broken, rising(step, now_rps=76.0), is_slow=False)
-    assert (forecast.point_rps, forecast.upper_rps) == pytest.approx((160.0, 160.0))
-    # The present rate counts at least.
-    assert loaded(FORECAST, broken, rising([20.0] * 10, 33.0), is_slow=False).upper_rps == 33.0
-
-
-def test_while_requests_are_in_time_a_load_counts_that_rose_far_above_the_forecast() -> None:
-    step = [20.0] * 10 + [160.0, 160.0]
-    assert loaded(FORECAST, NO_FEEDBACK, rising(step, 76.0), is_slow=False).upper_rps == pytest.approx(160.0)
+    assert loaded(FORECAST, NO_FEEDBACK, rising(step, 76.0)).upper_rps == pytest.approx(160.0)
     # Foreseen, or a matter of chance.
     foreseen = replace(FORECAST, upper_rps=170.0)
-    assert loaded(foreseen, NO_FEEDBACK, rising(step, 76.0), is_slow=False) is foreseen
-    assert loaded(FORECAST, NO_FEEDBACK, rising([20.0] * 10 + [33.0], 22.6), is_slow=False) is FORECAST
+    assert loaded(foreseen, NO_FEEDBACK, rising(step, 76.0)) is foreseen
+    assert loaded(FORECAST, NO_FEEDBACK, rising([20.0] * 10 + [33.0], 22.6)) is FORECAST
 
 
 def test_a_rate_that_is_scraped_seldom_rises_by_what_came_since_the_last_scrape() -> None:
@@ -258,7 +189,7 @@ def test_a_mean_that_rises_while_its_window_fills_is_no_rise() -> None:
     whole = replace(unknown, rates_rps=(None, None, 12.5, *filling))
     assert risen_rps(whole, 1.0) > 25.0
     observation = replace(rising([20.0] * 10 + [160.0], 76.0), bridged_s=10.0)
-    assert loaded(FORECAST, NO_FEEDBACK, observation, is_slow=False) is FORECAST
+    assert loaded(FORECAST, NO_FEEDBACK, observation) is FORECAST
 
 
 def test_a_scrape_that_is_lost_is_no_rise() -> None:
@@ -267,35 +198,15 @@ def test_a_scrape_that_is_lost_is_no_rise() -> None:
 
 
 def test_chance_is_no_rise_and_a_falling_load_none() -> None:
-    broken = Feedback(is_broken=True)
     for per_second in ([20.0] * 10 + [26.0], [20.0] * 10 + [0.0]):
-        assert loaded(FORECAST, broken, rising(per_second, 21.0), is_slow=False).upper_rps == 21.0
+        assert present_rps(rising(per_second, 21.0)) == 21.0
     # Rates that are no means, and gaps, leave the present rate.
     plain = replace(rising([20.0] * 6, 21.0), load=Measured(LoadHistory(1.0, (20.0, 200.0))))
     gap = replace(plain, load=Measured(LoadHistory(1.0, (20.0, None, 200.0), averaged_s=5.0)))
-    for observation in (plain, gap):
-        assert loaded(FORECAST, broken, observation, is_slow=False).upper_rps == 21.0
+    assert present_rps(plain) == present_rps(gap) == 21.0
 
 
-@pytest.mark.parametrize(
-    ("feedback", "rate_rps", "words"),
-    [
-        (Feedback(), 12.0, ""),
-        (
-            Feedback(load_ratio=0.51, late_ratio=0.001),
-            6.12,
-            "planned for 6.12 rps: 0.51 × the forecast, because hardly any request of the last minutes",
-        ),
-        (
-            Feedback(load_ratio=1.5),
-            18.0,
-            "planned for 18 rps: 1.50 × the forecast, because requests were late although the model",
-        ),
-        (Feedback(), 6.0, "planned for 6 rps: 0.50 × the forecast, because the recent load, the queues"),
-    ],
-)
-def test_the_rate_that_is_planned_for_is_told_with_its_reason(
-    feedback: Feedback, rate_rps: float, words: str
-) -> None:
-    message = planned_words(Forecast(10.0, 12.0, 0.95, 20.0, "window", 1.0), rate_rps, feedback)
-    assert message.startswith(words) and bool(message) is bool(words)
+def test_the_ratio_that_is_planned_for_is_told_with_its_reason() -> None:
+    words = "planned for 1.48 × the forecast, because requests were late although the model expected none"
+    assert planned_words(Feedback(load_ratio=1.5)) == words
+    assert planned_words(Feedback()) == ""
