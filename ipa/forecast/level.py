@@ -24,8 +24,11 @@ PRIOR = np.log(np.array([4.0, 3.0, 2.0, 1.0, 0.5, 0.3, 0.2]) / 11)
 FORGET_S, FADE_S = 30.0, 20.0
 # The slopes' first deviation, a second, as a share of the level.
 FIRST_SLOPE = 0.02
+# A rate this many deviations away is a step. The mean in which it shows began before it: the new level lies
+# above that mean, by 1.5 times the surprise give or take twice of it.
+SURPRISE, BEYOND_RATIO, DOUBT_RATIO = 2.5, 1.5, 2.0
 # No rate says more against a filter than one this many deviations away.
-FARTHEST = 4.0
+FARTHEST = 6.25
 # The scatter of a lower rate cannot be estimated from it.
 LEAST_RPS = 0.3
 # The mean and the deviation of the highest of a few means of an even load, in deviations of one.
@@ -94,12 +97,19 @@ def _filtered(rates: Floats, step_s: float) -> Floats:
         both_var = fade * (both_var + step_s * slope_var) + slope_noise * step_s**2 / 2
         slope_var = fade**2 * slope_var + slope_noise * step_s
         error, expected = rate - level, level_var + np.maximum(level, LEAST_RPS) / step_s
-        surprise = np.minimum(error**2 / expected, FARTHEST**2)
-        log_weight = forget * log_weight + (1 - forget) * PRIOR - 0.5 * (np.log(expected) + surprise)
+        surprise = error**2 / expected
+        against = np.log(expected) + np.minimum(surprise, FARTHEST**2)
+        log_weight = forget * log_weight + (1 - forget) * PRIOR - 0.5 * against
+        is_step = surprise > SURPRISE**2
+        stepped = np.where(is_step, error**2, 0.0)
+        level_var, expected = level_var + stepped, expected + stepped
         level_gain, slope_gain = level_var / expected, both_var / expected
         level, slope = np.maximum(level + level_gain * error, 0.0), slope + slope_gain * error
         slope_var = slope_var - slope_gain * both_var
         both_var, level_var = (1 - level_gain) * both_var, (1 - level_gain) * level_var
+        is_rise = is_step & (error > 0)
+        level = np.where(is_rise, level + BEYOND_RATIO * error, level)
+        level_var = np.where(is_rise, np.maximum(level_var, (DOUBT_RATIO * error) ** 2), level_var)
         rows.append((level, slope, level_var, both_var, slope_var, log_weight))
     states = np.array(rows).swapaxes(0, 1)
     weights = np.exp(states[5] - states[5].max(axis=1, keepdims=True))

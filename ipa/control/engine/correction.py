@@ -7,6 +7,7 @@ be shared again later, and plans that rely on its speed would then miss the SLA.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from math import exp, log, sqrt
 
@@ -144,15 +145,15 @@ def learned(
     settings: GuardSettings,
     now_s: float,
     *,
-    in_flight: bool,
+    moving: Container[str] = frozenset(),
     is_broken: bool = False,
 ) -> Correction:
     """The correction after this tick. `predict` uses the profiles alone.
 
-    While the SLO `is_broken` a slowdown need not last. Nothing is learned while a change is in flight; from
-    batches that may be of other replicas, are too few, or old; and while several configurations share the
-    load, if metrics do not distinguish their batches. If two of them run the same variant, it is learned from
-    the one with more batches.
+    While the SLO `is_broken` a slowdown need not last. Nothing is learned of the stages that are `moving`,
+    whose replicas a change replaces; from batches that may be of other replicas, are too few, or old; and
+    while several configurations share the load, if metrics do not distinguish their batches. If two of them
+    run the same variant, it is learned from the one with more batches.
     """
     if not settings.correct_profiles:
         return UNCORRECTED
@@ -162,11 +163,13 @@ def learned(
         return replace(before, observed=recent)
     known = [next((each for each in before.since if each.is_of(config)), None) for config in running]
     is_mixed = is_shared(running) and not all(stage.is_own for stage in observation.stages)
-    if in_flight or not observation.settled or is_mixed:
+    if is_mixed:
         # One that ran beside others has batches of its own alone from the time on at which they are gone.
-        return replace(before, observed=recent, since=() if is_mixed else tuple(filter(None, known)))
+        return replace(before, observed=recent, since=())
     since = tuple(
-        each or RunningSince(config.stage, config.variant, config.cores, now_s)
+        RunningSince(config.stage, config.variant, config.cores, now_s)
+        if each is None or config.stage in moving
+        else each
         for each, config in zip(known, running, strict=True)
     )
     after = replace(before, observed=recent, since=since, machine_steps=before.machine_steps if recent else 0)

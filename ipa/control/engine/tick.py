@@ -120,7 +120,7 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
         request.predict,
         request.settings,
         request.now_s,
-        in_flight=state.actuation.in_flight,
+        moving=_moving(request, state.actuation),
         is_broken=broken,
     )
     now, alarmed = alarms(now, request.pipeline)
@@ -137,6 +137,20 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
         serving_s=serving_s,
     )
     return replace(state, correction=now, feedback=feedback), alarmed
+
+
+def _moving(request: TickRequest, actuation: Actuation) -> frozenset[str]:
+    """The stages whose replicas are being replaced: of a change by others, all."""
+    change, observation = actuation.change, request.observation
+    if observation.settled and not actuation.in_flight:
+        return frozenset()
+    if change is None or observation.running() != change.configs:
+        return frozenset(stage.name for stage in request.pipeline.served)
+    return frozenset(
+        new.stage
+        for old, new in stage_pairs(change.previous, change.configs)
+        if old is None or not request.rolling.keeps_replicas(old, new)
+    )
 
 
 def _serving_s(request: TickRequest, actuation: Actuation) -> float | None:
