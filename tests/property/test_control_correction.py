@@ -51,7 +51,6 @@ def over(ratios: list[float], spread: float, count: float) -> list[Correction]:
             lambda configs, rate_rps, slowdowns=(): predicted(spread),
             SETTINGS,
             tick * SETTINGS.tick_s,
-            in_flight=False,
         )
         all_known.append(known)
     return all_known

@@ -213,7 +213,7 @@ def trusted(signals: Signals) -> bool:
 def test_what_cannot_be_trusted_is_never_acted_upon(
     observed: Signals, workload: WorkloadState | None
 ) -> None:
-    effects, state = on_tick(request(observed, workload), EngineState())
+    effects, _ = on_tick(request(observed, workload), EngineState())
     if workload is None:
         assert effects.decision.reason is ReasonCode.WORKLOAD_UNKNOWN
     elif not trusted(observed):

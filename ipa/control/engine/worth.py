@@ -109,10 +109,10 @@ def weigh(
     """
     running = candidates[0]
     predictions, serves_s = zip(*((each.prediction, each.serves_s) for each in candidates), strict=True)
-    soon, later = late_requests(predictions, serves_s, loads)
+    soon, further = late_requests(predictions, serves_s, loads)
     mean_rps = max(loads.mean_rps, 1e-9)
     benefits = [each.prediction.objective + each.cost for each in candidates]
-    lateness = (running.cost / allowed_ratio + max(benefits[0], 0.0)) / mean_rps * (soon + later)
+    lateness = (running.cost / allowed_ratio + max(benefits[0], 0.0)) / mean_rps * (soon + further)
     worths = []
     for each, benefit, price in zip(candidates, benefits, lateness, strict=True):
         until_s = min(each.serves_s, HORIZON_S)
@@ -129,17 +129,18 @@ def weigh(
 def late_requests(
     predictions: Sequence[Prediction], serves_s: Sequence[float], loads: Loads
 ) -> tuple[Floats, Floats]:
-    """The late requests of each configuration over HORIZON_S, and those after it, means over the loads.
+    """The late requests of each configuration over HORIZON_S, and further ones, means over the loads.
 
-    Until it serves, the first one does. What waits for longer than `deadline_s` is dropped. A queue that is
-    left at the end makes those late that come until it is served, for as long again at most.
+    Until it serves, the first one does. What waits for longer than `deadline_s` is dropped. Further ones are
+    those late after it: a queue that is left delays those that come until it is served, for as long again at
+    most; and each request beyond the capacity delays another one.
     """
     first_rps = np.minimum(loads.rates_rps, loads.present_rps)
     opens_s = np.array(serves_s)[:, None]
     able_then = np.array([each.capacity_rps for each in predictions])[:, None]
     wait_s = WAIT_RATIO * predictions[0].sla_s
     waiting = np.full((len(predictions), len(WEIGHTS)), loads.waiting)
-    late = np.zeros_like(waiting)
+    late, further = np.zeros_like(waiting), np.zeros_like(waiting)
     for time_s in np.arange(0.0, HORIZON_S, STEP_S):
         rates = first_rps + (loads.rates_rps - first_rps) * min((time_s + STEP_S) / loads.rise_s, 1.0)
         is_old = time_s < opens_s
@@ -150,6 +151,7 @@ def late_requests(
             for each, old, load in zip(predictions, is_old[:, 0], rates / able, strict=True)
         ]
         late += np.where(waiting > wait_s * able, 1.0, shares) * rates * STEP_S
+        further += np.maximum(rates - able, 0.0) * STEP_S
     left, spare = np.maximum(waiting - wait_s * able_then, 0.0), able_then - loads.rates_rps
     drain_s = np.where(spare * HORIZON_S > left, left / np.maximum(spare, 1e-9), HORIZON_S * (left > 0))
-    return late @ WEIGHTS, (drain_s * loads.rates_rps) @ WEIGHTS
+    return late @ WEIGHTS, (further + drain_s * loads.rates_rps) @ WEIGHTS

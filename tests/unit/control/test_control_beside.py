@@ -62,8 +62,8 @@ def pair(policy: str = "hpa") -> tuple[Scenario, ControlLoop, LoopPorts]:
 
 def play(case: Scenario, loop: ControlLoop, ticks: int) -> None:
     for _ in range(ticks):
-        case.loop.tick_once()
         loop.tick_once()
+        case.loop.tick_once()
         case.clock.wait(case.settings.tick_s)
 
 

@@ -65,17 +65,20 @@ def observed(
     return Observation("pages", 0.0, ABSENT, ABSENT, ABSENT, stages, settled=settled)
 
 
+STAGES = tuple(stage.name for stage in PIPELINE.stages)
+
+
 def after(
     *observations: Observation,
     known: Correction = UNCORRECTED,
     first_s: float = 0.0,
-    in_flight: bool = False,
+    moving: tuple[str, ...] = (),
     settings: GuardSettings = SETTINGS,
 ) -> Correction:
     """The knowledge after ticks that saw these."""
     for tick, observation in enumerate(observations):
         now_s = first_s + tick * settings.tick_s
-        known = learned(known, observation, profiled().predict, settings, now_s, in_flight=in_flight)
+        known = learned(known, observation, profiled().predict, settings, now_s, moving=moving)
     return known
 
 
@@ -147,14 +150,13 @@ def test_nothing_is_learned_of_what_is_on_its_way_old_little_or_not_there() -> N
     never = [
         observed(2.0, count=4.0),
         observed(2.0, age_s=SETTINGS.stale_after_s + 1),
-        observed(2.0, settled=False),
         replace(slow, stages=(replace(slow.stages[0], batches=ABSENT), slow.stages[1])),
         replace(slow, stages=(replace(slow.stages[0], running=ABSENT), slow.stages[1])),
         replace(slow, stages=(replace(slow.stages[0], running=Measured(unmeasured())), slow.stages[1])),
     ]
     for observation in never:
         assert after(*[observation] * 5, known=known, first_s=10.0).observed == ()
-    assert after(*[slow] * 5, known=known, first_s=10.0, in_flight=True).observed == ()
+    assert after(*[slow] * 5, known=known, first_s=10.0, moving=STAGES).observed == ()
     assert after(*[slow] * 5, known=known, first_s=10.0).observed != ()
     assert after(*[slow] * 9, settings=replace(SETTINGS, correct_profiles=False)) == UNCORRECTED
 
@@ -207,7 +209,7 @@ def test_other_replicas_are_watched_for_a_window_before_anything_is_learned_of_t
         assert after(observed(1.3, changed), known=known, first_s=90.0).observed[0].at_s == 90.0
     assert [after(*[other] * n, known=known, first_s=90.0).observed[0].at_s for n in (1, 2)] == [80.0, 100.0]
     # What was on its way in between is other replicas too.
-    gone = after(other, known=known, first_s=90.0, in_flight=True)
+    gone = after(other, known=known, first_s=90.0, moving=STAGES)
     assert after(slow, known=gone, first_s=100.0).observed[0].at_s == 80.0
 
 
@@ -405,7 +407,7 @@ def test_cpu_time_saved_while_idle_makes_no_variant_quick(ratio: float, learned_
 
     known = UNCORRECTED
     for tick in range(90):
-        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, in_flight=False)
+        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick)
     slowdown = known.of("detect", "small")
     assert slowdown is not None
     assert slowdown.ratio == pytest.approx(learned_ratio, rel=0.03)
@@ -419,9 +421,9 @@ def test_a_quicker_machine_is_known_until_batches_contradict_it(ratio: float, ke
     """A busier replica saves less: it takes longer than it did, and the machine is no slower."""
     known = UNCORRECTED
     for tick in range(30):
-        known = learned(known, observed(0.35), halves, SETTINGS, 10.0 * tick, in_flight=False)
+        known = learned(known, observed(0.35), halves, SETTINGS, 10.0 * tick)
     for tick in range(30, 60):
-        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, in_flight=False)
+        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick)
     slowdown = known.of("detect", "small")
     assert slowdown is not None
     assert slowdown.ratio == pytest.approx(kept_ratio, rel=0.03)

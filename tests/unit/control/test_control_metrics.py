@@ -16,6 +16,7 @@ from ipa.metering.metric import MetricKind
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import UnavailableError
 from ipa.model.observation import Missing, MissingReason
+from ipa.model.plan import StageConfig
 from tests.fakes.world import PIPELINE, Scenario, profiled, scenario
 
 
@@ -44,7 +45,7 @@ def test_a_tick_shows_what_it_saw_and_decided() -> None:
         reason: registry.get_sample_value("ipa_decisions_total", {**pipeline, "reason": reason.value})
         for reason in ReasonCode
     }
-    assert counted[ReasonCode.STABILISING] == 3.0 and counted[ReasonCode.FIRST_PLAN] == 1.0
+    assert counted[ReasonCode.NO_CHANGE] == 5.0 and counted[ReasonCode.FIRST_PLAN] == 1.0
     assert sum(value or 0.0 for value in counted.values()) == 6.0
     assert registry.get_sample_value("ipa_tick_seconds_count", pipeline) == 6.0
     assert registry.get_sample_value("ipa_forecast_upper_rps", pipeline) == 5.5
@@ -147,7 +148,8 @@ def test_what_runs_is_shown_by_variant() -> None:
 
 
 def test_a_plan_carried_out_in_steps_counts_as_curtailed() -> None:
-    made = scenario(60.0, settings=GuardSettings(tick_s=5.0, max_step_replicas=1))
+    running = (StageConfig("detect", "big", 4, 1.0, 1), StageConfig("read", "small", 2, 1.0, 1))
+    made = scenario(60.0, settings=GuardSettings(tick_s=5.0, max_step_replicas=1), configs=running)
     registry = published(made)
     made.ticks(1)
     assert made.store.recorded[-1].action is Action.APPLY
@@ -158,7 +160,7 @@ def test_a_rollout_that_fails_is_one_rollback_and_one_quarantine() -> None:
     made = scenario(5.0)
     registry = published(made)
     made.workload.broken = {("detect", "big"), ("read", "big")}
-    made.ticks(20)
+    made.ticks(10)
     rollbacks = [decision for decision in made.store.recorded if decision.reason is ReasonCode.ROLLBACK]
     counted = {"pipeline": "pages", "reason": ReasonCode.ROLLBACK.value}
     assert rollbacks and registry.get_sample_value("ipa_decisions_total", counted) == len(rollbacks)

@@ -10,10 +10,13 @@ from ipa.control.engine.guards import GuardSettings, mean_rps
 from ipa.control.ports import Signals
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
+from ipa.model.plan import StageConfig
 from tests.fakes.metrics import Fault
 from tests.fakes.world import Scenario, scenario
 
 SETTINGS = GuardSettings(tick_s=10.0, peek_s=2.0, rollout_deadline_s=60.0)
+# Of a load of 5 rps.
+BEST = tuple(StageConfig(stage, "big", 1, 1.0, 1) for stage in ("detect", "read"))
 
 
 def began(made: Scenario, seconds: float) -> list[float]:
@@ -64,6 +67,7 @@ def test_a_change_in_flight_is_waited_for() -> None:
         lambda t_s: next((rate for until_s, rate in loads.items() if t_s < until_s), 90.0),
         settings=SETTINGS,
         readiness_s=30.0,
+        configs=BEST,
     )
     assert began(made, 35.0) == [0.0, 10.0, 12.0, 22.0, 32.0]
     assert [write.at_s for write in made.workload.writes] == [12.0]
@@ -101,7 +105,10 @@ def test_a_change_that_can_be_added_to_is_looked_at_while_it_rolls_out(
     amends: bool, times: list[float]
 ) -> None:
     made = scenario(
-        lambda t_s: 5.0 if t_s < 22 else 40.0 if t_s < 25 else 90.0, settings=SETTINGS, readiness_s=1.0
+        lambda t_s: 5.0 if t_s < 22 else 40.0 if t_s < 25 else 90.0,
+        settings=SETTINGS,
+        readiness_s=1.0,
+        configs=BEST,
     )
     made.workload.rolling = replace(made.workload.rolling, amends=amends)
     assert began(made, 45.0) == times

@@ -48,9 +48,8 @@ def troubles() -> Iterator[tuple[TickRequest, EngineState, ReasonCode]]:
         requested=ChangeRequest(GROWN, "ann asked", by="ann"),
         pipeline=replace(PIPELINE, canary=Canary(5, 60.0)),
     )
-    best = judge(replace(request, control=BLOCK.control, requested=None), EngineState(planned=True))[
-        0
-    ].configs
+    plain = replace(request, control=BLOCK.control, requested=None, pipeline=PIPELINE)
+    best = judge(plain, EngineState(planned=True))[0].configs
     running = tuple(StageState(config, config.replicas) for config in best)
     signals = Signals(Measured(25.0), Measured(LoadHistory(1.0, (25.0,) * 60)), Measured(0.4))
     whole = observe(PIPELINE, signals, WorkloadState("2", running, settled=True), at_s=0.0)
