@@ -40,12 +40,10 @@ def test_one_core_is_no_plural() -> None:
     assert not [page.name for page in PAGES if re.search(r"(?<![\d.])1 cores", page.read_text())]
 
 
-def test_the_loop_waits_for_times_that_follow_from_its_settings() -> None:
+def test_the_price_of_a_change_is_that_of_the_settings() -> None:
     page = (ROOT / "docs/explanation/control-loop.md").read_text()
-    settings = Settings()
-    times = re.findall(r"(\d+) s\s\(`IPA_DOWN_AFTER_TICKS` × `IPA_TICK_S`\)", page)
-    assert times == [f"{settings.down_after_ticks * settings.tick_s:g}"]
-    assert "several ticks" not in page
+    prices = re.findall(r"(\d+) s of the running resources' cost\s\(`IPA_CHANGE_PRICE_S`\)", page)
+    assert prices == [f"{Settings().change_price_s:g}"]
 
 
 def test_objects_are_named_as_they_are_called() -> None:

@@ -14,8 +14,8 @@ export const REASONS = {
   "apply.slo_broken": "requests were late or lost although the model expected none, so capacity was added",
   "apply.fallback": "the load was missing for so long that the plan is for the pipeline's fallback rate; it only adds capacity",
   "hold.no_change": "the running plan is the best",
-  "hold.within_tolerance": "the gain of a better plan is below the tolerance",
-  "hold.stabilising": "a better plan must stay better for a while before it is applied",
+  "hold.within_tolerance": "another plan gains less than the change to it costs",
+  "hold.stabilising": "of versions before 0.3: a better plan had to stay better for a while",
   "hold.canary": "a new configuration is measured on a few requests before it takes all",
   "hold.slo_broken": "requests are late or lost, and no better plan has more capacity",
   "hold.signals_disagree": "the signals contradict each other, so removing capacity would be a guess",
@@ -63,8 +63,8 @@ const why = (text) => ({ text, link: (pipeline) => `#/decision/?pipeline=${encod
 
 export const REMEDIES = {
   "hold.no_change": why("Nothing to do: the running plan is the best."),
-  "hold.within_tolerance": why("Nothing to do: the gain of a better plan is below the tolerance."),
-  "hold.stabilising": why("Nothing to do: a better plan must stay better for a while before it is applied; the detail says how long."),
+  "hold.within_tolerance": why("Nothing to do: another plan gains less than the change to it costs; the detail has both."),
+  "hold.stabilising": why("Nothing to do: of versions before 0.3: a better plan had to stay better for a while."),
   "hold.canary": why("Nothing to do: a new configuration is measured on a few requests before it takes all."),
   "hold.signals_disagree": health("Compare the rates and the queue in the detail, and check the scrape targets."),
   "hold.in_progress": why("Wait: a change is rolling out. It is rolled back if it is not ready in time."),
