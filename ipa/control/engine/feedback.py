@@ -67,31 +67,29 @@ def regulated(
 ) -> Feedback:
     """The feedback after this tick; `predict` knows how slow variants are, `broken` if the SLO is.
 
-    The ratio is raised only by windows in which nothing but the running configuration served, and only if
-    that should have carried the load: else the plan knows. `serving_s`: since then the running configuration
-    serves, changed in place.
+    The ratio is raised only by windows in which whatever ran should have carried the load: else the plan
+    knows. `serving_s`: since then the running configuration serves, changed in place.
     """
     running, attainment = observation.running(), observation.attainment
     before = replace(before, is_broken=broken, late_s=now_s if broken else before.late_s)
-    import os
-
-    if running is None or in_flight or not observation.is_whole:
-        return replace(before, since_s=before.since_s if os.environ.get("KEEP") else None)
-    begun_s = now_s if serving_s is None else serving_s
-    after = replace(before, since_s=begun_s if before.since_s is None else before.since_s)
-    if not broken or not isinstance(attainment, Measured):
-        is_over = after.late_s is None or now_s - after.late_s >= HOLD_S
-        return replace(after, load_ratio=max(after.load_ratio * FALL, 1.0)) if is_over else after
-    window_s = attainment.value.window_s + attainment.age_s
-    assert after.since_s is not None
-    if now_s - after.since_s < window_s:
-        return after
+    if not broken and (before.late_s is None or now_s - before.late_s >= HOLD_S):
+        before = replace(before, load_ratio=max(before.load_ratio * FALL, 1.0))
+    if running is None or not observation.is_whole:
+        return replace(before, since_s=None)
+    if in_flight:
+        return before
     load, rate_rps = observation.load, known(observation.arrival_rate_rps) or 0.0
+    window_s = attainment.value.window_s + attainment.age_s if isinstance(attainment, Measured) else 0.0
     if isinstance(load, Measured):
         rate_rps = max(rate_rps, mean_rps(load.value, window_s))
     expected = predict(running, rate_rps)
     if expected is None or not expected.feasible:
-        return replace(after, since_s=None) if os.environ.get("KEEP") else after
+        return replace(before, since_s=None)
+    begun_s = now_s if serving_s is None else serving_s
+    after = replace(before, since_s=begun_s if before.since_s is None else before.since_s)
+    assert after.since_s is not None
+    if not broken or not isinstance(attainment, Measured) or now_s - after.since_s < window_s:
+        return after
     step = 1 + RAISE + (1 - attainment.value.in_time_ratio) / 2
     return replace(after, load_ratio=min(after.load_ratio * step, MOST), since_s=now_s)
 

@@ -81,7 +81,7 @@ def troubles() -> Iterator[tuple[TickRequest, EngineState, ReasonCode]]:
     request = replace(request, requested=None)
     yield request, state, ReasonCode.METRICS_MISSING
     request = replace(request, observation=whole)
-    yield request, state, ReasonCode.SCALE_UP
+    yield request, state, ReasonCode.SWITCH_VARIANT
     state = replace(state, trial=None)
     yield request, state, ReasonCode.SLO_BROKEN
     state = replace(state, feedback=Feedback())
