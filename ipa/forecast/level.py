@@ -17,9 +17,11 @@ from ipa.forecast.base import Floats, Ints, Series, Untrained
 
 # The bank: how much a level may change, as a share of it, in the root of a second, how much its slope may a
 # second, and the first weights. A load is taken for an even one until it shows otherwise.
-LEVEL_NOISE = np.array([0.003, 0.01, 0.03, 0.01, 0.03, 0.1, 0.1])
-SLOPE_NOISE = np.array([0.0, 0.0, 0.0, 0.002, 0.01, 0.0, 0.03])
-PRIOR = np.log(np.array([4.0, 3.0, 2.0, 1.0, 0.5, 0.3, 0.2]) / 11)
+LEVEL_NOISE = np.array([0.003, 0.01, 0.03, 0.01, 0.03, 0.1, 0.1, 0.01, 0.01])
+SLOPE_NOISE = np.array([0.0, 0.0, 0.0, 0.002, 0.01, 0.0, 0.03, 0.0, 0.0])
+# The scatter of rates beyond that of chance, as a share of the level.
+SCATTER = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.7])
+PRIOR = np.log(np.array([4.0, 3.0, 2.0, 1.0, 0.5, 0.3, 0.2, 0.3, 0.2]) / 11.5)
 # Likelihoods are forgotten with this time constant; slopes fade with the other.
 FORGET_S, FADE_S = 30.0, 20.0
 # The slopes' first deviation, a second, as a share of the level.
@@ -68,7 +70,7 @@ class Level(Untrained):
             variance = level_var + 2 * carried_s * both_var + carried_s**2 * slope_var
             variance += (LEVEL_NOISE * scale) ** 2 * ahead_s
             variance += (SLOPE_NOISE * scale * carried_s) ** 2 * ahead_s / 3
-            scatter = np.sqrt(mean / series.smooth_s)
+            scatter = np.sqrt(mean / series.smooth_s + (SCATTER * mean) ** 2)
             peaks = mean + PEAK_MEAN * scatter
             spreads = np.sqrt(variance + (PEAK_DEVIATION * scatter) ** 2)
             points.append((weights * peaks).sum(axis=1))
@@ -96,7 +98,8 @@ def _filtered(rates: Floats, step_s: float) -> Floats:
         level_var = level_var + (LEVEL_NOISE * scale) ** 2 * step_s + slope_noise * step_s**3 / 3
         both_var = fade * (both_var + step_s * slope_var) + slope_noise * step_s**2 / 2
         slope_var = fade**2 * slope_var + slope_noise * step_s
-        error, expected = rate - level, level_var + np.maximum(level, LEAST_RPS) / step_s
+        error, scale = rate - level, np.maximum(level, LEAST_RPS)
+        expected = level_var + scale / step_s + (SCATTER * scale) ** 2
         surprise = error**2 / expected
         against = np.log(expected) + np.minimum(surprise, FARTHEST**2)
         log_weight = forget * log_weight + (1 - forget) * PRIOR - 0.5 * against
