@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
 
+import numpy as np
+
 from ipa.model.parts import parts_of, share_of
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan, Termination
 from ipa.model.resources import beside_of
 from ipa.optimize.candidates import accuracy_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.timing import Chosen, Times, times_of
+from ipa.optimize.timing import Chosen, Times, times_at, times_of
 from ipa.queueing.tail import path_quantile_s
 
 # Stands for infinity: records are JSON, which has none.
@@ -78,13 +80,27 @@ def no_plan(pipeline: str, rate_rps: float, sla_s: float, solver: str, objective
     )
 
 
-def late_ratio(problem: PlanningProblem, configs: Sequence[StageConfig]) -> float:
-    """The share of the requests that take longer than the SLA; 1 if the configuration was not measured.
+def late_ratios(
+    problem: PlanningProblem, configs: Sequence[StageConfig], rates_rps: Sequence[float]
+) -> tuple[float, ...]:
+    """The share of the requests that take longer than the SLA, at each rate of a known configuration.
 
     Beyond the mean, the share of longer times falls exponentially to that of the SLA's percentile.
     """
-    parts = [_part(problem, part) for part in parts_of(configs)]
-    return sum(1.0 if part is None else part.share_ratio * part.late_ratio for part in parts)
+    whole = np.zeros(len(rates_rps))
+    for part in parts_of(configs):
+        share_ratio, chosen = share_of(part) / WHOLE_PERCENT, _chosen(problem, part)
+        assert chosen is not None
+        means_s, excesses_s = times_at(problem, chosen, np.maximum(rates_rps, LEAST_RPS) * share_ratio)
+        late = np.zeros(len(rates_rps))
+        for path in problem.graph.paths:
+            at = [place for place, each in enumerate(chosen) if each.index in path]
+            mean_s = means_s[:, at].sum(axis=1)
+            spread_s = path_quantile_s(np.zeros(1), excesses_s[:, at])
+            left = np.maximum(problem.sla_s * (1 + ALIKE) - mean_s, 0.0) / np.maximum(spread_s, ALIKE)
+            late = np.maximum(late, np.where(left > 0, (1 - problem.percentile / 100) ** left, 1.0))
+        whole += share_ratio * late
+    return tuple(whole.tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +112,6 @@ class _Part:
     pas: float
     term: float
     latency_s: float
-    late_ratio: float
 
 
 def _part(whole: PlanningProblem, configs: Sequence[StageConfig]) -> _Part | None:
@@ -114,26 +129,12 @@ def _part(whole: PlanningProblem, configs: Sequence[StageConfig]) -> _Part | Non
     pas, term = accuracy_of(problem, {stage.stage: stage.variant for stage in stages})
     given = {stage.stage: stage for stage in stages}
     names = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
-    paths = [[given[name] for name in path if name in given] for path in names]
-    times_s = [_path_s(path) for path in paths]
-    latency_s = max(latency_s for _, latency_s in times_s)
-    late = max(_late_ratio(*each, problem.sla_s, problem.percentile) for each in times_s)
-    return _Part(share_ratio, stages, pas, term, latency_s, late)
-
-
-def _path_s(path: Sequence[StagePlan]) -> tuple[float, float]:
-    """The mean and the quantile of the latency of a path."""
-    means_s, excesses_s = [stage.mean_s for stage in path], [stage.excess_s for stage in path]
-    return sum(means_s), float(path_quantile_s(means_s, excesses_s))
-
-
-def _late_ratio(mean_s: float, latency_s: float, sla_s: float, percentile: float) -> float:
-    """The share of the requests later than the SLA; `latency_s` is the quantile of the percentile."""
-    if latency_s <= sla_s * (1 + ALIKE) and latency_s <= mean_s * (1 + ALIKE):
-        return 0.0
-    if mean_s >= sla_s or latency_s <= mean_s:
-        return 1.0
-    return float((1 - percentile / 100) ** ((sla_s - mean_s) / (latency_s - mean_s)))
+    paths = ([given[name] for name in path if name in given] for path in names)
+    latency_s = max(
+        float(path_quantile_s([stage.mean_s for stage in path], [stage.excess_s for stage in path]))
+        for path in paths
+    )
+    return _Part(share_ratio, stages, pas, term, latency_s)
 
 
 def _chosen(problem: PlanningProblem, configs: Sequence[StageConfig]) -> list[Chosen] | None:

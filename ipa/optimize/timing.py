@@ -129,14 +129,7 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
     """The times and capacities of configurations: each behind those of the stages before it, if given."""
     if not chosen:
         return []
-    columns = []
-    for each in chosen:
-        stage, point = problem.stages[each.index].columns, each.point
-        columns.append(stage.table[:, stage.place[point.variant, point.batch_size, point.cores]])
-    points = np.stack(columns, axis=1)
-    replicas = np.array([each.replicas for each in chosen], dtype=np.intp)
-    blocks = [CandidateBlock(each.index, ItemCount(0, each.items, ())) for each in chosen]
-    scalars = scalars_of(problem, blocks)
+    points, replicas, scalars = _columns(problem, chosen)
     carried_rps = points[ROWS["capacity_rps"]]
     if problem.compat is Compat.TAIL:
         _, items, _, _, timeout_s, _, _, batched, *_ = scalars
@@ -144,6 +137,27 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
     service_s, wait_s, mean_s, spread_s2 = option_times(problem, points, replicas, scalars)
     times = (service_s, wait_s, mean_s, spread_s2**0.5, carried_rps)
     return [Times(*row) for row in zip(*(row.tolist() for row in times), strict=True)]
+
+
+def times_at(problem: PlanningProblem, chosen: Sequence[Chosen], rates_rps: Array) -> tuple[Array, Array]:
+    """Mean time and excess of the quantile over it, at each rate of the pipeline: a row a rate."""
+    points, replicas, scalars = _columns(problem, chosen)
+    count = len(rates_rps)
+    scalars = np.tile(scalars, count)
+    scalars[0] *= np.repeat(rates_rps / problem.rate_rps, len(chosen))
+    _, _, mean_s, spread_s2 = option_times(problem, np.tile(points, count), np.tile(replicas, count), scalars)
+    return mean_s.reshape(count, -1), np.sqrt(spread_s2).reshape(count, -1)
+
+
+def _columns(problem: PlanningProblem, chosen: Sequence[Chosen]) -> tuple[Array, Index, Array]:
+    """The points, replicas and scalars that `option_times` takes."""
+    columns = []
+    for each in chosen:
+        stage, point = problem.stages[each.index].columns, each.point
+        columns.append(stage.table[:, stage.place[point.variant, point.batch_size, point.cores]])
+    replicas = np.array([each.replicas for each in chosen], dtype=np.intp)
+    blocks = [CandidateBlock(each.index, ItemCount(0, each.items, ())) for each in chosen]
+    return np.stack(columns, axis=1), replicas, scalars_of(problem, blocks)
 
 
 def _carried_rps(points: Array, replicas: Index, items: Array, timeout_s: Array, batched: Array) -> Array:

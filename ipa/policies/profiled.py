@@ -13,7 +13,7 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import AS_MEASURED, Slowdowns, StageProfile, ratios_of
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.describe import describe, late_ratio
+from ipa.optimize.describe import describe, late_ratios
 from ipa.optimize.linear_program import Solvers
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import SolveCache
@@ -24,8 +24,8 @@ from ipa.queueing.service import ServiceTime, service
 
 # A tick asks with one set of slowdowns; those of recent ticks are asked for again.
 SLOWED = 8
-# A tick asks for two plans and some predictions; under a load that only scatters, for those of recent ticks.
-PLANS, PREDICTIONS = 16, 64
+# A tick asks for some plans and predictions; under a load that only scatters, for those of recent ticks.
+PLANS, PREDICTIONS = 32, 64
 
 
 class Profiled:
@@ -89,8 +89,10 @@ class Profiled:
         wanted = {stage.name: stage for stage in pipeline.stages}
         planned, _ = self._problems(pipeline.slowdowns)
         stages = tuple(_narrowed(stage, wanted[stage.name]) for stage in planned.stages)
-        # A change from several configurations to one has no price: the planner prices changes from one.
-        before = () if is_shared(running) else running
+        # A change from several configurations to one has no price: the planner prices changes from one. Where
+        # no change has, plans are the same from any: they are asked for again.
+        is_free = pipeline.bounds.any_change and not planned.objective.transition_per_core
+        before = () if is_free or is_shared(running) else running
         return replace(planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds, running=before)
 
     def _problems(self, slowdowns: Slowdowns) -> tuple[PlanningProblem, PlanningProblem]:
@@ -155,10 +157,7 @@ class Profiled:
         plan = self.describe(configs, ANY_RATE_RPS, slowdowns)
         assert plan is not None
         capacity_rps = ANY_RATE_RPS / max(stage.utilisation_ratio for stage in plan.stages)
-        return tuple(
-            late_ratio(replace(known, rate_rps=max(load * capacity_rps, LEAST_RPS)), configs)
-            for load in LOADS
-        )
+        return late_ratios(known, configs, [load * capacity_rps for load in LOADS])
 
     def _readiness_s(self, config: StageConfig) -> float:
         (stage,) = (stage for stage in self._known.stages if stage.name == config.stage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil
+from math import ceil, log
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, proven_by, trial_of
@@ -57,8 +57,9 @@ from ipa.policies.base import ANY_RATE_RPS, PolicyState, Prediction, is_at_once
 WORTH_A_DIP = 1.1
 # While requests are late, a plan must carry this much more.
 MORE = 1.01
-# The loads that are planned for, of those that plans are weighed by.
-PLANNED, LEAST_RPS = (2, 4, 5, 6), 1e-3
+# The loads that are planned for, of those that plans are weighed by: rounded up to a grid, so that equal ones
+# come again.
+PLANNED, LEAST_RPS, GRID = (2, 4, 6), 1e-3, 1.02
 # The present load is a mean over the first; what waits is to be served within the second.
 PRESENT_S, DRAIN_S = 20.0, 10.0
 
@@ -156,7 +157,7 @@ def _plans(
     failed: list[TickVerdict] = []
     for each in requests:
         for rate_rps in rates:
-            rate = max(rate_rps, LEAST_RPS)
+            rate = GRID ** ceil(log(max(rate_rps, LEAST_RPS)) / log(GRID))
             expected = replace(forecast, point_rps=rate, upper_rps=rate)
             plan = plan_for(each, state, serving, expected, as_is=True)
             if isinstance(plan, TickVerdict):
