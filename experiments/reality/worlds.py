@@ -87,8 +87,11 @@ def _bursts(setup: SimSetup) -> SimSetup:
 
 
 def _no_room(setup: SimSetup) -> SimSetup:
-    """The bound on cores is what the plan of the highest rate takes: a change finds no cores beside it."""
-    peak = replace(setup, rates_rps=(max(setup.rates_rps),), start=())
+    """The bound on cores is what the plan of the highest rate takes, a fifth of its throughput in reserve.
+
+    A change finds no cores beside it.
+    """
+    peak = replace(setup, rates_rps=(max(setup.rates_rps) / 0.8,), start=())
     configs = first_configs(peak, PolicyInputs(setup.pipeline, setup.profiles, setup.objective))
     cores = float(ceil(sum(config.total_cores for config in configs)))
     bounds = replace(setup.pipeline.bounds, cores=cores, transition_cores=cores)

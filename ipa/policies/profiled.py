@@ -89,10 +89,8 @@ class Profiled:
         wanted = {stage.name: stage for stage in pipeline.stages}
         planned, _ = self._problems(pipeline.slowdowns)
         stages = tuple(_narrowed(stage, wanted[stage.name]) for stage in planned.stages)
-        # A change from several configurations to one has no price: the planner prices changes from one. Where
-        # no change has, plans are the same from any: they are asked for again.
-        is_free = pipeline.bounds.any_change and not planned.objective.transition_per_core
-        before = () if is_free or is_shared(running) else running
+        # A change from several configurations to one has no price: the planner prices changes from one.
+        before = () if is_shared(running) else running
         return replace(planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds, running=before)
 
     def _problems(self, slowdowns: Slowdowns) -> tuple[PlanningProblem, PlanningProblem]:

@@ -59,7 +59,7 @@ WORTH_A_DIP = 1.1
 MORE = 1.01
 # The loads that are planned for, of those that plans are weighed by: rounded up to a grid, so that equal ones
 # come again.
-PLANNED, LEAST_RPS, GRID = (2, 4, 6), 1e-3, 1.02
+PLANNED, LEAST_RPS, GRID = (4, 6), 1e-3, 1.02
 # The present load is a mean over the first; what waits is to be served within the second.
 PRESENT_S, DRAIN_S = 20.0, 10.0
 
