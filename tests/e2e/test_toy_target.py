@@ -96,7 +96,7 @@ def test_a_plan_counts_the_toy_s_own_cores(house: Path, capsys: pytest.CaptureFi
 def test_the_service_the_loop_and_the_page_run_on_it(house: Path) -> None:
     command = [sys.executable, "-c", "from ipa.cli.main import main; main()", "serve", "video"]
     given = ["--target", "toy", "--port", "0", "--mode", "active", "--rate", "1", "--folder", "kept"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "IPA_TICK_S": "1", "IPA_DOWN_AFTER_TICKS": "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "IPA_TICK_S": "1"}
     log = house / "log.txt"
     with (
         log.open("w") as lines,

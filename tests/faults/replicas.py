@@ -127,7 +127,7 @@ class Service:
             policy=Ours(world.pipeline, PLANNER),
             predict=profiled().predict,
             forecaster=window_max,
-            settings=replace(world.settings, down_after_ticks=1),
+            settings=world.settings,
             window_s=20.0,
             run_id=name,
         )

@@ -50,8 +50,8 @@ def settle(made: Scenario) -> None:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Scenario:
     made = scenario(0.2, configs=BASE, settings=None)
-    # Only people move it: no plan is ever better by so much.
-    made.loop._settings = replace(made.settings, tolerance_ratio=1e9, down_after_ticks=10**6)
+    # Only people move it: no plan is ever worth so much.
+    made.loop._settings = replace(made.settings, change_price_s=1e9)
     return made
 
 

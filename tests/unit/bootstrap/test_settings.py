@@ -47,7 +47,7 @@ def test_every_problem_is_named_at_once_with_the_nearest_name() -> None:
         "IPA_PORT": "http",
         "IPA_TICK_S": "-1",
         "IPA_WINDOW_S": "nan",
-        "IPA_TOLERANCE_RATIO": "0",
+        "IPA_CHANGE_PRICE_S": "0",
         "IPA_CORRECT_PROFILES": "maybe",
     }
     with pytest.raises(ConfigurationError) as caught:

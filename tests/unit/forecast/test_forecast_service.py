@@ -70,7 +70,7 @@ def test_a_trace_too_short_to_learn_from_is_said_in_every_forecast() -> None:
 def test_without_a_trace_it_is_the_plain_ladder() -> None:
     setup = forecast_setup(Settings(), {})
     assert setup.window_s == Settings().window_s
-    assert setup.of(PIPELINE, {})(means(2, 120)).rung in {"seasonal", "window"}
+    assert setup.of(PIPELINE, {})(means(2, 120)).rung in {"seasonal", "level"}
 
 
 @pytest.mark.parametrize(

@@ -140,10 +140,3 @@ def test_where_nothing_fits_there_is_no_plan() -> None:
     assert plan.termination is Termination.INFEASIBLE and not plan.stages and "SLA" in plan.note
     other = InfAdapter(TASK).decide(SEEN, expected(7.0), pinned)
     assert other.termination is Termination.INFEASIBLE and not other.stages
-
-
-def test_what_neither_would_run_is_replaced_at_once() -> None:
-    policy = MsPlus(TASK)
-    assert not policy.at_once(LOW)
-    assert policy.at_once((replace(LOW[0], replicas=2),))
-    assert policy.at_once((replace(LOW[0], cores=3.0),))
