@@ -92,9 +92,12 @@ def choose(
     if best is None or best.gain <= 0:
         words = "the running plan is the best" if best is None else _compared(request, stay, best)
         reason = ReasonCode.NO_CHANGE if best is None else ReasonCode.WITHIN_TOLERANCE
-        if late:
+        short = _short_of(request, state, plans[-1], forecast)
+        if short and stay.late_ratio > allowed_ratio:
+            reason, words = ReasonCode.INFEASIBLE, f"{short}; {words}"
+        elif late:
             reason, words = ReasonCode.SLO_BROKEN, f"{late}; {words}"
-        return _keep_running(request, state, reason, words, plan, forecast)
+        return hold(reason, words, plan=plan, forecast=forecast)
     is_more = best.candidate.prediction.capacity_rps > now.capacity_rps * (1 + 1e-9)
     objection = "" if is_more else disagreement(request.observation, now.sla_s)
     if objection and best.candidate.prediction.capacity_rps < now.capacity_rps * (1 - 1e-9):
@@ -194,10 +197,13 @@ def _compared(request: TickRequest, stay: Worth, best: Worth) -> str:
     plan = best.candidate.plan
     assert plan is not None
     price = request.settings.change_price_s * stay.candidate.cost
-    late = f"{100 * stay.late_ratio:.2g} % of the requests of the next {HORIZON_S:g} s would be late"
-    with_it = f"with {in_words(plan.configs)} {100 * best.late_ratio:.2g} %"
-    gain = f"it gains {best.gain + price:.2g}, the change costs {price:.2g}"
-    return f"{late}, {with_it}: {gain}"
+    late, after = (f"{100 * min(each.late_ratio, 1.0):.1f} %" for each in (stay, best))
+    gain = best.gain + price
+    worth = f"worth {gain:.3g} more" if gain > 0 else f"worth {-gain:.3g} less"
+    return (
+        f"{late} of the requests of the next {HORIZON_S:g} s would be late, with {in_words(plan.configs)} "
+        f"{after}: that is {worth}, a change costs {price:.2g}"
+    )
 
 
 def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Forecast:
