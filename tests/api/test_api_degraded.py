@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from ipa.api.context import ApiContext
-from ipa.cli.main import run
 from ipa.clients.http import HttpClient
 from ipa.control.audit.reason_log import ALERT_OF, RUNBOOKS, runbook_of
 from ipa.model.profile import StageProfile
+from tests.fakes.commands import Ipa
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_profile, over
 
 OCR = "/v1/pipelines/ocr"
@@ -58,19 +58,14 @@ def test_the_fits_of_a_stage_have_the_reasons(services: ApiContext) -> None:
     assert api.get(f"{OCR}/profiles/recognise/fits").json()["doubts"] == []
 
 
-def test_mode_and_status_tell_of_it(
-    services: ApiContext, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_mode_and_status_tell_of_it(services: ApiContext, ipa: Ipa, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
-    assert run(["mode", "ocr", "active"]) == 0
-    out, err = capfd.readouterr()
+    out, err = ipa("mode", "ocr", "active")
     assert out == "ocr is active\n"
     assert f"warning: its plans, which are now applied, may be wrong: {WORDS}" in err
     assert "→ ipa fit ocr shows where" in err
-    run(["status", "ocr"])
-    assert WORDS.capitalize()[:40] in capfd.readouterr().out
-    assert run(["mode", "ocr", "advisory"]) == 0
-    assert capfd.readouterr().err == ""
+    assert WORDS.capitalize()[:40] in ipa("status", "ocr").out
+    assert ipa("mode", "ocr", "advisory").err == ""
 
 
 RULES = Path("deploy/prometheus/rules.yaml")
@@ -95,16 +90,10 @@ def test_a_broken_slo_is_never_healthy(world: FakeWorld) -> None:
     assert (row["lost_rps"], row["retried_rps"]) == (3.4, 0.2)
 
 
-def test_the_command_line_says_that_the_slo_is_broken(
-    world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(
-        "ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
-    )
+def test_the_command_line_says_that_the_slo_is_broken(world: FakeWorld, ipa: Ipa) -> None:
     world.slo_broken = True
     world.play(2)
-    assert run(["status", "ocr"]) == 5
-    out = capfd.readouterr().out
+    out = ipa("status", "ocr", code=5).out
     assert "Degraded: the SLO is broken: 60.0 % of the requests" in out
     assert "Retried: 0.2 batches/s, because their replica was lost" in out
 

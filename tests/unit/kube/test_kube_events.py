@@ -36,8 +36,7 @@ def sink(client: KubeClient, clock: VirtualClock) -> KubeEvents:
 
 
 def recorded_events(kube: FakeKube) -> list[Json]:
-    with kube.store.lock:
-        return kube.store.find("events", "models")
+    return kube.store.find("events", "models")
 
 
 def about(number: int) -> Event:
@@ -45,8 +44,7 @@ def about(number: int) -> Event:
 
 
 def test_it_is_what_kubectl_describe_shows(kube: FakeKube, sink: KubeEvents) -> None:
-    with kube.store.lock:
-        sdep = kube.store.get("seldondeployments", "models", "sample")
+    sdep = kube.store.get("seldondeployments", "models", "sample")
     sink.emit(PIPELINE, DRIFT)
     (event,) = recorded_events(kube)
     assert event["involvedObject"]["uid"] == sdep["metadata"]["uid"]
@@ -134,8 +132,7 @@ def test_the_loop_tells_of_a_rollout_that_was_taken_back(tmp_path: Path) -> None
         world.kube.cluster.trouble_of = lambda pod: Trouble.CRASH
         world.rate_rps = 25.0
         world.ticks(20)
-        with world.kube.store.lock:
-            events = world.kube.store.find("events", NAMESPACE)
+        events = world.kube.store.find("events", NAMESPACE)
         client.close()
     taken_back = [one for one in events if one["reason"] == ReasonCode.ROLLBACK.value]
     assert taken_back
@@ -178,8 +175,7 @@ class World:
             self.now_s += 0.5
 
     def lease(self) -> dict[str, Any]:
-        with self.kube.store.lock:
-            return self.kube.store.get("leases", "default", "ipa-serving")
+        return self.kube.store.get("leases", "default", "ipa-serving")
 
     def edit(self, **spec: Any) -> None:
         with self.kube.store.lock:
@@ -199,9 +195,8 @@ def world(tmp_path: Path) -> Iterator[World]:
 def released(world: World) -> None:
     """A Lease that somebody gave up."""
     body = {"metadata": {"name": PLACE.name, "labels": {"theirs": "1"}}, "kind": "Lease"}
-    with world.kube.store.lock:
-        spec = {**write_spec(Lease("", 1.0, "", "then", 3)), "preferredHolder": "x"}
-        world.kube.store.create("leases", "default", {**body, "apiVersion": "v1", "spec": spec})
+    spec = {**write_spec(Lease("", 1.0, "", "then", 3)), "preferredHolder": "x"}
+    world.kube.store.create("leases", "default", {**body, "apiVersion": "v1", "spec": spec})
 
 
 def test_it_keeps_what_others_wrote_in_the_lease(world: World) -> None:
