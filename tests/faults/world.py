@@ -196,12 +196,15 @@ class KubeWorld:
             made.append(self.tick())
         return made
 
-    def settle(self, most: int = 80) -> int:
-        """The number of ticks until the wanted configuration runs and nothing more is decided; -1: never."""
+    def settle(self, most: int = 80, *, unless: Callable[[Decision], bool] = lambda decision: False) -> int:
+        """The number of ticks until the wanted configuration runs and nothing more is decided; -1: never.
+
+        After a decision for which `unless` is true more may be decided.
+        """
         since, quiet = 0, 0
         for tick in range(most):
             decision = self.tick()
-            if decision.reason not in QUIET or not self.invariants.is_settled():
+            if decision.reason not in QUIET or unless(decision) or not self.invariants.is_settled():
                 since, quiet = tick + 1, 0
                 continue
             # Rates from before a restart of what counts the load say nothing of the load now.
