@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sqlite3
 import stat
 import subprocess
@@ -21,7 +22,7 @@ from ipa.control.audit.record import Verified
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Mode
-from ipa.model.errors import ConfigurationError, ConflictError, IpaError, NotFoundError
+from ipa.model.errors import ConfigurationError, ConflictError, IpaError, NotFoundError, RecordError
 from tests.contract.store_harness import a_decision
 from tests.faults.table import Case
 
@@ -228,6 +229,26 @@ def test_r8_damage_is_found_where_it_is_met(case: Case, path: Path) -> None:
             Path(name).unlink(missing_ok=True)
     case.note("outcomes", outcomes)
     case.at_least("damages that were refused", outcomes["refused"], rounds // 4)
+
+
+# The name of the pipeline in a row of the record, and in the index by which that is found.
+NAMES = {"row": rb"ocr.decision", "index": rb"\x04\x13\x01\x01ocr"}
+
+
+@pytest.mark.parametrize("place", NAMES)
+def test_r8_a_row_of_one_pipeline_by_its_index_and_of_another_by_itself(
+    case: Case, path: Path, place: str
+) -> None:
+    case.title += f": {place}"
+    content = path.read_bytes()
+    match = re.search(NAMES[place], content, re.DOTALL)
+    assert match
+    path.write_bytes(content.replace(match[0], match[0].replace(b"ocr", b"ncr"), 1))
+    store = open_store(url_of(path))
+    with pytest.raises(RecordError, match=r"entry \d was changed") as raised:
+        store.verify("ocr")
+    store.close()
+    case.note("found", raised.value.message)
 
 
 def test_r8_files_are_private_whatever_the_umask(case: Case, tmp_path: Path) -> None:

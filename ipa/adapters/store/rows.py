@@ -51,7 +51,7 @@ ROWS = select(*EntryRow.__table__.c)
 # The same, found by the index of `INDEXED` and read from the table: verification compares the two.
 INDEXED = aliased(EntryRow)
 CHECKED_ROWS = (
-    ROWS.add_columns(INDEXED.number.label("indexed"))
+    ROWS.add_columns(INDEXED.pipeline.label("indexed_pipeline"), INDEXED.number.label("indexed_number"))
     .join(INDEXED, INDEXED.seq == EntryRow.seq)
     .order_by(INDEXED.number)
 )

@@ -307,8 +307,9 @@ def check_row(chain: Chain, columns: Any, row: Recorded, before: int) -> None:
     except (ValueError, KeyError, TypeError) as error:
         raise chain.fault(f"entry {number} was changed: {error}") from error
     names = "number", "seq", "kind", "decision_id"
-    is_placed = (columns.pipeline, columns.indexed) == (chain.pipeline, number)
-    if not is_placed or any(getattr(columns, name) != values[name] for name in names):
+    is_same = all(getattr(columns, name) == values[name] for name in names)
+    is_its = columns.pipeline == columns.indexed_pipeline == chain.pipeline
+    if not (is_same and is_its and columns.indexed_number == number):
         raise chain.fault(f"entry {number} was changed: its columns differ from its text")
     if columns.seq <= before:
         raise chain.fault(f"entry {number} was moved before another")
