@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import typer.main
@@ -20,6 +21,9 @@ from hypothesis import settings
 
 from ipa.optimize import deadline
 from tests.amounts import many
+
+if TYPE_CHECKING:
+    from tests.fakes.commands import Ipa
 
 # Before numpy is there: the threads of its algebra wait for each other by computing, which took as much time
 # again as the algebra, of cores that other tests use.
@@ -116,6 +120,14 @@ def _limits_of_cpu_time(request: pytest.FixtureRequest) -> Iterator[None]:
         if request.node.get_closest_marker("live") is None:
             patch.setattr(deadline, "perf_counter", CpuTime())
         yield
+
+
+@pytest.fixture
+def ipa(capfd: pytest.CaptureFixture[str]) -> Ipa:
+    """The command line in this process."""
+    from tests.fakes.commands import ipa_with
+
+    return ipa_with(capfd)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isclose
 from typing import Any
 
 from experiments.published.data import HALF_DIGIT, PublishedCell
@@ -151,6 +152,9 @@ def frontier(ask: Ask, rate_rps: float, objective: Objective, allocation: Alloca
         plan = ask(rate_rps, cheapest(objective), allocation, floor)
         if plan.pas is None:
             return plans
+        if plans and isclose(plan.cost_cores or 0.0, plans[-1].cost_cores or 0.0):
+            # Where accuracies differ by little, the weight decides by less than the tolerance of the planner.
+            plans.pop()
         plans.append(plan)
         floor = plan.pas * (1 + MORE)
 

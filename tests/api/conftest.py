@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from ipa.cli.main import run
 from ipa.clients.http import HttpClient
+from tests.fakes.commands import Ipa
 from tests.fakes.services import ApiClient, FakeWorld, InProcess
 
 
@@ -22,18 +20,10 @@ def api(world: FakeWorld) -> ApiClient:
 
 
 @pytest.fixture
-def ipa(
-    world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Run the command against the world; its exit code, output and complaints."""
+def ipa(world: FakeWorld, ipa: Ipa, monkeypatch: pytest.MonkeyPatch) -> Ipa:
+    """The command against the world, as kim."""
     monkeypatch.setattr(
         "ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
     )
     monkeypatch.setattr("getpass.getuser", lambda: "kim")
-
-    def command(*words: str) -> tuple[int, str, str]:
-        code = run(list(words))
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return command
+    return ipa

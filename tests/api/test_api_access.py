@@ -21,13 +21,13 @@ from ipa.api.app import create_app
 from ipa.api.auth import RULES
 from ipa.api.bodies import PIPELINE
 from ipa.bootstrap.identity import Identities
-from ipa.cli.main import run
 from ipa.clients.http import HttpClient
 from ipa.model.access import EVERYWHERE, Role
 from ipa.settings import Settings
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
+from tests.fakes.commands import Ipa
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import (
@@ -319,7 +319,7 @@ def test_who_asks_is_told_what_they_may_and_that_is_so(
 
 
 def test_an_operator_reads_the_settings_in_effect(
-    two: TwoNamespaces, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    two: TwoNamespaces, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     services = replace(
         two.services,
@@ -331,11 +331,9 @@ def test_an_operator_reads_the_settings_in_effect(
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
     show = ["config", "show", "--changed", "--at", "http://127.0.0.1:8080"]
     monkeypatch.setenv("IPA_TOKEN", token("act"))
-    assert run(show) == 77
+    ipa(*show, code=77)
     monkeypatch.setenv("IPA_TOKEN", token("ops"))
-    capfd.readouterr()
-    assert run(show) == 0
-    rows = [line.split() for line in capfd.readouterr().out.splitlines()[1:]]
+    rows = [line.split() for line in ipa(*show).out.splitlines()[1:]]
     assert rows == [
         ["IPA_PORT", "api", "9000", "option"],
         ["IPA_PROMETHEUS_TOKEN", "prometheus", "***", "environment"],

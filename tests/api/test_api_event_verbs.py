@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,25 +12,22 @@ from ipa.cli.watching import AGAIN_S, followed, parsed
 from ipa.clients.http import HttpClient
 from ipa.model.errors import UnavailableError
 from tests.fakes.clock import VirtualClock
+from tests.fakes.commands import Ipa
 from tests.fakes.services import FakeWorld, InProcess
-
-Ipa = Callable[..., tuple[int, str, str]]
-
 
 # The ticks that the world has seen.
 PLAYED = 4
 
 
 def test_events_are_a_line_each(ipa: Ipa, world: FakeWorld) -> None:
-    assert ipa("pause", "ocr", "--by", "kim", "--reason", "release\x1b[2J")[0] == 0
-    code, out, _ = ipa("events", "ocr", "--no-follow")
-    lines = out.splitlines()
-    assert (code, len(lines)) == (0, 5)
+    ipa("pause", "ocr", "--by", "kim", "--reason", "release\x1b[2J")
+    lines = ipa("events", "ocr", "--no-follow").out.splitlines()
+    assert len(lines) == 5
     assert lines[0].startswith(
         f"1 {date_time(world.log[0].at)} ocr decision {world.log[0].reason.value} by ipa: "
     )
     assert lines[4].endswith("ocr control pause by kim: release\N{REPLACEMENT CHARACTER}[2J")
-    entry = ipa("events", "--no-follow", "--since", "4", "-o", "json")[1]
+    entry = ipa("events", "--no-follow", "--since", "4", "-o", "json").out
     assert json.loads(entry)["what"] == "pause"
 
 
@@ -62,23 +58,22 @@ def test_words_of_the_stream_itself() -> None:
 
 
 def test_the_record_is_printed_and_checked(ipa: Ipa, tmp_path: Path) -> None:
-    code, out, _ = ipa("audit")
-    assert (code, len(out.splitlines())) == (0, 4)
+    out = ipa("audit").out
+    assert len(out.splitlines()) == 4
     export = tmp_path / "ocr.jsonl"
     export.write_text(out)
-    code, verdict, _ = ipa("audit", "--check", str(export))
-    assert (code, verdict.startswith("4 entries of ocr, none of them changed; head 4:")) == (0, True)
-    head = json.loads(ipa("history", "ocr", "--verify", "-o", "json")[1])["head"]
-    assert ipa("audit", "--check", str(export), "--anchor", f"ocr={head}")[0] == 0
+    verdict = ipa("audit", "--check", str(export)).out
+    assert verdict.startswith("4 entries of ocr, none of them changed; head 4:")
+    head = json.loads(ipa("history", "ocr", "--verify", "-o", "json").out)["head"]
+    ipa("audit", "--check", str(export), "--anchor", f"ocr={head}")
     export.write_text("".join(out.splitlines(keepends=True)[:-1]))
-    code, _, error = ipa("audit", "--check", str(export), "--anchor", f"ocr={head}")
-    assert (code, "entry 4 was removed from the end" in error) == (1, True)
+    error = ipa("audit", "--check", str(export), "--anchor", f"ocr={head}", code=1).err
+    assert "entry 4 was removed from the end" in error
     export.write_text(out.replace("ocr-0002", "ocr-0009"))
-    code, _, error = ipa("audit", "--check", str(export))
-    assert (code, "entry 2 was changed" in error) == (1, True)
+    assert "entry 2 was changed" in ipa("audit", "--check", str(export), code=1).err
     export.write_text("nonsense\n")
-    assert ipa("audit", "--check", str(export))[0] == 1
-    assert ipa("audit", "--after", "3")[1].splitlines() == out.splitlines()[3:]
+    ipa("audit", "--check", str(export), code=1)
+    assert ipa("audit", "--after", "3").out.splitlines() == out.splitlines()[3:]
 
 
 @pytest.mark.parametrize(
@@ -93,5 +88,4 @@ def test_the_record_is_printed_and_checked(ipa: Ipa, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_said(ipa: Ipa, words: list[str], code: int, message: str) -> None:
-    result = ipa(*words)
-    assert (result[0], message in result[2]) == (code, True), result
+    assert message in ipa(*words, code=code).err

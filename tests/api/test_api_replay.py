@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,15 +14,14 @@ import yaml
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
 from ipa.bootstrap.service import Replayer
-from ipa.cli.main import run
 from ipa.clients.http import HttpClient
 from ipa.model.decision import Action, Decision
+from tests.fakes.commands import Ipa
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline, over
 from tests.fakes.viewed import again, decided, taken
 
 # In one process: the decisions are made once.
 pytestmark = pytest.mark.xdist_group("taken")
-Ipa = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -47,18 +46,10 @@ def contexts(services: ApiContext) -> list[ApiContext]:
 
 
 @pytest.fixture
-def ipa(
-    contexts: list[ApiContext], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Ipa:
-    """Run the command against the services; its exit code, output and complaints."""
+def ipa(contexts: list[ApiContext], ipa: Ipa, monkeypatch: pytest.MonkeyPatch) -> Ipa:
+    """`ipa replay` against the services."""
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(contexts[0])))
-
-    def command(*words: str) -> tuple[int, str, str]:
-        code = run(["replay", "ocr", *words])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return command
+    return partial(ipa, "replay", "ocr")
 
 
 def a_change() -> Decision:
@@ -110,14 +101,11 @@ def test_it_takes_a_place_of_a_solve_and_no_more_time_than_it_has(
 
 
 def test_the_newest_are_listed_with_what_came_of_them(ipa: Ipa, world: FakeWorld) -> None:
-    code, out, _ = ipa("--limit", "7")
-    assert code == 0
-    lines = out.splitlines()
+    lines = ipa("--limit", "7").out.splitlines()
     for decision, line in zip(reversed(world.log[-7:]), lines[1:8], strict=True):
         assert decision.decision_id in line and decision.reason.value in line and "same" in line
     assert lines[8:] == ["7 decisions: 7 same"]
-    code, out, _ = ipa("--limit", "3", "--before", world.log[-5].decision_id, "-o", "json")
-    pairs = json.loads(out)
+    pairs = json.loads(ipa("--limit", "3", "--before", world.log[-5].decision_id, "-o", "json").out)
     assert [each["decision"]["decision_id"] for each in pairs] == [
         it.decision_id for it in reversed(world.log[-8:-5])
     ]
@@ -131,54 +119,49 @@ def test_one_that_differs_is_2_with_every_difference(
     decision = world.log[at]
     assert decision.plan is not None
     world.log[at] = replace(decision, plan=replace(decision.plan, pas=0.5))
-    code, out, _ = ipa(decision.decision_id)
-    assert code == 2
+    out = ipa(decision.decision_id, code=2).out
     assert "plan.pas" in out and "0.5" in out and f"{decision.plan.pas:.3f}" in out
-    code, out, _ = ipa("--limit", "30")
-    assert code == 2
+    out = ipa("--limit", "30", code=2).out
     assert "differs: plan.pas 0.5 → " in out and "30 decisions: 29 same, 1 differs" in out
 
 
 def test_what_cannot_be_told_is_4(ipa: Ipa, world: FakeWorld, contexts: list[ApiContext]) -> None:
     other = replace(a_pipeline(), description="another")
     contexts[0] = over(contexts[0], pipelines={"ocr": other})
-    code, out, _ = ipa("--limit", "2")
-    assert code == 4
+    out = ipa("--limit", "2", code=4).out
     assert "cannot be told: the pipeline has changed since" in out
     assert "2 decisions: 2 cannot be told" in out
-    assert ipa("--policy", "hpa", "--first")[0] == 4
+    ipa("--policy", "hpa", "--first", code=4)
     world.record(replace(a_change(), decision_id="ocr-99-old", tick=99, inputs="", inputs_digest=""))
     contexts[0] = again(world)
     # Asked for by name there is an answer wanted; among others it does not count.
-    assert ipa("ocr-99-old")[0] == 4
-    code, out, _ = ipa("--limit", "2")
-    assert (code, out.splitlines()[-1]) == (0, "2 decisions: 1 same, 1 nothing to replay")
+    ipa("ocr-99-old", code=4)
+    assert ipa("--limit", "2").out.splitlines()[-1] == "2 decisions: 1 same, 1 nothing to replay"
 
 
 def test_another_policy_is_listed_where_it_decides_otherwise(ipa: Ipa) -> None:
-    code, out, _ = ipa("--policy", "rim", "--limit", "30", "-o", "json")
-    assert code == 2
+    out = ipa("--policy", "rim", "--limit", "30", "-o", "json", code=2).out
     parted = [each for each in json.loads(out) if each["replayed"]["outcome"] == "differs"]
-    code, out, _ = ipa("--policy", "rim", "--limit", "30")
+    out = ipa("--policy", "rim", "--limit", "30", code=2).out
     assert len(parted) > 5 and f"rim would have decided {len(parted)} of 30 differently" in out
     assert out.count("differs: ") == len(parted)
     assert all(each["decision"]["decision_id"] in out for each in parted)
 
 
 def test_the_first_where_two_policies_part_has_both_plans(ipa: Ipa, world: FakeWorld) -> None:
-    pairs = json.loads(ipa("--policy", "rim", "--limit", "30", "-o", "json")[1])
+    words = ("--policy", "rim", "--limit", "30")
+    pairs = json.loads(ipa(*words, "-o", "json", code=2).out)
     parted = [it["decision"]["tick"] for it in pairs if it["replayed"]["outcome"] == "differs"]
-    code, out, _ = ipa("--policy", "rim", "--limit", "30", "--first", "-o", "yaml")
-    first: Any = yaml.safe_load(out)
-    assert code == 2 and first["decision"]["tick"] == min(parted)
-    code, out, _ = ipa("--policy", "rim", "--limit", "30", "--first")
+    first: Any = yaml.safe_load(ipa(*words, "--first", "-o", "yaml", code=2).out)
+    assert first["decision"]["tick"] == min(parted)
+    out = ipa(*words, "--first", code=2).out
     for plan in (first["decision"]["plan"], first["replayed"]["again"]["plan"]):
         for stage in plan["stages"]:
             assert f"{stage['variant']} b{stage['batch_size']}" in out
         assert f"{plan['cost_cores']:g} cores" in out
     # Where they never part.
-    code, out, _ = ipa("--policy", "ours", "--first", "--limit", "5")
-    assert (code, out) == (0, "ours decides the same in all 5 decisions that could be replayed\n")
+    out = ipa("--policy", "ours", "--first", "--limit", "5").out
+    assert out == "ours decides the same in all 5 decisions that could be replayed\n"
 
 
 def timeless(values: Any) -> str:
@@ -188,11 +171,10 @@ def timeless(values: Any) -> str:
 
 def test_the_four_forms_say_the_same(ipa: Ipa) -> None:
     for words in (["--limit", "5"], [a_change().decision_id]):
-        code, out, _ = ipa(*words, "-o", "json")
-        assert code == 0
-        values = yaml.safe_load(ipa(*words, "-o", "yaml")[1])
+        out = ipa(*words, "-o", "json").out
+        values = yaml.safe_load(ipa(*words, "-o", "yaml").out)
         assert timeless(values) == timeless(json.loads(out))
-        assert "|---" in ipa(*words, "-o", "md")[1]
+        assert "|---" in ipa(*words, "-o", "md").out
 
 
 @pytest.mark.parametrize(
@@ -206,11 +188,9 @@ def test_the_four_forms_say_the_same(ipa: Ipa) -> None:
     ],
 )
 def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, message: str) -> None:
-    exit_code, _, err = ipa(*words)
-    assert exit_code == code and message in err
+    assert message in ipa(*words, code=code).err
 
 
 def test_a_decision_of_another_pipeline_is_not_taken_for_one_of_this(ipa: Ipa, world: FakeWorld) -> None:
     world.record(replace(a_change(), decision_id="video-1-x", pipeline="ocr@hpa"))
-    code, _, err = ipa("video-1-x")
-    assert code == 64 and "is a decision of pipeline 'ocr@hpa', not of 'ocr'" in err
+    assert "is a decision of pipeline 'ocr@hpa', not of 'ocr'" in ipa("video-1-x", code=64).err

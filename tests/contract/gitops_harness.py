@@ -103,8 +103,7 @@ class GitOpsHarness(Settling):
         person_writes(self.person, self.name, manifest.changed(wanted))
 
     def remove(self) -> None:
-        with self.kube.store.lock:
-            self.kube.store.delete("seldondeployments", "default", self.pipeline.name)
+        self.kube.store.delete("seldondeployments", "default", self.pipeline.name)
 
     def close(self) -> None:
         self.client.close()

@@ -96,9 +96,8 @@ class FakeKubeHarness(Settling):
         self.kube.edit("default", name, scale)
 
     def remove(self) -> None:
-        with self.kube.store.lock:
-            for name in layout_of(self.pipeline).names:
-                self.kube.store.delete("seldondeployments", "default", name)
+        for name in layout_of(self.pipeline).names:
+            self.kube.store.delete("seldondeployments", "default", name)
 
     def close(self) -> None:
         self.client.close()

@@ -45,7 +45,7 @@ from tests.fakes.kube.cluster import POD_SECURITY, cores_of
 from tests.fakes.kube.samples import create
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
-from tests.fakes.world import window_max
+from tests.fakes.world import loop_over
 
 Json = dict[str, Any]
 
@@ -168,25 +168,10 @@ class Story:
     def serve(self, policy: Policy, *, leadership: Leadership | None = None, run_id: str = "one") -> Service:
         """A replica of the service over this cluster; all share one record."""
         metrics = FakeMetrics(self.clock, lambda t_s: self.rate_rps)  # type: ignore[arg-type]
-        world = LoopPorts(
-            self.clock,
-            metrics,
-            self.workload,
-            self.store,
-            self.store,
-            leadership=leadership or AlwaysLeading(),
-        )
-        loop = ControlLoop(
-            self.pipeline,
-            world,
-            policy=policy,
-            predict=profiled().predict,
-            forecaster=window_max,
-            settings=self.settings,
-            window_s=20.0,
-            run_id=run_id,
-        )
-        return Service(self, loop)
+        leads = leadership or AlwaysLeading()
+        world = LoopPorts(self.clock, metrics, self.workload, self.store, self.store, leadership=leads)
+        how = {"predict": profiled().predict, "run_id": run_id}
+        return Service(self, loop_over(self.pipeline, world, policy, self.settings, **how))
 
     def deploy(self, configs: Configs) -> None:
         """Run the pipeline so; return when everything is ready."""
@@ -309,9 +294,8 @@ class FakeStory(Story):
 
     def restrict(self) -> None:
         labels = {POD_SECURITY: "restricted"}
-        with self.kube.store.lock:
-            body = {"kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}
-            self.kube.store.create("namespaces", "", body)
+        body = {"kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}
+        self.kube.store.create("namespaces", "", body)
 
     def close(self) -> None:
         super().close()

@@ -16,10 +16,6 @@ from tests.fakes.services import FakeWorld, InProcess
 AT = "http://127.0.0.1:8080"
 
 
-def at_service(world: FakeWorld) -> HttpClient:
-    return HttpClient(AT, InProcess(world.services()))
-
-
 @pytest.fixture
 def world() -> FakeWorld:
     return FakeWorld().play(60)
@@ -27,7 +23,7 @@ def world() -> FakeWorld:
 
 @pytest.fixture
 def client(world: FakeWorld) -> Iterator[HttpClient]:
-    with at_service(world) as made:
+    with HttpClient(AT, InProcess(world.services())) as made:
         yield made
 
 

@@ -36,9 +36,8 @@ READY_S = 300.0
 def pipeline(root: Path, node: SharedNode) -> Iterator[Pipeline]:
     """Digits with the orchestrator in the pods of its first stage, ready on the node."""
     made = with_seldon(load_pipeline(root / "pipelines/digits/pipeline.yaml"), separate_orchestrator=False)
-    with node.kube.store.lock:
-        for body in SELDON.render(made, CONFIGS):
-            node.kube.store.create("seldondeployments", "default", body)
+    for body in SELDON.render(made, CONFIGS):
+        node.kube.store.create("seldondeployments", "default", body)
     until(lambda: all(ready_addresses(node, it) for it in (ENTRY, STAGE)), within_s=READY_S)
     yield made
     if node.kube.store.find("seldondeployments", "default"):
@@ -68,8 +67,7 @@ def statuses(node: SharedNode, pod: NodePod) -> dict[str, bool]:
 
 def remove(node: SharedNode) -> None:
     """Take the SeldonDeployment away."""
-    with node.kube.store.lock:
-        node.kube.store.delete("seldondeployments", "default", "digits")
+    node.kube.store.delete("seldondeployments", "default", "digits")
 
 
 def is_running(pid: int) -> bool:

@@ -98,6 +98,8 @@ DONE = {
     "entry 1 to 6 were removed": ["DELETE FROM ipa_entries WHERE pipeline = 'ocr'"],
     "decision 'ocr-4' of entry 4 was changed": [set_entry("tick = 7", 6)],
     "decision 'ocr-1' of entry 1 was changed": [set_entry("action = 'apply'", 1)],
+    "entry 3 was changed: its text": [set_entry("frame = 2", 4)],
+    "its head was removed": ["DELETE FROM ipa_heads WHERE pipeline = 'ocr'"],
     "entry 3 was changed: its columns differ": swapped("seq", 4, 6),
     "entry 3 was chang": swapped("number", 3, 4),
     "entry 7 to 9 were removed": [set_head("number = 9")],

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from ipa.cli.main import run
 from ipa.files import dump_pipeline
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import PipelineProbe, ProbeRequest, ProbeTransport
@@ -18,6 +17,7 @@ from ipa.settings import Settings
 from ipa.targets.seldon.section import WireProtocol, with_seldon
 from ipa.targets.seldon.target import SELDON
 from tests.fakes import seldon_core
+from tests.fakes.commands import Ipa
 from tests.fakes.kube.samples import sample_pipeline
 from tests.fakes.seldon_core import Microservice, microservices
 
@@ -85,18 +85,13 @@ def test_a_model_that_fails_is_told_so(transport: ProbeTransport, model: Microse
 
 
 def test_ipa_probe_over_the_native_client(
-    model: Microservice,
-    python: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    model: Microservice, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     file = tmp_path / "pipeline.yaml"
     file.write_text(dump_pipeline(replace(wrapped(), probe=PipelineProbe(MESSAGE))))
     monkeypatch.setenv("IPA_CLIENT_PYTHON", python)
     words = ["probe", str(file), "--url", model.grpc, "--transport", "grpc", "-o", "json"]
-    assert run(words) == 0
-    result = json.loads(capsys.readouterr().out)
+    result = json.loads(ipa(*words).out)
     assert (result["protocol"], result["transport"]) == ("seldon", "grpc")
     assert numbers(result["answer"]) == [[4.0, 10.0]]
 

@@ -1,10 +1,10 @@
-"""The contract of every store; runs on SQLite, and on PostgreSQL where a server is installed."""
+"""The contract of every store, SQLite and PostgreSQL: decisions, records of pipelines, and API keys."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -13,12 +13,14 @@ from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.database import close_engine, open_engine
 from ipa.adapters.store.state import PLANS_S, PlanRows
 from ipa.adapters.store.store import LAG_S
+from ipa.control.audit.record import verify_lines
 from ipa.control.ports import (
     Attribution,
     ControlAction,
     PipelineControl,
 )
 from ipa.control.saved_plans import Basis, IdempotencyClaim, StoredAnswer, StoredPlan
+from ipa.model.access import Grant, Role
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
@@ -219,3 +221,78 @@ def test_a_connection_that_is_in_use_while_the_store_closes_is_closed_when_it_is
     # Each driver refuses a closed connection in its own words.
     with pytest.raises(Exception, match="closed"):
         pooled.cursor().execute("SELECT 1")
+
+
+def test_a_record_goes_on_over_restarts_and_is_another_for_another_namespace(
+    store: Store, reopen: Reopen
+) -> None:
+    assert store.records.of("ocr") == "ocr"
+    # What an older store holds under the name is taken over once, by whoever has the name then.
+    assert store.records.resume("ocr", "vision") == "ocr"
+    assert reopen().records.resume("ocr", "vision") == "ocr"
+    store.record(a_decision(1))
+    moved = reopen().records.resume("ocr", "speech")
+    assert [it.decision_id for it in reopen().decisions("ocr~")] == ["ocr-1"]
+    assert reopen().decisions("ocr") == []
+    assert moved.startswith("ocr~") and reopen().records.of("ocr@hpa") == f"{moved}@hpa"
+    assert reopen().records.resume("ocr", "vision") not in ("ocr", moved)
+
+
+def test_what_is_kept_under_a_name_is_its_owners(store: Store, reopen: Reopen) -> None:
+    store.records.begin("ocr", "vision")
+    store.record(a_decision(1))
+    store.set_control("ocr", PipelineControl(paused=True), Attribution(ControlAction.PAUSE, "ada"))
+    store.plans.keep(replace(a_kept_plan(1), pipeline="ocr", record=store.records.of("ocr")))
+    store.answers.claim("k", "m", "h", 1.0, store.records.of("ocr"))
+    former = store.records.of("ocr")
+    store.end_record("ocr")
+    store.records.begin("ocr", "speech")
+    for each in (store, reopen()):
+        assert each.decisions("ocr") == [] and each.entries(0, 10, "ocr") == []
+        assert each.control("ocr") == each.control("ocr", may_lag=True) == PipelineControl()
+        assert each.verify("ocr").entries == 0
+        assert each.answers.claim("k", "m2", "h", 2.0).mine
+        each.answers.release("k")
+        # By its record it is there still.
+        assert [it.decision_id for it in each.decisions(former)] == ["ocr-1"]
+        assert each.verify(former).entries == 2
+    store.record(replace(a_decision(1), decision_id="next-1"))
+    assert store.verify("ocr").entries == 1
+    verified = verify_lines([entry.line() for entry in store.entries(0, 10)], {})
+    assert {name: each.entries for name, each in verified.items()} == {former: 2, store.records.of("ocr"): 1}
+
+
+def test_another_process_takes_up_what_was_begun(store: Store, reopen: Reopen) -> None:
+    other = reopen()
+    record = store.records.begin("ocr", "vision")
+    assert other.records.of("ocr") == "ocr"
+    other.records.read()
+    assert other.records.of("ocr") == record
+    assert other.records.adopt("ocr", "vision") == record
+    # While it is given to another, or removed, there is none to take up.
+    assert other.records.adopt("ocr", "speech") is None
+    store.records.end("ocr")
+    assert other.records.adopt("ocr", "vision") is None
+    assert other.records.adopt("never", "vision") == "never"
+
+
+def test_keys_are_found_by_what_they_are_called_with_and_outlive_the_service(
+    store: Store, reopen: Reopen
+) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    ends = now + timedelta(days=1)
+    owner, token = store.keys.create("Ada Löv", Grant(Role.OWNER, "vision"), now=now, expires_at=ends)
+    operator, other = store.keys.create("ops", Grant(Role.OPERATOR), now=now)
+    assert token != other and owner.key_id != operator.key_id
+    again = reopen().keys
+    assert (again.find(token), again.find(other)) == (owner, operator)
+    assert sorted(again.all(), key=lambda key: key.name) == [owner, operator]
+    wrong = ("", "ipa_", token[:-1], f"{token}A", token.upper(), f"{token[:-1]}\0", other[:17] + token[17:])
+    assert [again.find(each) for each in wrong] == [None] * len(wrong)
+    states = [owner.state(at) for at in (now, ends - timedelta(seconds=1), ends)]
+    assert states == ["valid", "valid", "expired"]
+    revoked = again.revoke(owner.key_id, now=now)
+    assert store.keys.find(token) == revoked and revoked.state(now) == "revoked"
+    assert again.revoke(owner.key_id, now=ends) == revoked
+    with pytest.raises(NotFoundError, match="there is no key 'nope'"):
+        store.keys.revoke("nope", now=now)

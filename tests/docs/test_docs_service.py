@@ -1,4 +1,4 @@
-"""Pages of how-to that need a service or a cluster: each `ipa` line is run against a world, or parsed.
+"""Pages of how-to that need a service or a cluster: each line is run against a world, sent, or parsed.
 
 test_install_page runs the one on installing.
 """
@@ -18,7 +18,7 @@ from ipa.cli.main import build_app, run
 from ipa.clients.http import HttpClient
 from ipa.model.decision import ReasonCode
 from ipa.settings import Settings
-from tests.fakes.services import FakeWorld, InProcess
+from tests.fakes.services import ApiClient, FakeWorld, InProcess
 from tests.fakes.viewed import again, taken
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,3 +130,37 @@ def test_recovery_names_every_hold_with_what_to_do() -> None:
     }
     assert set(rows) == {code.value for code in ReasonCode if code.value.startswith("hold.")}
     assert all(cell.strip() for cells in rows.values() for cell in cells)
+
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "use-the-api.md"
+BLOCK = re.compile(r"^```http\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FROM_ANSWER = {"ETAG": "etag", "LOCATION": "location"}
+
+
+def test_every_request_is_answered_as_the_guide_says() -> None:
+    # While the load is low, so that the guide's campaign changes something that can be taken back.
+    world, sent = FakeWorld().play(12), 0
+    api = ApiClient(world.services())
+    known = {**dict.fromkeys(FROM_ANSWER, ""), "DECISION": world.log[-1].decision_id}
+    for block in BLOCK.findall(GUIDE.read_text()):
+        for request in block.split("\n\n"):
+            head, *rest = request.strip().splitlines()
+            for word, value in known.items():
+                head, rest = head.replace(word, value), [line.replace(word, value) for line in rest]
+            method, address = head.split()
+            headers = dict(line.split(": ", 1) for line in rest if re.match(r"[A-Z][A-Za-z-]+: ", line))
+            body = "\n".join(line for line in rest if line.startswith(("{", " ", "}")))
+            (wanted,) = (line.removeprefix("→ ") for line in rest if line.startswith("→ "))
+            headers.setdefault("Content-Type", "application/json")
+            answer = api(method, address, content=body or None, headers=headers)
+            assert str(answer.status_code) == wanted.split()[0], f"{head}\n{answer.text}"
+            known |= {word: answer.headers.get(name, known[word]) for word, name in FROM_ANSWER.items()}
+            sent += 1
+    assert sent > 10
+
+
+def test_the_guide_names_every_group_of_addresses(root: Path) -> None:
+    text = GUIDE.read_text()
+    for tag in ("plans", "pipelines", "fleet"):
+        if f"/{tag}" not in text:
+            pytest.fail(f"nothing about {tag}")

@@ -122,8 +122,7 @@ def operate(cluster: Cluster) -> None:
     printed = {command: cluster.follow(command) for command in commands("## Uninstall", "## The end")}
     assert "digits" in list(printed.values())[-1]
     kinds = ("deployments", "roles", "rolebindings", "serviceaccounts", "services", "seldondeployments")
-    with kube.store.lock:
-        left = [kind for kind in kinds if kube.store.find(kind, NAMESPACE)]
+    left = [kind for kind in kinds if kube.store.find(kind, NAMESPACE)]
     assert left == ["deployments", "seldondeployments"], "those of the pipeline are left"
     assert not [
         each for each in kube.store.find("deployments", NAMESPACE) if each["metadata"]["name"] == "ipa"

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.cli.main import run
 from ipa.files.pipelines import example_folders
+from tests.fakes.commands import Ipa
 
 pytestmark = [pytest.mark.xdist_group("demo")]
 
@@ -117,13 +117,7 @@ def test_the_packaged_profiles_are_those_of_the_repository(root: Path) -> None:
     ],
 )
 def test_what_cannot_be_shown_is_said_at_once(
-    arguments: list[str],
-    code: int,
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(["demo", "--port", "0", *arguments]) == code
-    assert words in capsys.readouterr().err
+    assert words in ipa("demo", "--port", "0", *arguments, code=code).err

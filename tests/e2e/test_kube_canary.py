@@ -60,8 +60,7 @@ def part(in_time_ratio: float, failed: float = 0.0) -> PartSignals:
 
 def traffic(cluster: Looped) -> dict[str, int | None]:
     """The traffic of each predictor, by its name."""
-    with cluster.kube.store.lock:
-        (sdep,) = cluster.kube.store.everything("seldondeployments")
+    (sdep,) = cluster.kube.store.everything("seldondeployments")
     return {one["name"]: one.get("traffic") for one in sdep["spec"]["predictors"]}
 
 

@@ -105,8 +105,7 @@ def test_a_pipeline_that_is_only_planned_is_no_fault_while_nothing_of_it_runs(
 ) -> None:
     with deployed(root, tmp_path) as made:
         if not is_there:
-            with made.kube.store.lock:
-                made.kube.store.delete(SDEPS, *made.place)
+            made.kube.store.delete(SDEPS, *made.place)
         app = build(made.settings, ServeOptions(names=("video",)))
         app.loops["video"].tick_once()
         service = make_context(app).service

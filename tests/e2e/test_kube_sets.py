@@ -38,8 +38,7 @@ def cluster(tmp_path: Path) -> Iterator[Looped]:
 
 def predictors(cluster: Looped) -> list[tuple[str, int | None]]:
     """The names and the traffic of what is there."""
-    with cluster.kube.store.lock:
-        (sdep,) = cluster.kube.store.everything("seldondeployments")
+    (sdep,) = cluster.kube.store.everything("seldondeployments")
     return [(one["name"], one.get("traffic")) for one in sdep["spec"]["predictors"]]
 
 

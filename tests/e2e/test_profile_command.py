@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ipa.cli.main import run
 from ipa.files import load_profile
+from tests.fakes.commands import Ipa
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
-Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
@@ -33,10 +32,9 @@ def file(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "profiles" / "digits" / "classify.yaml"
 
 
-def test_what_the_defaults_measure_passes_fit(file: Path, capsys: Capture) -> None:
-    assert run(["profile", "digits", "--write"]) == 0
-    err = capsys.readouterr().err
+def test_what_the_defaults_measure_passes_fit(file: Path, ipa: Ipa) -> None:
+    err = ipa("profile", "digits", "--write").err
     if "scatters" in err:
         pytest.skip(f"others used the CPUs: {err.splitlines()[-1]}")
     assert len(load_profile(file).variants[0].points) == 12
-    assert run(["fit", "digits", "--strict"]) == 0, capsys.readouterr().out
+    ipa("fit", "digits", "--strict")

@@ -16,8 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from ipa.cli.main import run
 from ipa.cli.watching import parsed
+from tests.fakes.commands import Ipa
 from tests.fakes.postgres import other_children
 from tests.fakes.waiting import until
 
@@ -50,9 +50,8 @@ def _ended(service: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_taken_port_is_said_at_once(taken: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["serve", "digits", "--port", str(taken)]) == 1
-    assert f"cannot listen on 127.0.0.1:{taken}" in capsys.readouterr().err
+def test_a_taken_port_is_said_at_once(taken: int, ipa: Ipa) -> None:
+    assert f"cannot listen on 127.0.0.1:{taken}" in ipa("serve", "digits", "--port", str(taken), code=1).err
     assert other_children() == []
 
 
@@ -68,10 +67,9 @@ def test_a_taken_port_is_said_at_once(taken: int, capsys: pytest.CaptureFixture[
     ],
 )
 def test_what_cannot_be_served_is_refused_before_anything_starts(
-    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], code: int, words: str, ipa: Ipa
 ) -> None:
-    assert run(["serve", *arguments, "--port", "0"]) == code
-    assert words in capsys.readouterr().err
+    assert words in ipa("serve", *arguments, "--port", "0", code=code).err
     assert other_children() == []
 
 

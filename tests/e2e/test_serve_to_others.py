@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ipa.cli.main import run
 from ipa.files import load_pipelines
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import render
+from tests.fakes.commands import Ipa
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 
@@ -28,8 +28,7 @@ def kube(root: Path) -> Iterator[FakeKube]:
     pipeline = load_pipelines(root / "pipelines")["video"]
     configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 2) for stage in pipeline.stages)
     with FakeKube() as fake:
-        with fake.store.lock:
-            fake.store.create("seldondeployments", pipeline.namespace, render(pipeline, configs))
+        fake.store.create("seldondeployments", pipeline.namespace, render(pipeline, configs))
         fake.tick(4)
         fake.api.reviewer.tokens = {"ada's": User("ada"), "bob's": User("bob")}
         fake.api.reviewer.let("ada", pipeline.namespace, "get", "patch")
@@ -38,11 +37,7 @@ def kube(root: Path) -> Iterator[FakeKube]:
 
 
 def test_others_are_listened_to_once_it_is_known_who_they_are(
-    kube: FakeKube,
-    root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    kube: FakeKube, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in (
@@ -55,8 +50,7 @@ def test_others_are_listened_to_once_it_is_known_who_they_are(
         ("IPA_AUTH", "keys,kubernetes"),
     ):
         monkeypatch.setenv(name, value)
-    assert run(["key", "create", "--role", "owner", "--name", "ci"]) == 0
-    key = capfd.readouterr().out.strip()
+    key = ipa("key", "create", "--role", "owner", "--name", "ci").out.strip()
     assert key.startswith("ipa_")
     serve = [*IPA, "serve", "video", "--target", "kubernetes", "--host", "0.0.0.0", "--port", "0"]
     with (
@@ -78,11 +72,9 @@ def test_others_are_listened_to_once_it_is_known_who_they_are(
             text = (tmp_path / "log").read_text()
             assert [it.status_code for it in answers] == [403, 401, 200, 200], text
             assert answers[2].json()["paused_by"].startswith("key:ci#")
-            assert run(["resume", "video", "--at", at]) == 77
-            assert "IPA_TOKEN" in capfd.readouterr().err
+            assert "IPA_TOKEN" in ipa("resume", "video", "--at", at, code=77).err
             monkeypatch.setenv("IPA_TOKEN", key)
-            assert run(["status", "video", "--at", at]) == 5
-            assert "Paused by kubernetes:ada" in capfd.readouterr().out
+            assert "Paused by kubernetes:ada" in ipa("status", "video", "--at", at, code=5).out
         finally:
             service.send_signal(signal.SIGTERM)
         assert service.wait(60) == 0

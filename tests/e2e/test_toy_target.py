@@ -17,6 +17,7 @@ import yaml
 from ipa import plugins
 from ipa.cli.main import run
 from ipa.files import load_pipeline, pipeline_to_mapping, pipelines, targets
+from tests.fakes.commands import Ipa
 from tests.fakes.waiting import until
 
 TOY = Path(__file__).parents[1] / "fakes" / "toy"
@@ -55,20 +56,18 @@ def write(house: Path, pipeline: dict[str, Any]) -> Path:
     return path
 
 
-def json_of(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
+def json_of(ipa: Ipa, *words: str, code: int = 0) -> Any:
     """The JSON that the command line prints."""
-    assert run([*words, "-o", "json"]) == code, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out)
+    return json.loads(ipa(*words, "-o", "json", code=code).out)
 
 
-def test_its_section_is_read_written_and_checked(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_section_is_read_written_and_checked(house: Path, ipa: Ipa) -> None:
     path = house / "pipelines/video/pipeline.yaml"
     pipeline = load_pipeline(path)
     assert pipeline_to_mapping(pipeline)["toy"] == {"load": "5rps"}
     given = yaml.safe_load(path.read_text())
     write(house, {**given, "toy": {"load": 5, "loads": 1}})
-    assert run(["validate"]) == 65
-    wrong = capsys.readouterr().err
+    wrong = ipa("validate", code=65).err
     assert "load is 5, which has no unit" in wrong and "unknown key 'loads'" in wrong
 
 
@@ -85,12 +84,11 @@ def test_what_it_cannot_honour_is_refused_with_the_remedy(
     assert "drop_after" in capsys.readouterr().err
 
 
-def test_a_plan_counts_the_toy_s_own_cores(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    free = json_of(capsys, "plan", "video", "--rate", "5")
-    there = json_of(capsys, "plan", "video", "--rate", "5", "--at", "toy")
+def test_a_plan_counts_the_toy_s_own_cores(house: Path, ipa: Ipa) -> None:
+    free = json_of(ipa, "plan", "video", "--rate", "5")
+    there = json_of(ipa, "plan", "video", "--rate", "5", "--at", "toy")
     assert there["cost_cores"] == pytest.approx(free["cost_cores"] + 0.25)
-    assert run(["render", "video", "--rate", "5", "--at", "toy"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out)["pipeline"] == "video"
+    assert yaml.safe_load(ipa("render", "video", "--rate", "5", "--at", "toy").out)["pipeline"] == "video"
 
 
 def test_the_service_the_loop_and_the_page_run_on_it(house: Path) -> None:

@@ -90,9 +90,8 @@ def test_one_leads_and_hands_over_when_it_ends(root: Path, tmp_path: Path, postg
     configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 1) for stage in pipeline.served)
     with FakeKube() as kube, ExitStack() as stack:
         lease = {"kind": "Lease", "metadata": {"name": "ipa-serving"}, "spec": write_spec(Lease("", 1.0))}
-        with kube.store.lock:
-            kube.store.create("leases", NAMESPACE, lease)
-            kube.store.create("seldondeployments", seldon_of(pipeline).namespace, render(pipeline, configs))  # type: ignore[union-attr]
+        kube.store.create("leases", NAMESPACE, lease)
+        kube.store.create("seldondeployments", seldon_of(pipeline).namespace, render(pipeline, configs))  # type: ignore[union-attr]
         kube.tick(8)
         replicas = []
         for name in ("one", "other"):

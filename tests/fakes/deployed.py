@@ -32,8 +32,7 @@ def deployed(root: Path, folder: Path) -> Iterator[Deployed]:
     configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 2) for stage in pipeline.stages)
     assert seldon_of(pipeline) is not None
     with FakeKube() as kube:
-        with kube.store.lock:
-            kube.store.create("seldondeployments", seldon_of(pipeline).namespace, render(pipeline, configs))
+        kube.store.create("seldondeployments", seldon_of(pipeline).namespace, render(pipeline, configs))
         kube.tick(4)
         settings = Settings(
             pipelines_dir=root / "pipelines",

@@ -80,8 +80,7 @@ class Cluster:
 
     def live(self, resource: str, name: str, namespace: str = NAMESPACE) -> Json:
         """The object in the cluster."""
-        with self.kube.store.lock:
-            return self.kube.store.get(resource, namespace, name)
+        return self.kube.store.get(resource, namespace, name)
 
     def container(self) -> Json:
         """The container of the service's Deployment."""

@@ -126,15 +126,11 @@ def _ready(started: _Started) -> Microservice:
 
     def is_ready() -> bool:
         assert started.process.poll() is None, f"it ended: {started.log.read_text()[-2000:]}"
-        return _answers(f"{rest}/health/ping") and _listens(grpc)
+        return _answers(f"{rest}/health/ping") and any(each.laddr.port == grpc for each in _listening())
 
     until(is_ready, START_S)
     _check_loopback(started.process.pid)
     return Microservice(rest, f"http://127.0.0.1:{grpc}")
-
-
-def _listens(port: int) -> bool:
-    return any(each.laddr.port == port for each in _listening())
 
 
 def _listening() -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import PeakForecaster
@@ -83,6 +84,14 @@ class Scenario:
         return replace(self, loop=made_loop(self, ours(), run_id))
 
 
+def loop_over(
+    pipeline: Pipeline, ports: LoopPorts, policy: Policy, settings: GuardSettings, **more: Any
+) -> ControlLoop:
+    """A loop over those ports, which predicts by `profiled()` and forecasts the maximum of the load."""
+    usual = {"predict": profiled().predict, "forecaster": window_max, "window_s": 20.0, "run_id": "run"}
+    return ControlLoop(pipeline, ports, policy=policy, settings=settings, **{**usual, **more})
+
+
 def made_loop(scenario: Scenario, policy: Policy, run_id: str, pipeline: Pipeline = PIPELINE) -> ControlLoop:
     """A loop over the scenario's world: a new process."""
     world = LoopPorts(scenario.clock, scenario.metrics, scenario.workload, scenario.store, scenario.store)
@@ -91,16 +100,9 @@ def made_loop(scenario: Scenario, policy: Policy, run_id: str, pipeline: Pipelin
         if pipeline is PIPELINE
         else Profiled(pipeline, PROFILES, compat=Compat.PAPER, solver="exact")
     )
-    return ControlLoop(
-        pipeline,
-        world,
-        policy=policy,
-        predict=known.predict,
-        forecaster=scenario.forecaster,
-        settings=scenario.settings,
-        window_s=60.0,
-        run_id=run_id,
-        on_decision=scenario.hooks,
+    how = {"predict": known.predict, "forecaster": scenario.forecaster, "window_s": 60.0}
+    return loop_over(
+        pipeline, world, policy, scenario.settings, run_id=run_id, on_decision=scenario.hooks, **how
     )
 
 

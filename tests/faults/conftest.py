@@ -49,9 +49,8 @@ def kube() -> Iterator[FakeKube]:
     """A server with seven SeldonDeployments."""
     with FakeKube() as fake:
         for name in NAMES:
-            with fake.store.lock:
-                body = render(named(name), sample_configs())
-                fake.store.create("seldondeployments", NAMESPACE, body)
+            body = render(named(name), sample_configs())
+            fake.store.create("seldondeployments", NAMESPACE, body)
         yield fake
 
 

@@ -42,7 +42,7 @@ from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.looped import PIPELINE, SETTINGS
 from tests.fakes.metrics import FakeMetrics
-from tests.fakes.world import ours, planner, profiled, window_max
+from tests.fakes.world import loop_over, ours, planner
 
 Json = dict[str, Any]
 TIMEOUT_S = 10.0
@@ -180,16 +180,8 @@ class Process:
         self.clock = VirtualClock(datetime.fromisoformat(start["at"]))
         self.rate_rps = 1.0
         metrics = FakeMetrics(self.clock, lambda _: self.rate_rps)
-        self.loop = ControlLoop(
-            PIPELINE,
-            LoopPorts(self.clock, metrics, self.workload, self.store, self.store),
-            policy=ours(),
-            predict=profiled().predict,
-            forecaster=window_max,
-            settings=SETTINGS,
-            window_s=20.0,
-            run_id=start["run_id"],
-        )
+        ports = LoopPorts(self.clock, metrics, self.workload, self.store, self.store)
+        self.loop = loop_over(PIPELINE, ports, ours(), SETTINGS, run_id=start["run_id"])
         self.workload.loop = self.loop
 
     def tick(self, rate_rps: float) -> Json:

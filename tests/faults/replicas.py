@@ -20,7 +20,7 @@ from ipa.policies.ours import Ours
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.kube.api import Request
-from tests.fakes.world import profiled, window_max
+from tests.fakes.world import loop_over
 from tests.faults.world import NAMESPACE, PLANNER, KubeWorld, _kubeconfig, _workload
 
 TIMES = LeaseTimes()
@@ -105,8 +105,7 @@ class Service:
         # One that was released: nobody has to wait for whoever led before.
         spec = write_spec(Lease("", 1.0, renewed_at="then"))
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
-        with kube.store.lock:
-            kube.store.create("leases", NAMESPACE, {**body, "metadata": {"name": PLACE.name}})
+        kube.store.create("leases", NAMESPACE, {**body, "metadata": {"name": PLACE.name}})
 
     def close(self) -> None:
         self._stack.close()
@@ -121,16 +120,8 @@ class Service:
             leases, PLACE, name, TIMES, now_s=clock.monotonic_s, wall=clock.now, draw=lambda: 0.5
         )
         leads: Leadership = TermLeadership(leadership) if elects else AlwaysLeading()
-        loop = ControlLoop(
-            world.pipeline,
-            LoopPorts(clock, world.metrics, workload, world.store, world.store, leadership=leads),
-            policy=Ours(world.pipeline, PLANNER),
-            predict=profiled().predict,
-            forecaster=window_max,
-            settings=world.settings,
-            window_s=20.0,
-            run_id=name,
-        )
+        ports = LoopPorts(clock, world.metrics, workload, world.store, world.store, leadership=leads)
+        loop = loop_over(world.pipeline, ports, Ours(world.pipeline, PLANNER), world.settings, run_id=name)
         made = Replica(name, world, leases, leadership, loop)
         self.replicas.append(made)
         clock.every(LOOK_S, made.take_part)

@@ -17,7 +17,7 @@ from ipa.adapters.kube.kinds import ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership, TermLeadership
 from ipa.control.election import LeaseTimes
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.control_loop import LoopPorts
 from ipa.control.loop.scheduler import SystemClock
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
@@ -27,7 +27,7 @@ from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
-from tests.fakes.world import profiled, window_max
+from tests.fakes.world import loop_over
 from tests.faults.world import NAMESPACE, PIPELINE, PLANNER
 
 TIMES = LeaseTimes(lease_s=2.0, renew_deadline_s=1.0, retry_s=0.1)
@@ -48,24 +48,10 @@ def main(kubeconfig: str) -> None:
         sys.stdout.write(f"{time.monotonic() - snapshot.tick_s} {decision.reason.value}\n")
         sys.stdout.flush()
 
-    loop = ControlLoop(
-        PIPELINE,
-        LoopPorts(
-            clock,
-            metrics,
-            KubeWorkload(client, layout_of),
-            store,
-            store,
-            leadership=TermLeadership(leadership),
-        ),
-        policy=Ours(PIPELINE, PLANNER),
-        predict=profiled().predict,
-        forecaster=window_max,
-        settings=GuardSettings(tick_s=TICK_S, rollout_deadline_s=1.0),
-        window_s=20.0,
-        run_id="child",
-        on_decision=(say,),
-    )
+    workload = KubeWorkload(client, layout_of)
+    ports = LoopPorts(clock, metrics, workload, store, store, leadership=TermLeadership(leadership))
+    settings = GuardSettings(tick_s=TICK_S, rollout_deadline_s=1.0)
+    loop = loop_over(PIPELINE, ports, Ours(PIPELINE, PLANNER), settings, run_id="child", on_decision=(say,))
     while True:
         clock.wait(loop.step() - clock.monotonic_s())
 

@@ -11,9 +11,9 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
-from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.control_loop import LoopPorts
 from ipa.control.ports import Attribution, ControlAction, Freeze, PipelineControl, StagePin
-from ipa.model.decision import Action, Change, Decision, Mode
+from ipa.model.decision import Action, Change, Mode
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
@@ -26,7 +26,7 @@ from tests.fakes.kube.samples import create
 from tests.fakes.looped import PIPELINE as KUBE_PIPELINE
 from tests.fakes.looped import SETTINGS
 from tests.fakes.metrics import FakeMetrics
-from tests.fakes.world import SMALLEST, Scenario, ours, profiled, scenario, window_max
+from tests.fakes.world import SMALLEST, Scenario, loop_over, ours, scenario
 from tests.faults.table import Case
 
 TICKS = 12
@@ -170,22 +170,9 @@ def seldon_run(folder: Path, called: Callable[[str, str, Callable[[], Any]], Any
         rate_rps = 5.0
         metrics = FakeMetrics(clock, lambda _: rate_rps)
         wrapped_store: Any = Wrapped(store, "store", called)
-        loop = ControlLoop(
-            KUBE_PIPELINE,
-            LoopPorts(
-                clock,
-                Wrapped(metrics, "metrics", called),
-                Wrapped(seldon, "workload", called),
-                wrapped_store,
-                wrapped_store,
-            ),
-            policy=ours(),
-            predict=profiled().predict,
-            forecaster=window_max,
-            settings=SETTINGS,
-            window_s=20.0,
-            run_id="run",
-        )
+        wrapped = Wrapped(metrics, "metrics", called), Wrapped(seldon, "workload", called)
+        ports = LoopPorts(clock, *wrapped, wrapped_store, wrapped_store)
+        loop = loop_over(KUBE_PIPELINE, ports, ours(), SETTINGS)
         for rate_rps in (5.0, 25.0, 5.0):  # noqa: B007 - the metrics read it
             for _ in range(TICKS):
                 loop.tick_once()
@@ -274,10 +261,6 @@ def test_a6_what_is_said_in_the_middle_of_a_tick(case: Case, instruction: str) -
         decisions = wrapped(made, saying.called).ticks(10)
         assert saying.at
         stale += len(saying.stale)
-        late.append(_latest(decisions))
+        late.append(decisions[3].reason.value)
     case.equal("stale effects", stale, 0)
     case.equal("reasons of the tick", {*late}, {"hold.conflict"})
-
-
-def _latest(decisions: list[Decision]) -> str:
-    return decisions[3].reason.value

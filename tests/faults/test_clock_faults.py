@@ -147,9 +147,8 @@ class Child:
         self.kube, self.ticks = kube, []
         spec = write_spec(Lease("", 1.0, renewed_at="then"))
         lease = {"kind": "Lease", "metadata": {"name": sleeper.PLACE.name}, "spec": spec}
-        with kube.store.lock:
-            kube.store.create("leases", NAMESPACE, lease)
-            kube.store.create("seldondeployments", NAMESPACE, theirs(sleeper.PIPELINE, SMALLEST))
+        kube.store.create("leases", NAMESPACE, lease)
+        kube.store.create("seldondeployments", NAMESPACE, theirs(sleeper.PIPELINE, SMALLEST))
         kube.tick(8)
         folder.mkdir()
         self.kubeconfig = str(kube.kubeconfig(folder))

@@ -1,4 +1,4 @@
-"""H: what comes over HTTP. Requests that flood, drip, lie or come twice; H1 to H3 are about who may."""
+"""H: what comes over HTTP. Requests that flood, drip, lie, come twice or are made up; H1 to H3: who may."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ import psutil
 import pytest
 from sqlalchemy import event
 
+from experiments.fuzz.run import fuzz
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.store import open_store
 from ipa.api import limits
@@ -516,3 +517,14 @@ def test_h11_what_people_send_forges_no_line_of_the_log_and_no_header(case: Case
     case.equal("forged lines", forged, [])
     case.equal("escape sequences", "\x1b" in out.getvalue() or "\u202e" in out.getvalue(), False)
     case.equal("headers", split, [])
+
+
+def test_h8_made_up_requests_of_every_operation_find_nothing(case: Case) -> None:
+    report = fuzz(examples=2, steps=3, seed=1, is_short=True)
+    assert report.findings == {}, report.details
+    assert report.errors == []
+    case.equal("5xx", sum(count for status, count in report.by_status.items() if status >= 500), 0)
+    case.equal("undocumented statuses", report.of_check("status_code_conformance"), 0)
+    case.equal("operations not exercised", report.uncovered, [])
+    case.note("operations", len(report.operations))
+    assert report.cases > 2 * len(report.operations)

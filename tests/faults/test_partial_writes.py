@@ -25,7 +25,7 @@ from tests.fakes.kube.store import ApiError
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.policy_contract import VARIANTS
 from tests.fakes.store import FakeStore
-from tests.fakes.world import SMALLEST, profiled, window_max
+from tests.fakes.world import SMALLEST, loop_over
 from tests.faults.inprocess import Pool
 from tests.faults.table import Case, variants
 from tests.faults.world import PIPELINE as SINGLE
@@ -74,10 +74,9 @@ class SplitWorld:
 
     def desired(self) -> Configs:
         """The sum that the objects ask for."""
-        with self.kube.store.lock:
-            objects = {
-                part.name: self.kube.store.get("seldondeployments", "default", part.name) for part in PARTS
-            }
+        objects = {
+            part.name: self.kube.store.get("seldondeployments", "default", part.name) for part in PARTS
+        }
         return layout_of(PIPELINE).observe(objects).configs
 
     def step(self) -> None:
@@ -129,16 +128,8 @@ def world() -> Iterator[SplitWorld]:
     create(client, PIPELINE, SMALLEST)
     kube.tick(8)
     kube.before = made.before
-    made.loop = ControlLoop(
-        PIPELINE,
-        LoopPorts(clock, FakeMetrics(clock, lambda t_s: made.rate_rps), made.workload, store, store),
-        policy=Ours(PIPELINE, PLANNER),
-        predict=profiled().predict,
-        forecaster=window_max,
-        settings=SETTINGS,
-        window_s=20.0,
-        run_id="run",
-    )
+    ports = LoopPorts(clock, FakeMetrics(clock, lambda t_s: made.rate_rps), made.workload, store, store)
+    made.loop = loop_over(PIPELINE, ports, Ours(PIPELINE, PLANNER), SETTINGS)
     clock.every(STEP_S, kube.tick)
     clock.every(1.0, made.step)
     try:

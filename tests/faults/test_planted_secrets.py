@@ -105,8 +105,7 @@ def test_r17_a_running_service_tells_no_secret_of_its_settings(
     secrets = {name: f"{CANARY}{name}" for name in names}
     with FakeKube() as kube:
         settings = _planted(tmp_path, kube, secrets)
-        with kube.store.lock:
-            kube.store.create("seldondeployments", "default", render(contract_pipeline(), FIRST))
+        kube.store.create("seldondeployments", "default", render(contract_pipeline(), FIRST))
         kube.tick(4)
         app = build(settings, ServeOptions(mode=Mode.ACTIVE))
         _, key = app.store.keys.create("ada", Grant(Role.OPERATOR), now=app.clock.now())

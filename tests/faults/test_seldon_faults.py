@@ -50,11 +50,6 @@ AVERAGED_S = 30.0
 TWO = tuple(replace(config, replicas=2) for config in SMALLEST)
 
 
-def stage_pods(world: KubeWorld, stage: str) -> list[str]:
-    """The names of the stage's pods."""
-    return sorted(name for name in world.pods() if f"-{stage}" in name)
-
-
 @pytest.mark.parametrize("rise", [1.0, 3.0])
 def test_g1_a_pod_that_is_lost_is_planned_around(case: Case, rise: float) -> None:
     with build(rate_rps=5.0, configs=TWO) as world:
@@ -63,7 +58,7 @@ def test_g1_a_pod_that_is_lost_is_planned_around(case: Case, rise: float) -> Non
         world.settle()
         running = {config.stage: config for config in world.desired()}
         stage = max(running.values(), key=lambda config: config.replicas)
-        lost = stage_pods(world, stage.stage)[0]
+        lost = sorted(name for name in world.pods() if f"-{stage.stage}" in name)[0]
         world.kube.cluster.crashing.add(lost)
         world.kube.tick()
         since = len(world.decisions)
@@ -417,9 +412,8 @@ def test_g11_replicas_and_cores_change_within_the_larger_end(case: Case) -> None
 def restrict(kube: FakeKube, namespace: str) -> None:
     """Let the namespace enforce restricted PodSecurity."""
     labels = {POD_SECURITY: "restricted"}
-    with kube.store.lock:
-        body = {"kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
-        kube.store.create("namespaces", "", body)
+    body = {"kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
+    kube.store.create("namespaces", "", body)
 
 
 def test_g10_single_is_refused_before_the_write_and_split_serves(case: Case, tmp_path: Path) -> None:

@@ -107,8 +107,7 @@ def serving(folder: Path, kube: FakeKube) -> Iterator[tuple[subprocess.Popen[str
 
 
 def lease_of(kube: FakeKube) -> dict[str, Any]:
-    with kube.store.lock:
-        leases = kube.store.everything("leases")
+    leases = kube.store.everything("leases")
     return dict(leases[0]["spec"]) if leases else {}
 
 

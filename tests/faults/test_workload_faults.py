@@ -82,8 +82,7 @@ def used(world: KubeWorld) -> set[str]:
 
 def pending(world: KubeWorld) -> int:
     """Pods that no node has room for."""
-    with world.kube.store.lock:
-        pods = world.kube.store.everything("pods")
+    pods = world.kube.store.everything("pods")
     return sum(
         any(one.get("reason") == "Unschedulable" for one in pod["status"]["conditions"]) for pod in pods
     )
@@ -258,24 +257,21 @@ def test_w7_an_autoscaler_that_targets_the_deployment_from_outside(case: Case, k
             "metadata": {"name": "fast", "labels": labels},
             "spec": {"scaleTargetRef": target, "maxReplicas": 9},
         }
-        with world.kube.store.lock:
-            world.kube.store.create("horizontalpodautoscalers", NAMESPACE, scaler)
+        world.kube.store.create("horizontalpodautoscalers", NAMESPACE, scaler)
         world.rate_rps = HIGH_RPS
         world.ticks(20)
         fights = len(world.kube.writes) - writes
         case.equal("writes", fights, 0)
         case.equal("reason", world.decisions[-1].reason, ReasonCode.DRIFT)
         case.equal("names it", "'fast'" in world.decisions[-1].detail, True)
-        with world.kube.store.lock:
-            world.kube.store.delete("horizontalpodautoscalers", NAMESPACE, "fast")
+        world.kube.store.delete("horizontalpodautoscalers", NAMESPACE, "fast")
         case.at_least("ticks to settle after its removal", world.settle(), 0)
         world.sound()
 
 
 def deployments(world: KubeWorld) -> list[str]:
     """Names of the Deployments."""
-    with world.kube.store.lock:
-        return [one["metadata"]["name"] for one in world.kube.store.everything("deployments")]
+    return [one["metadata"]["name"] for one in world.kube.store.everything("deployments")]
 
 
 class Real:

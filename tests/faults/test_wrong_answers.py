@@ -23,7 +23,6 @@ import pytest
 import yaml
 
 from ipa.adapters.processes import free_port
-from ipa.cli.main import run
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.ports import PipelineControl
 from ipa.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
@@ -49,6 +48,7 @@ from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape
 from ipa.targets.seldon.target import SELDON
 from ipa.targets.seldon.variants import at_cluster, unbatched_stages
+from tests.fakes.commands import Ipa
 from tests.fakes.fan_out_model import rows_of
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.patching import patch_to
@@ -220,27 +220,23 @@ def _live(body: Json) -> Json:
 
 
 def test_g8_a_saved_plan_and_a_manifest_are_refused_on_the_command_line(
-    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     for name in ("pipelines", "profiles"):
         shutil.copytree(ROOT / name / "ocr", tmp_path / name / "ocr")
     monkeypatch.chdir(tmp_path)
-    assert run(["plan", "ocr", "--rate", "3", "-o", "json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
+    plan = json.loads(ipa("plan", "ocr", "--rate", "3", "-o", "json").out)
     plan["stages"][0]["batch_size"] = 8
     Path("plan.json").write_text(json.dumps(plan))
-    assert run(["render", "ocr"]) == 0
-    shown = capsys.readouterr()
+    shown = ipa("render", "ocr")
     assert "stage 'detect' has batch size 1 in one SeldonDeployment, since its fan_out is 6" in shown.err
-    assert run(["render", "ocr", "--plan", "plan.json"]) == 65
-    case.equal("the remedy", "`seldon: {shape: split}`" in capsys.readouterr().err, True)
+    err = ipa("render", "ocr", "--plan", "plan.json", code=65).err
+    case.equal("the remedy", "`seldon: {shape: split}`" in err, True)
     manifest = Manifest(at_cluster(load_pipeline(Path("pipelines/ocr/pipeline.yaml"))), shown.out, "ocr.yaml")
     with pytest.raises(InputError, match=r"`seldon: \{shape: split\}`"):
         manifest.changed(tuple(plan_in(plan, "the plan").configs))
-    assert run(["validate", "pipelines/ocr"]) == 0
-    assert "stage 'recognise' has batch size 1" in capsys.readouterr().err
-    assert run(["plan", "ocr", "--rate", "3", "--at", "kubernetes", "-o", "json"]) == 0
-    planned = json.loads(capsys.readouterr().out)
+    assert "stage 'recognise' has batch size 1" in ipa("validate", "pipelines/ocr").err
+    planned = json.loads(ipa("plan", "ocr", "--rate", "3", "--at", "kubernetes", "-o", "json").out)
     assert {stage["batch_size"] for stage in planned["stages"]} == {1}
     assert "its fan_out is 6" in planned["note"]
 
@@ -371,8 +367,7 @@ def test_g3_the_operator_writes_nothing_once_what_is_rendered_has_settled(case: 
     def writes(body: Json) -> int:
         """Of the operator in the hundred ticks after a change and its rollout."""
         with FakeKube() as kube:
-            with kube.store.lock:
-                kube.store.create("seldondeployments", "default", body)
+            kube.store.create("seldondeployments", "default", body)
             kube.tick(5)
             kube.edit("default", "pages", _scale)
             kube.tick(10)

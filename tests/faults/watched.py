@@ -12,7 +12,7 @@ from typing import Any
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.queries import LOCAL, Dialect
 from ipa.control.engine.guards import GuardSettings, total_cores
-from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.control_loop import LoopPorts
 from ipa.control.ports import Load, Metrics, Signals
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.pipeline import Pipeline
@@ -20,7 +20,7 @@ from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import SeldonTarget
-from tests.fakes.world import PIPELINE, Scenario, ours, profiled, scenario, window_max
+from tests.fakes.world import PIPELINE, Scenario, loop_over, ours, profiled, scenario
 from tests.faults.prometheus import Direct, FakePrometheus, Rate, Rewrite, session_of
 
 UNSEEN = {ReasonCode.METRICS_MISSING, ReasonCode.METRICS_STALE, ReasonCode.METRICS_INVALID}
@@ -111,16 +111,8 @@ def watched(
             session.mount(server.url, Direct(server))
         if dialect is EXECUTOR:
             metrics = _Targeted(metrics)
-        loop = ControlLoop(
-            pipeline,
-            LoopPorts(made.clock, metrics, made.workload, made.store, made.store),
-            policy=ours(),
-            predict=profiled().predict,
-            forecaster=window_max,
-            settings=settings,
-            window_s=60.0,
-            run_id="run",
-        )
+        ports = LoopPorts(made.clock, metrics, made.workload, made.store, made.store)
+        loop = loop_over(pipeline, ports, ours(), settings, window_s=60.0)
         yield Watched(replace(made, loop=loop), server)
         session.close()
 

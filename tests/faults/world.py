@@ -40,7 +40,7 @@ from tests.fakes.metrics import FakeMetrics
 from tests.fakes.policy_contract import PIPELINE as EXAMPLE
 from tests.fakes.policy_contract import PROFILES, VARIANTS
 from tests.fakes.store import FakeStore
-from tests.fakes.world import SMALLEST, planner, profiled, window_max
+from tests.fakes.world import SMALLEST, loop_over, planner
 from tests.faults.inprocess import Pool
 from tests.faults.invariants import BATCH, TOKEN, Configs, Invariants, configs_of, cores_of
 
@@ -169,16 +169,9 @@ class KubeWorld:
             leadership=Leading(self.invariants),
             events=self.events,
         )
-        self.loop = ControlLoop(
-            self.pipeline,
-            world,
-            policy=Ours(self.pipeline, self.planner),
-            predict=profiled().predict,
-            forecaster=window_max,
-            settings=self.settings,
-            window_s=self.window_s,
-            run_id=f"run{self._runs}",
-        )
+        how = {"window_s": self.window_s, "run_id": f"run{self._runs}"}
+        policy = Ours(self.pipeline, self.planner)
+        self.loop = loop_over(self.pipeline, world, policy, self.settings, **how)
 
     def tick(self) -> Decision:
         """One tick of the service, and the time to its next one."""
@@ -203,12 +196,15 @@ class KubeWorld:
             made.append(self.tick())
         return made
 
-    def settle(self, most: int = 80) -> int:
-        """The number of ticks until the wanted configuration runs and nothing more is decided; -1: never."""
+    def settle(self, most: int = 80, *, unless: Callable[[Decision], bool] = lambda decision: False) -> int:
+        """The number of ticks until the wanted configuration runs and nothing more is decided; -1: never.
+
+        After a decision for which `unless` is true more may be decided.
+        """
         since, quiet = 0, 0
         for tick in range(most):
             decision = self.tick()
-            if decision.reason not in QUIET or not self.invariants.is_settled():
+            if decision.reason not in QUIET or unless(decision) or not self.invariants.is_settled():
                 since, quiet = tick + 1, 0
                 continue
             # Rates from before a restart of what counts the load say nothing of the load now.
@@ -236,8 +232,7 @@ class KubeWorld:
 
     def sdep(self) -> Json:
         """The object as it is."""
-        with self.kube.store.lock:
-            return self.kube.store.get("seldondeployments", NAMESPACE, NAME)
+        return self.kube.store.get("seldondeployments", NAMESPACE, NAME)
 
     def desired(self) -> Configs:
         """The configuration that the object asks for."""
@@ -360,8 +355,7 @@ def build(
     store = FakeStore(PipelineControl(mode=mode))
     invariants = Invariants(pipeline, kube, clock, store)
     workload, close = _workload(kube, clock, pool, timeout_s)
-    with kube.store.lock:
-        kube.store.create("seldondeployments", NAMESPACE, theirs(pipeline, configs))
+    kube.store.create("seldondeployments", NAMESPACE, theirs(pipeline, configs))
     if settled:
         kube.tick(5)
     made = KubeWorld(

@@ -1,17 +1,19 @@
-"""The way from any set to any other: whole shares, no requests where nothing serves, within the budget."""
+"""From any set to any other, also simulated: whole shares, a part for every request, within the budget."""
 
 from __future__ import annotations
 
 from math import inf
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ipa.control.engine.transition import safe_step
 from ipa.model.parts import Overhead, in_order, paired, parts_of, share_faults, share_of
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
-from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, change_peak
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling, change_peak
+from ipa.simulate.cluster import ClusterSettings, SimCluster
+from tests.amounts import many
 from tests.fakes.set_instances import parts_of_two_stages, sets
 
 Configs = tuple[StageConfig, ...]
@@ -112,3 +114,61 @@ def test_no_step_carries_less_than_what_runs_and_what_is_wanted_do(running: Conf
         assert carried_meanwhile_rps(running, step) >= load_rps * (1 - 1e-9)
         running = step
     assert running == wanted
+
+
+DRAIN_S = 0.7
+SWITCHING = Rolling(switches=("classify",))
+
+changes = st.lists(st.tuples(st.floats(0.0, 30.0), sets()), max_size=6)
+
+
+def drain(pods: SimCluster, at_s: float) -> None:
+    for slot in list(pods.shares()):
+        for stage, template in pods.draining():
+            pods.drained(stage, template, at_s + DRAIN_S, slot)
+
+
+def checked(pods: SimCluster, rolling: Rolling) -> None:
+    shares = pods.shares()
+    assert sum(shares.values()) == 100
+    if rolling is SIDE_BY_SIDE:
+        # Requests go where something serves.
+        assert all(pods.serving("classify", slot) for slot, percent in shares.items() if percent)
+
+
+def to(pods: SimCluster, until_s: float, rolling: Rolling) -> None:
+    while pods.next_event_s() <= until_s:
+        at_s = pods.next_event_s()
+        pods.advance(at_s)
+        drain(pods, at_s)
+        checked(pods, rolling)
+
+
+@settings(max_examples=many(75), deadline=None)
+@given(sets(), st.sampled_from([SIDE_BY_SIDE, DEPLOYMENT, SWITCHING]), changes)
+def test_every_set_is_reached_and_requests_always_have_where_to_go(
+    first: Configs, rolling: Rolling, changes: list[tuple[float, Configs]]
+) -> None:
+    pods = SimCluster(
+        first,
+        ClusterSettings(rolling),
+        startup_s=lambda config: 2.0 + config.cores,
+        bounds=Bounds(overhead=BESIDE),
+    )
+    now_s, wanted = 0.0, first
+    checked(pods, rolling)
+    for after_s, configs in changes:
+        to(pods, now_s + after_s, rolling)
+        now_s += after_s
+        pods.change(configs, str(pods.revision), now_s)
+        drain(pods, now_s)
+        checked(pods, rolling)
+        wanted = configs
+    to(pods, now_s + 1000.0, rolling)
+    assert pods.settled and pods.configs() == wanted
+    assert [state.ready_replicas for state in pods.states()] == [1] * len(wanted)
+    assert pods.cores == BESIDE.cores(wanted)
+    served = {slot: pods.serving("classify", slot)[0][1].variant for slot in pods.shares()}
+    assert {served[slot]: percent for slot, percent in pods.shares().items()} == {
+        config.variant: config.share_percent for config in wanted
+    }

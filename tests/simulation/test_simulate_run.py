@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from experiments.reproduction.repeat import main as repeat
-from ipa.cli.main import run as ipa
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import InfeasibleError, InputError, UsageError
@@ -27,6 +26,7 @@ from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
 from ipa.simulate.queue import Pods
 from ipa.simulate.run import ForecastSettings, SimResult, SimSetup, simulate
+from tests.fakes.commands import Ipa
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 GUARDS = GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=60.0)
@@ -258,29 +258,24 @@ KEYS = {
 }
 
 
-def test_the_command_prints_the_figures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_command_prints_the_figures(ipa: Ipa, tmp_path: Path) -> None:
     trace = tmp_path / "load.txt"
     trace.write_text("\n".join(["6"] * 60))
     arguments = ["simulate", "digits", "--workload", str(trace), "--seed", "3", "--policy", "ours"]
-    assert ipa([*arguments, "-o", "json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
+    figures = json.loads(ipa(*arguments, "-o", "json").out)
     assert figures.keys() >= KEYS
     assert figures["requests"] == len(request_times((6.0,) * 60, seed=(3, 1)))
-    assert ipa([*arguments, "--minutes", "0.5"]) == 0
-    text = capsys.readouterr().out
+    text = ipa(*arguments, "--minutes", "0.5").out
     assert "policy ours" in text and "latency p99" in text
 
 
-def test_the_command_repeats_with_the_seeds_that_follow(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_command_repeats_with_the_seeds_that_follow(ipa: Ipa, tmp_path: Path) -> None:
     trace = tmp_path / "load.txt"
     trace.write_text("\n".join(["6"] * 30))
     arguments = ["simulate", "digits", "--workload", str(trace), "--policy", "static"]
 
     def output_of(*more: str) -> str:
-        assert ipa([*arguments, *more]) == 0
-        return capsys.readouterr().out
+        return ipa(*arguments, *more).out
 
     alone = [json.loads(output_of("--seed", str(seed), "-o", "json")) for seed in (3, 4, 5)]
     figures = json.loads(output_of("--seed", "3", "--repeats", "3", "-o", "json"))
@@ -297,7 +292,7 @@ def test_the_command_repeats_with_the_seeds_that_follow(
         # How much one seed's figures are worth is not known.
         assert "±" not in output_of("--repeats", "1", "-o", form)
     assert "intervals" not in json.loads(output_of("--repeats", "1", "-o", "json"))
-    assert ipa([*arguments, "--repeats", "21"]) == 64
+    ipa(*arguments, "--repeats", "21", code=64)
 
 
 SETTINGS = {

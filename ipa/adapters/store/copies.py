@@ -110,16 +110,14 @@ def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
         raise UnavailableError(
             f"the copy {path} is damaged: {'; '.join(faults)}", hint="Take another backup."
         )
-    store = Store(database.open_engine(f"sqlite:///{path}", database.Access.READ), keyring=keyring)
-    try:
+    engine = database.open_engine(f"sqlite:///{path}", database.Access.READ)
+    with closing(Store(engine, keyring=keyring)) as store:
         names = store.recorded()
         entries = decisions = 0
         for at, name in enumerate(names):
             step(f"verifying the record of {name}", at / len(names))
             verified = store.verify(name)
             entries, decisions = entries + verified.entries, decisions + verified.decisions
-    finally:
-        store.close()
     return StoreContents(len(names), entries, decisions, path.stat().st_size)
 
 

@@ -40,8 +40,6 @@ TRY_AGAIN = "Check that it runs, can be reached and has free disk space, then tr
 SERVE = "`ipa serve` of this version upgrades it when it starts."
 # Phrases in errors of SQLite and Python about a damaged file.
 DAMAGE = ("not a database", "malformed", "could not decode to utf-8", "codec can't decode")
-
-
 # A failure without a later write of its kind, good or bad, is forgotten after this long.
 FORGET_S = 600.0
 # An outage is logged at this interval: a thousand loops fail a hundred times a second.

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from ipa.adapters.store import segments
 from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
-from ipa.adapters.store.rows import ROWS, HotRows
+from ipa.adapters.store.rows import CHECKED_ROWS, INDEXED, ROWS, HotRows
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.segments import check_segment, check_signature, checked_rows
 from ipa.adapters.store.signing import Keyring
@@ -109,8 +109,8 @@ class Keeper:
             if not is_full and now_s - _newest_s(connection, pipeline) <= SEAL_AFTER_S:
                 return False
             # A row is decompressed with the rows of its group before it, so groups are sealed as a whole.
-            wanted = EntryRow.number > head.number, EntryRow.frame <= head.number + segments.ROWS
-            oldest = connection.execute(ROWS.where(is_mine, *wanted).order_by(EntryRow.number)).all()
+            wanted = INDEXED.number > head.number, EntryRow.frame <= head.number + segments.ROWS
+            oldest = connection.execute(CHECKED_ROWS.where(INDEXED.pipeline == pipeline, *wanted)).all()
             rows = list(checked_rows(connection, chain, oldest, before.last_seq if before else 0))
         if not rows:
             return False

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
+from sqlalchemy.orm import aliased
 
 from ipa.adapters.store import old_blocks
 from ipa.adapters.store.schema import EntryRow
@@ -47,6 +48,13 @@ DAMAGES = (
     MemoryError,
 )  # fmt: skip
 ROWS = select(*EntryRow.__table__.c)
+# The same, found by the index of `INDEXED` and read from the table: verification compares the two.
+INDEXED = aliased(EntryRow)
+CHECKED_ROWS = (
+    ROWS.add_columns(INDEXED.pipeline.label("indexed_pipeline"), INDEXED.number.label("indexed_number"))
+    .join(INDEXED, INDEXED.seq == EntryRow.seq)
+    .order_by(INDEXED.number)
+)
 # Built once: building a statement takes longer than reading a row.
 _GROUP = ROWS.where(
     EntryRow.pipeline == bindparam("its"),
@@ -186,6 +194,8 @@ class HotRows:
                 known = unfold(row.packed, row.number, self._previous_row(connection, row, known or None))
             except (zlib.error, TypeError) as error:
                 raise ValueError(str(error)) from error
+            if (known.frame, known.row.digest) != (row.frame, row.digest):
+                raise ValueError("its text has another digest, or it is in another group")
         self._known[row.pipeline] = known
         return known.row
 

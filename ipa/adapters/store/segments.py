@@ -21,8 +21,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from ipa.adapters.store.database import snapshot
-from ipa.adapters.store.rows import ROWS as HOT_ROWS
-from ipa.adapters.store.rows import HotRows, pack, unpack
+from ipa.adapters.store.rows import CHECKED_ROWS, INDEXED, HotRows, pack, unpack
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.signing import Keyring
 from ipa.adapters.ttl_cache import LruCache
@@ -226,12 +225,14 @@ def verify(
                 seq, was_signed = mine.last_seq, was_signed or is_signed
             if batch:
                 continue
-            query = HOT_ROWS.where(EntryRow.pipeline == pipeline, EntryRow.number > chain.head.number)
-            with connection.execute(query.order_by(EntryRow.number), execution_options=options) as rows:
+            query = CHECKED_ROWS.where(INDEXED.pipeline == pipeline, INDEXED.number > chain.head.number)
+            with connection.execute(query, execution_options=options) as rows:
                 for _ in checked_rows(connection, chain, rows, seq):
                     pass
             head = select(HeadRow.number, HeadRow.digest).where(HeadRow.pipeline == pipeline)
             row = connection.execute(head).first()
+            if row is None and chain.head.number:
+                raise chain.fault("its head was removed")
             return chain.ended(Head(*row) if row else None)
 
 
@@ -280,7 +281,7 @@ def check_signature(
 def checked_rows(
     connection: Connection, chain: Chain, rows: Iterable[Any], before: int
 ) -> Iterator[Recorded]:
-    """Check that each hot row is the next of the chain, with a `seq` above that of the row before; yield it.
+    """Check that each row of `CHECKED_ROWS` is the next of the chain, its `seq` above that before; yield it.
 
     RecordError names the first row that is not.
     """
@@ -306,7 +307,9 @@ def check_row(chain: Chain, columns: Any, row: Recorded, before: int) -> None:
     except (ValueError, KeyError, TypeError) as error:
         raise chain.fault(f"entry {number} was changed: {error}") from error
     names = "number", "seq", "kind", "decision_id"
-    if any(getattr(columns, name) != values[name] for name in names):
+    is_same = all(getattr(columns, name) == values[name] for name in names)
+    is_its = columns.pipeline == columns.indexed_pipeline == chain.pipeline
+    if not (is_same and is_its and columns.indexed_number == number):
         raise chain.fault(f"entry {number} was changed: its columns differ from its text")
     if columns.seq <= before:
         raise chain.fault(f"entry {number} was moved before another")

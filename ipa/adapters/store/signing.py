@@ -23,8 +23,6 @@ from ipa.model.errors import ConfigurationError
 SUFFIX = ".key"
 BLOCK = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 HOW_TO_MAKE = "`openssl genpkey -algorithm ed25519` makes one; keep it with the backups of the store."
-
-
 # The first private key, which signs, and every key by its id.
 _Keys = tuple[Ed25519PrivateKey | None, dict[str, Ed25519PublicKey]]
 
@@ -46,12 +44,6 @@ class Keyring:
         """True if there is a private key, or one can be created. ConfigurationError: the file is invalid."""
         signing, known = self._read()
         return signing is not None or (self._may_make and not known)
-
-    @property
-    def key_id(self) -> str:
-        """The id of the signing key; empty if there is none yet."""
-        signing, _ = self._read()
-        return _key_id(signing.public_key()) if signing else ""
 
     def is_empty(self) -> bool:
         """True if there is no key to verify with."""

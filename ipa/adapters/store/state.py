@@ -51,8 +51,6 @@ FORM = re.compile(r"ipa_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 NO_DIGEST = "0" * 64
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
 # The kinds that end with their owner, a record.
 ENDING = (StateKind.ANSWER, StateKind.CONTROL, StateKind.PLAN)
 # Built once: building a statement takes longer than reading a row.
@@ -295,7 +293,9 @@ class RecordTable:
         with self._lock, reading(self._engine) as connection:
             rows = [(*row[:2], _record(row.body)) for row in connection.execute(query)]
             self._owners = {
-                name: NamedRecord(record, body["namespace"]) for name, record, body in rows if _is_open(body)
+                name: NamedRecord(record, body["namespace"])
+                for name, record, body in rows
+                if body["ended_at"] is None
             }
 
     def owner(self, name: str) -> NamedRecord | None:
@@ -346,7 +346,7 @@ class RecordTable:
             # Continue the record that an older store has under the plain name, without a namespace.
             return self._insert(connection, name, name, namespace)
         for record, body in rows.items():
-            if _is_open(body) and body["namespace"] == namespace:
+            if body["ended_at"] is None and body["namespace"] == namespace:
                 self._owners = {**self._owners, name: NamedRecord(record, namespace)}
                 return record
         return None
@@ -363,7 +363,7 @@ class RecordTable:
 
     def _end(self, connection: Connection, name: str) -> None:
         for record, body in self._rows(connection, name).items():
-            if _is_open(body):
+            if body["ended_at"] is None:
                 ended = json.dumps(body | {"ended_at": self._now().isoformat()})
                 put_state(connection, StateKind.RECORD, record, ended, name)
 
@@ -376,10 +376,6 @@ class RecordTable:
 
 def _record(body: str) -> dict[str, Any]:
     return _decoded("record", body, "namespace", "ended_at")
-
-
-def _is_open(body: Mapping[str, Any]) -> bool:
-    return body["ended_at"] is None
 
 
 class Keys:

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine, bindparam, func, insert, select, unio
 from ipa.adapters.store import database
 from ipa.adapters.store.database import RECORD_LOCK, GroupCommit, low_disk, reading, snapshot, writing
 from ipa.adapters.store.keeper import Keeper
-from ipa.adapters.store.rows import MOST_REMEMBERED, ROWS, HotRow, HotRows, fold
+from ipa.adapters.store.rows import GROUP, MOST_REMEMBERED, ROWS, HotRow, HotRows, fold
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, StateKind, upsert
 from ipa.adapters.store.segments import SegmentReader, read_segments, verify
 from ipa.adapters.store.signing import Keyring, find_keyring
@@ -281,11 +281,13 @@ class Journal:
             hot.append(EntryRow.action == Action.APPLY.value)
             sealed.append(SegmentRow.changes > 0)
         frames = select(EntryRow.frame).where(*hot).distinct().order_by(EntryRow.frame.desc())
+        its = [EntryRow.pipeline == record]
         for frame in connection.scalars(frames).all():
-            is_its = EntryRow.number >= frame, EntryRow.frame == frame
-            group = ROWS.where(EntryRow.pipeline == record, *is_its).order_by(EntryRow.number)
-            rows = HotRows(self._newest).read_rows(connection, connection.execute(group).all())
-            yield from reversed(list(rows))
+            # By their numbers: a row whose frame was damaged is found in its place.
+            group = ROWS.where(*its, EntryRow.number >= frame, EntryRow.number - GROUP < frame)
+            rows = connection.execute(group.order_by(EntryRow.number)).all()
+            yield from reversed(list(HotRows(self._newest).read_rows(connection, rows)))
+            its = [EntryRow.pipeline == record, EntryRow.number < frame]
         for header in read_segments(connection, *sealed, order=SegmentRow.first.desc()):
             yield from reversed(self._sealed.rows(connection, header))
 

@@ -7,6 +7,7 @@ decision. If they do not, the result lists the differences. If the pipeline or p
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -49,7 +50,7 @@ class ReplayOutcome(StrEnum):
 
     SAME = "same"
     DIFFERS = "differs"
-    # The pipeline or its profiles have changed since.
+    # The pipeline, its profiles, or what a version records have changed since.
     STALE = "stale"
     # It was not decided from recorded inputs.
     NOTHING = "nothing"
@@ -107,8 +108,12 @@ def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
     try:
         return read_inputs(decision.inputs)
     except InputError as error:
-        words = "this version cannot read its inputs"
-        return nothing(decision, f"{words} ({error.message})")
+        why = f"ipa {ipa.__version__} cannot read its inputs ({error.message})"
+        made_by = re.search(r'.*"version":"(.*?)"', decision.inputs)
+        if made_by is None or made_by[1] == ipa.__version__:
+            return nothing(decision, why)
+        why = f"ipa {made_by[1]} decided it, and {why}"
+        return ReplayResult(decision.decision_id, "", ReplayOutcome.STALE, why)
 
 
 def nothing(decision: Decision, why: str) -> ReplayResult:
@@ -121,7 +126,8 @@ def stale(
 ) -> ReplayResult | None:
     """The result if pipeline or profiles (by their digest) changed since; None if they did not."""
     moved = []
-    if digest_of(_named(pipeline, decision)) != inputs.pipeline:
+    # A shadow policy's decisions have the pipeline's name with an @.
+    if digest_of(replace(pipeline, name=decision.pipeline)) != inputs.pipeline:
         moved.append("the pipeline has changed since")
     if profiles != inputs.made_of.profiles:
         moved.append("the profiles were measured again since")
@@ -161,7 +167,7 @@ def replay(
         return decision.forecast
 
     request = TickRequest(
-        pipeline=_named(deciding.pipeline, decision),
+        pipeline=replace(deciding.pipeline, name=decision.pipeline),
         control=inputs.control,
         observation=inputs.observation,
         forecaster=forecast,
@@ -176,16 +182,15 @@ def replay(
         rollout=inputs.rollout,
         requested=inputs.requested,
     )
-    effects, _ = on_tick(request, replace(inputs.state, memory=memory))
-    again = effects.decision
+    again = on_tick(request, replace(inputs.state, memory=memory))[0].decision
     if is_other:
         differences = _parting(decision, again)
     else:
         pairs = ((name, plain(getattr(decision, name)), plain(getattr(again, name))) for name in COMPARED)
         differences = [each for pair in pairs for each in _leaves(*pair)]
-    is_same = is_other or json.loads(again.inputs) == json.loads(decision.inputs)
-    if inputs.version == version_of(policy) and not is_same:
-        differences.append(ReplayDifference("inputs_digest", decision.inputs_digest, again.inputs_digest))
+        is_same = json.loads(again.inputs) == json.loads(decision.inputs)
+        if inputs.version == version_of(policy) and not is_same:
+            differences.append(ReplayDifference("inputs_digest", decision.inputs_digest, again.inputs_digest))
     if len(differences) > MOST:
         notes.append(f"{len(differences) - MOST} more differences are not listed")
     return ReplayResult(
@@ -196,11 +201,6 @@ def replay(
         differences=tuple(differences[:MOST]),
         again=replace(again, inputs=""),
     )
-
-
-def _named(pipeline: Pipeline, decision: Decision) -> Pipeline:
-    """The pipeline under the name in the record, which has an @ for a shadow policy."""
-    return pipeline if pipeline.name == decision.pipeline else replace(pipeline, name=decision.pipeline)
 
 
 def _versions(inputs: DecisionInputs, version: str) -> tuple[str, ...]:

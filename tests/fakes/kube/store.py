@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import marshal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 def copied(value: Any) -> Any:
@@ -45,8 +47,19 @@ class Event:
     object: Json
 
 
+def locked(method: Callable[..., T]) -> Callable[..., T]:
+    """The method, with the store's lock held."""
+
+    @wraps(method)
+    def hold(store: Store, *arguments: Any, **options: Any) -> T:
+        with store.lock:
+            return method(store, *arguments, **options)
+
+    return hold
+
+
 class Store:
-    """The work of etcd and the registry. Every method wants `lock` held."""
+    """The work of etcd and the registry. Hold `lock` to read or change several objects at once."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -57,10 +70,12 @@ class Store:
         self._objects: dict[tuple[str, str, str], Json] = {}
         self._uids = 0
 
+    @locked
     def get(self, resource: str, namespace: str, name: str) -> Json:
         """A copy of the object; 404 where there is none."""
         return copied(self._live(resource, namespace, name))
 
+    @locked
     def find(self, resource: str, namespace: str, labels: Mapping[str, str] | None = None) -> list[Json]:
         """Copies of the objects with those labels, by name."""
         wanted = (labels or {}).items()
@@ -73,11 +88,13 @@ class Store:
         ]
         return [copied(one) for _, one in sorted(matches, key=itemgetter(0))]
 
+    @locked
     def everything(self, resource: str) -> list[Json]:
         """Copies of the objects of every namespace."""
         matches = [(place, one) for place, one in self._objects.items() if place[0] == resource]
         return [copied(one) for _, one in sorted(matches, key=itemgetter(0))]
 
+    @locked
     def create(self, resource: str, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
         """The new object; 409 where the name is taken."""
         name = body["metadata"]["name"]
@@ -92,6 +109,7 @@ class Store:
         self._uids += 1
         return self._keep("ADDED", resource, made)
 
+    @locked
     def replace(self, resource: str, body: Json, *, dry_run: bool = False) -> Json:
         """The object as it is now; nothing moves where nothing differs; generation grows with the spec.
 
@@ -110,6 +128,7 @@ class Store:
             made["metadata"]["generation"] += 1
         return made if dry_run else self._keep("MODIFIED", resource, made)
 
+    @locked
     def delete(self, resource: str, namespace: str, name: str) -> Json:
         """The object that is gone now; 404 where there is none."""
         gone = self.get(resource, namespace, name)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from ipa.bootstrap import app as bootstrap
-from ipa.cli.main import run
 from ipa.model.errors import ConfigurationError
 from ipa.model.masking import HIDDEN
 from ipa.service.service import configuration
 from ipa.settings import GROUPS, SECRETS, SETTINGS, Settings, SettingSource
+from tests.fakes.commands import Ipa
 
 
 def test_overrides_come_before_the_environment_and_that_before_defaults() -> None:
@@ -107,28 +107,24 @@ def test_the_fields_that_hide_themselves_are_the_secrets() -> None:
     assert "CANARY" not in repr(Settings(prometheus_token="CANARY"))
 
 
-def test_the_settings_in_effect_are_shown(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_settings_in_effect_are_shown(monkeypatch: pytest.MonkeyPatch, ipa: Ipa) -> None:
     monkeypatch.setenv("IPA_PROMETHEUS_TOKEN", "CANARY")
     monkeypatch.setenv("IPA_TICK_S", "5")
-    assert run(["config", "show", "loop", "prometheus", "--changed"]) == 0
-    rows = [line.split() for line in capfd.readouterr().out.splitlines()[1:]]
+    rows = [
+        line.split() for line in ipa("config", "show", "loop", "prometheus", "--changed").out.splitlines()[1:]
+    ]
     assert rows == [
         ["IPA_PROMETHEUS_TOKEN", "prometheus", HIDDEN, "environment"],
         ["IPA_TICK_S", "loop", "5", "environment"],
     ]
-    assert run(["config", "show", "-o", "json"]) == 0
-    assert len(json.loads(capfd.readouterr().out)["settings"]) == len(SETTINGS)
-    assert run(["config", "show", "stor"]) == 64
-    assert "did you mean 'store'?" in capfd.readouterr().err
+    assert len(json.loads(ipa("config", "show", "-o", "json").out)["settings"]) == len(SETTINGS)
+    assert "did you mean 'store'?" in ipa("config", "show", "stor", code=64).err
     monkeypatch.setenv("IPA_TIK_S", "5")
-    assert run(["config", "show"]) == 78
-    assert "unknown setting IPA_TIK_S; did you mean IPA_TICK_S?" in capfd.readouterr().err
+    assert "unknown setting IPA_TIK_S; did you mean IPA_TICK_S?" in ipa("config", "show", code=78).err
 
 
 def test_everything_wrong_is_said_at_once_before_a_model_server_starts(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     started: list[object] = []
     monkeypatch.setattr(bootstrap, "Site", lambda **_: started.append(1))
@@ -146,8 +142,7 @@ def test_everything_wrong_is_said_at_once_before_a_model_server_starts(
     }
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    assert run(["serve", "ocr", "--target", "local", "--folder", str(tmp_path / "local")]) == 78
-    errors = capsys.readouterr().err
+    errors = ipa("serve", "ocr", "--target", "local", "--folder", str(tmp_path / "local"), code=78).err
     for words in (
         "IPA_FORECAST_TRACE",
         "IPA_ACTUATION=gitops needs the target kubernetes",

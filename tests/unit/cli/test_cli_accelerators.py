@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from ipa.cli.difference import difference
-from ipa.cli.main import run
 from ipa.cli.output import printer
 from ipa.cli.views.status_text import difference_table
 from ipa.files import load_pipeline, load_profiles
@@ -19,22 +18,20 @@ from ipa.model.errors import UsageError
 from ipa.model.measured import with_profiles
 from ipa.model.plan import StageConfig
 from ipa.targets.local.workload import LocalWorkload
+from tests.fakes.commands import Ipa
 
-Capture = pytest.CaptureFixture[str]
 HOME = Path(__file__).parents[2] / "fixtures" / "accelerated"
 PLACE = ["--pipelines-dir", str(HOME / "pipelines"), "--profiles-dir", str(HOME / "profiles")]
 GPU, SLICE = "nvidia.com/gpu", "nvidia.com/mig-1g.5gb"
 
 
-def test_a_plan_names_what_it_holds_and_costs(capsys: Capture) -> None:
-    assert run(["plan", "vision", "--rate", "30", "-o", "json", *PLACE]) == 0
-    plan = json.loads(capsys.readouterr().out)
+def test_a_plan_names_what_it_holds_and_costs(ipa: Ipa) -> None:
+    plan = json.loads(ipa("plan", "vision", "--rate", "30", "-o", "json", *PLACE).out)
     assert [stage["variant"] for stage in plan["stages"]] == ["large", "network"]
     assert plan["stages"][0]["beside"] == {"cpu_cores": 0, "memory_gib": 8, "accelerators": {GPU: 1}}
     cores, memory = plan["cost_cores"], 8 + 5
     assert plan["cost_usd_per_hour"] == pytest.approx(0.04 * cores + 0.005 * memory + 2.4 + 0.4)
-    assert run(["plan", "vision", "--rate", "30", *PLACE]) == 0
-    shown = capsys.readouterr().out
+    shown = ipa("plan", "vision", "--rate", "30", *PLACE).out
     assert f"13 GiB of memory, 1 {GPU}, 1 {SLICE}" in shown and "USD/h" in shown
 
 
@@ -44,35 +41,32 @@ RUNNING = [
 ]
 
 
-def test_a_fleet_keeps_to_its_accelerators_and_memory(capsys: Capture) -> None:
+def test_a_fleet_keeps_to_its_accelerators_and_memory(ipa: Ipa) -> None:
     ask = ["fleet", "vision=30", "--cores", "40", *PLACE]
-    assert run([*ask, "-o", "json"]) == 0
-    free = json.loads(capsys.readouterr().out)
+    free = json.loads(ipa(*ask, "-o", "json").out)
     assert free["held"]["memory_gib"] == 13 and free["held"][GPU] == free["held"][SLICE] == 1
-    assert run([*ask, "--accelerators", f"{GPU}=0", "--accelerators", f"{SLICE}=1", "-o", "json"]) == 0
-    without = json.loads(capsys.readouterr().out)
+    without = json.loads(
+        ipa(*ask, "--accelerators", f"{GPU}=0", "--accelerators", f"{SLICE}=1", "-o", "json").out
+    )
     assert (without["held"][GPU], without["held"][SLICE]) == (0, 1)
     assert without["worth"] < free["worth"]
     # The price stays in the objective of each plan.
     (one,) = without["pipelines"]
     assert one["worth"] == pytest.approx(one["plan"]["objective"])
     assert one["plan"]["cost_usd_per_hour"] > 0
-    assert run([*ask, "--memory", "6GiB"]) == 0
-    shown = capsys.readouterr().out
+    shown = ipa(*ask, "--memory", "6GiB").out
     assert "Fleet of 1 pipeline on 40 cores, 6 GiB of memory" in shown and "of 6 GiB of memory" in shown
 
 
-def test_a_kind_that_no_variant_has_is_refused_with_those_there_are(capsys: Capture) -> None:
-    assert run(["fleet", "vision=30", "--cores", "40", "--accelerators", f"{GPU}s=1", *PLACE]) == 65
-    printed = capsys.readouterr()
+def test_a_kind_that_no_variant_has_is_refused_with_those_there_are(ipa: Ipa) -> None:
+    printed = ipa("fleet", "vision=30", "--cores", "40", "--accelerators", f"{GPU}s=1", *PLACE, code=65)
     assert f"no variant of the pipelines has '{GPU}s'; there are: {GPU}, {SLICE}" in printed.err
 
 
-def test_a_difference_shows_what_replicas_hold_and_cost(capsys: Capture) -> None:
-    plans = []
-    for rate in ("30", "300"):
-        assert run(["plan", "vision", "--rate", rate, "-o", "json", *PLACE]) == 0
-        plans.append(json.loads(capsys.readouterr().out))
+def test_a_difference_shows_what_replicas_hold_and_cost(ipa: Ipa, capfd: pytest.CaptureFixture[str]) -> None:
+    plans = [
+        json.loads(ipa("plan", "vision", "--rate", rate, "-o", "json", *PLACE).out) for rate in ("30", "300")
+    ]
     running = plan_in(plans[0], "the plan")
     stages = [
         {"config": asdict(config), "beside": stage["beside"]}
@@ -85,26 +79,23 @@ def test_a_difference_shows_what_replicas_hold_and_cost(capsys: Capture) -> None
         ({"stages": RUNNING}, (f"1 → ? {GPU}",)),
     ):
         printer().print(difference_table(difference(status, plan_in(wanted, "the plan"))))
-        shown = capsys.readouterr().out
+        shown = capfd.readouterr().out
         assert all(each in shown for each in words), shown
 
 
-def test_a_plan_keeps_to_the_accelerators_there_are(capsys: Capture) -> None:
-    assert run(["plan", "vision", "--rate", "300", "-o", "json", *PLACE]) == 0
-    plan = json.loads(capsys.readouterr().out)
+def test_a_plan_keeps_to_the_accelerators_there_are(ipa: Ipa) -> None:
+    plan = json.loads(ipa("plan", "vision", "--rate", "300", "-o", "json", *PLACE).out)
     held: dict[str, float] = {}
     for stage in plan["stages"]:
         for kind, count in stage["beside"]["accelerators"].items():
             held[kind] = held.get(kind, 0) + count * stage["replicas"]
     assert held == {GPU: 2, SLICE: 2}
-    assert run(["plan", "vision", "--rate", "2000", *PLACE]) == 3
-    printed = capsys.readouterr()
+    printed = ipa("plan", "vision", "--rate", "2000", *PLACE, code=3)
     assert "cores ≥" in printed.out + printed.err or "rate ≤" in printed.out + printed.err
 
 
-def test_a_rendered_plan_requests_them(capsys: Capture) -> None:
-    assert run(["render", "vision", "--rate", "30", *PLACE]) == 0
-    sdep = next(yaml.safe_load_all(capsys.readouterr().out))
+def test_a_rendered_plan_requests_them(ipa: Ipa) -> None:
+    sdep = next(yaml.safe_load_all(ipa("render", "vision", "--rate", "30", *PLACE).out))
     limits = [
         component["spec"]["containers"][0]["resources"]["limits"]
         for component in sdep["spec"]["predictors"][0]["componentSpecs"]
@@ -113,17 +104,15 @@ def test_a_rendered_plan_requests_them(capsys: Capture) -> None:
     assert [each.get(SLICE) for each in limits] == [None, "1"]
 
 
-def test_a_simulated_cluster_has_no_more_than_it_is_given(capsys: Capture) -> None:
+def test_a_simulated_cluster_has_no_more_than_it_is_given(ipa: Ipa) -> None:
     words = ["simulate", "vision", "--minutes", "2", "--times", "6", "--target", "kubernetes", *PLACE]
-    assert run([*words, "--accelerators", f"{GPU}=2", "-o", "json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
+    figures = json.loads(ipa(*words, "--accelerators", f"{GPU}=2", "-o", "json").out)
     assert 0 < figures[f"{GPU}_mean"] <= 2 and figures["memory_gib_mean"] > 0
     assert figures["usd_per_hour"] > 2.4
-    assert run([*words, "--accelerators", f"{GPU}=0", "-o", "json"]) == 0
-    without = json.loads(capsys.readouterr().out)
+    without = json.loads(ipa(*words, "--accelerators", f"{GPU}=0", "-o", "json").out)
     # The pods that run at the start find room whatever the cluster has; no other does.
     assert without[f"{GPU}_mean"] <= figures[f"{GPU}_mean"]
-    assert run([*words, "--accelerators", "gpu"]) == 64
+    ipa(*words, "--accelerators", "gpu", code=64)
 
 
 def test_local_processes_are_given_none(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ipa.cli.main import build_app, run
 from ipa.cli.output import OUTPUT, Output
 from ipa.clients.http import HttpClient
 from ipa.model.errors import ExitCode, IpaError
+from tests.fakes.commands import Ipa
 from tests.fakes.services import FakeWorld, InProcess
 from tools.reference import MEANINGS
 
@@ -203,13 +204,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
     ids=lambda words: " ".join(words[:2]),
 )
 def test_the_four_forms_say_the_same(
-    words: list[str], root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], root: Path, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     monkeypatch.chdir(root)
     answers = {}
     for form in Output:
-        assert run([*words, "-o", form.value]) == 0
-        answers[form] = capsys.readouterr().out
+        answers[form] = ipa(*words, "-o", form.value).out
     timeless = re.compile(r'"solve_s": [0-9.e-]+|solve_s: [0-9.e-]+')
     values = json.loads(timeless.sub('"solve_s": 0', answers[Output.JSON]))
     assert yaml.safe_load(timeless.sub("solve_s: 0", answers[Output.YAML])) == values
@@ -259,7 +259,7 @@ def on_terminal(words: list[str], folder: Path, **environment: str) -> tuple[str
 
 
 def test_a_bar_is_on_the_terminal_and_nowhere_else(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     words = ["simulate", "digits", "--minutes", "1", "--repeats", "2", "-o", "json"]
     printed, shown = on_terminal(words, root)
@@ -270,8 +270,7 @@ def test_a_bar_is_on_the_terminal_and_nowhere_else(
     assert "simulating" in plain
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", plain)
     monkeypatch.chdir(root)
-    assert run(words) == 0
-    assert capsys.readouterr().err == ""
+    assert ipa(*words).err == ""
 
 
 def test_no_verb_needs_numpy_to_be_listed() -> None:

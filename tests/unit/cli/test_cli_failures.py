@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ipa.cli.main import run
 from ipa.experiment.results import RUNS, TICKS
 from ipa.simulate import run as running
 from ipa.simulate import run as simulation
+from tests.fakes.commands import Ipa
 
 BAD = "tests.fakes.bad_plugins"
 MINUTE = ["--minutes", "1"]
@@ -35,25 +35,22 @@ def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("Unbounded", "planned outside the bounds: crop: 1000 replicas are above the bound of 100"),
     ],
 )
-def test_a_policy_that_fails_is_no_result(name: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_policy_that_fails_is_no_result(name: str, words: str, ipa: Ipa) -> None:
     arguments = ["simulate", "video", *MINUTE, "--policy", f"{BAD}:{name}"]
-    assert run([*arguments, "-o", "json"]) == 1
-    printed = capsys.readouterr()
+    printed = ipa(*arguments, "-o", "json", code=1)
     figures = json.loads(printed.out)
     # The first tick has no load yet, and asks no policy.
     assert figures["failed_ticks"] == sum(figures["decisions_by_reason"].values()) - 1 > 0
     assert figures["first_failure"].startswith("tick 2, ") and words in figures["first_failure"]
     assert f"error: {BAD}:{name} failed at ticks" in printed.err and figures["first_failure"] in printed.err
-    assert run([*arguments, "--allow-failures"]) == 0
-    printed = capsys.readouterr()
+    printed = ipa(*arguments, "--allow-failures")
     assert f"ticks that failed {figures['failed_ticks']}" in " ".join(printed.out.split())
     assert printed.err.startswith(f"warning: {BAD}:{name} failed at ticks")
 
 
-def test_one_failure_of_many_ticks_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_failure_of_many_ticks_is_told(ipa: Ipa) -> None:
     arguments = ["simulate", "video", *MINUTE, "--policy", f"{BAD}:FirstRaising", "--repeats", "2"]
-    assert run([*arguments, "-o", "json"]) == 1
-    figures = json.loads(capsys.readouterr().out)
+    figures = json.loads(ipa(*arguments, "-o", "json", code=1).out)
     assert 0 < figures["failed_ticks"] < sum(figures["decisions_by_reason"].values()) - 1
     assert figures["first_failure"].startswith("tick 2, ")
 
@@ -62,38 +59,28 @@ def test_one_failure_of_many_ticks_is_told(capsys: pytest.CaptureFixture[str]) -
     ("name", "words"),
     [("BadForecaster", "raised IndexError"), ("NanForecaster", "answered nan and nan rps")],
 )
-def test_a_forecaster_that_fails_is_no_result(
-    name: str, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["simulate", "video", *MINUTE, "--forecaster", f"{BAD}:{name}"]) == 1
-    err = capsys.readouterr().err
+def test_a_forecaster_that_fails_is_no_result(name: str, words: str, ipa: Ipa) -> None:
+    err = ipa("simulate", "video", *MINUTE, "--forecaster", f"{BAD}:{name}", code=1).err
     assert f"{BAD}:{name}: failed, forecaster '{BAD}:{name}'" in err and words in err
 
 
-def test_a_forecaster_without_enough_history_has_not_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["simulate", "video", *MINUTE, "--forecaster", "seasonal", "-o", "json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
+def test_a_forecaster_without_enough_history_has_not_failed(ipa: Ipa) -> None:
+    figures = json.loads(ipa("simulate", "video", *MINUTE, "--forecaster", "seasonal", "-o", "json").out)
     assert (figures["failed_ticks"], figures["first_failure"]) == (0, None)
 
 
 @pytest.mark.parametrize("option", [f"--policy={BAD}:Hanging", f"--forecaster={BAD}:HangingForecaster"])
-def test_what_hangs_is_given_up(
-    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_hangs_is_given_up(option: str, monkeypatch: pytest.MonkeyPatch, ipa: Ipa) -> None:
     monkeypatch.setattr(simulation, "PLUGIN_LIMIT_S", 0.01)
     monkeypatch.setattr(running, "PLUGIN_LIMIT_S", 0.01)
-    assert run(["simulate", "video", *MINUTE, option]) == 1
-    assert "no answer within 0.01 s" in capsys.readouterr().err
+    assert "no answer within 0.01 s" in ipa("simulate", "video", *MINUTE, option, code=1).err
 
 
-def test_a_comparison_marks_the_row_that_failed_and_keeps_none_of_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_comparison_marks_the_row_that_failed_and_keeps_none_of_it(tmp_path: Path, ipa: Ipa) -> None:
     policies = f"static,{BAD}:Raising"
     arguments = ["compare", "video", *MINUTE, "--policies", policies, "--seeds", "2", "--workers", "1"]
     arguments += ["--out", str(tmp_path)]
-    assert run(arguments) == 1
-    printed = capsys.readouterr()
+    printed = ipa(*arguments, code=1)
     (folder,) = tmp_path.glob("compare-*")
     runs = {row["run"]: row for row in pq.read_table(folder / RUNS).to_pylist()}
     failed = [row for row in runs.values() if row["failed_ticks"]]
@@ -105,19 +92,17 @@ def test_a_comparison_marks_the_row_that_failed_and_keeps_none_of_it(
     ticks = [row for row in pq.read_table(folder / TICKS).to_pylist() if row["failure"]]
     assert len(ticks) == total and {row["run"] for row in ticks} == {row["run"] for row in failed}
     # What failed is computed again, since the cause may be gone.
-    assert run([*arguments, "--allow-failures"]) == 0
-    assert "2 cells to compute" in capsys.readouterr().err
+    assert "2 cells to compute" in ipa(*arguments, "--allow-failures").err
 
 
 def test_every_policy_is_checked_before_the_first_cell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     computed: list[object] = []
     monkeypatch.setattr("ipa.experiment.simulated.simulate", computed.append)
     policies = f"static,infadapter,{BAD}:NotMade"
     arguments = ["--workers", "1", "--out", str(tmp_path)]
-    assert run(["compare", "video", "--policies", policies, *arguments]) == 64
-    err = capsys.readouterr().err
+    err = ipa("compare", "video", "--policies", policies, *arguments, code=64).err
     assert "nothing was computed" in err and "cannot be planned as a set" in err
     assert "infadapter" in err and "raised KeyError: 'weights.bin'" in err
     file = tmp_path / "experiment.yaml"
@@ -126,6 +111,5 @@ def test_every_policy_is_checked_before_the_first_cell(
         "minutes: 1\nseeds: [1]\npipelines: [video]\nworkloads: [bursty]\npolicies: [static, infadapter]\n"
     )
     for more in ([], ["--check"]):
-        assert run(["experiment", "run", str(file), *arguments, *more]) == 64
-        assert "infadapter" in capsys.readouterr().err
+        assert "infadapter" in ipa("experiment", "run", str(file), *arguments, *more, code=64).err
     assert computed == []

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ipa.cli.main import run
-from ipa.model.errors import ExitCode
+from tests.fakes.commands import Ipa
 
 Capture = pytest.CaptureFixture[str]
 
@@ -37,15 +36,13 @@ def change(file: Path, **values: Any) -> None:
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text("utf-8")) | values), encoding="utf-8")
 
 
-def fitted(capsys: Capture, *arguments: str, code: int = 0) -> dict[str, Any]:
-    assert run(["fit", *arguments, "-o", "json"]) == code
-    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+def fitted(ipa: Ipa, *arguments: str, code: int = 0) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(ipa("fit", *arguments, "-o", "json", code=code).out)
     return report
 
 
-def test_text_has_a_row_a_fit(capsys: Capture) -> None:
-    assert run(["fit", "ocr"]) == 0
-    out = capsys.readouterr().out
+def test_text_has_a_row_a_fit(ipa: Ipa) -> None:
+    out = ipa("fit", "ocr").out
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert lines[0] == f"Stage ocr/detect measured on {today()}, today by ipa profile ocr"
     assert lines[1].startswith("on 2 cores, AMD")
@@ -55,8 +52,8 @@ def test_text_has_a_row_a_fit(capsys: Capture) -> None:
     assert out.endswith("No findings.\n")
 
 
-def test_json_has_all_of_it(capsys: Capture) -> None:
-    report = fitted(capsys, "ocr")
+def test_json_has_all_of_it(ipa: Ipa) -> None:
+    report = fitted(ipa, "ocr")
     assert [(each["stage"], each["measured_on"], each["age_days"]) for each in report["stages"]] == [
         ("detect", today(), 0),
         ("recognise", today(), 0),
@@ -68,34 +65,31 @@ def test_json_has_all_of_it(capsys: Capture) -> None:
     assert report["findings"] == []
 
 
-def test_only_the_stages_that_are_named(capsys: Capture) -> None:
-    report = fitted(capsys, "ocr", "--stage", "recognise", "--strict")
+def test_only_the_stages_that_are_named(ipa: Ipa) -> None:
+    report = fitted(ipa, "ocr", "--stage", "recognise", "--strict")
     assert [each["stage"] for each in report["stages"]] == ["recognise"]
     assert report["findings"] == []
-    assert run(["fit", "ocr", "-s", "recognise"]) == 0
-    assert capsys.readouterr().out.endswith("No findings.\n")
-    assert run(["fit", "ocr", "-s", "recognise", "-s", "crop"]) == 1
-    assert "no stage 'crop'" in capsys.readouterr().err
+    assert ipa("fit", "ocr", "-s", "recognise").out.endswith("No findings.\n")
+    assert "no stage 'crop'" in ipa("fit", "ocr", "-s", "recognise", "-s", "crop", code=1).err
 
 
-def test_strict_ends_with_3_where_something_is_found(house: Path, capsys: Capture) -> None:
+def test_strict_ends_with_3_where_something_is_found(house: Path, ipa: Ipa) -> None:
     file = house / "profiles" / "ocr" / "recognise.yaml"
     change(file, measured_on="2020-01-31")
     for form in ("text", "json", "yaml", "md"):
-        assert run(["fit", "ocr", "--strict", "-o", form]) == ExitCode.INFEASIBLE == 3
-        assert "2020-01-31" in capsys.readouterr().out
-    report = fitted(capsys, "ocr", "--stage", "recognise", "--strict", code=3)
+        assert "2020-01-31" in ipa("fit", "ocr", "--strict", "-o", form, code=3).out
+    report = fitted(ipa, "ocr", "--stage", "recognise", "--strict", code=3)
     assert [each["kind"] for each in report["findings"]] == ["old"]
 
 
-def test_what_is_missing_and_what_is_too_much(house: Path, capsys: Capture) -> None:
+def test_what_is_missing_and_what_is_too_much(house: Path, ipa: Ipa) -> None:
     folder = house / "profiles" / "ocr"
     document = yaml.safe_load((folder / "recognise.yaml").read_text("utf-8"))
     document["variants"][0]["variant"] = "other"
     change(folder / "recognise.yaml", variants=document["variants"])
     (folder / "detect.yaml").unlink()
     change(shutil.copy(folder / "recognise.yaml", folder / "old.yaml"), stage="old")
-    report = fitted(capsys, "ocr")
+    report = fitted(ipa, "ocr")
     assert [each["stage"] for each in report["stages"]] == ["recognise", "old"]
     assert [(each["kind"], each["stage"], each["variant"]) for each in report["findings"]] == [
         ("not_measured", "detect", None),
@@ -103,12 +97,9 @@ def test_what_is_missing_and_what_is_too_much(house: Path, capsys: Capture) -> N
         ("not_in_pipeline", "recognise", "other"),
         ("not_in_pipeline", "old", None),
     ]
-    assert run(["fit", "ocr"]) == 0
-    assert (
-        "  detect: in the pipeline and not measured: there is no plan until it is" in capsys.readouterr().out
-    )
+    out = ipa("fit", "ocr").out
+    assert "  detect: in the pipeline and not measured: there is no plan until it is" in out
 
 
-def test_what_goes_wrong_gets_a_message(capsys: Capture) -> None:
-    assert run(["fit", "none"]) == 1
-    assert "no pipeline 'none'" in capsys.readouterr().err
+def test_what_goes_wrong_gets_a_message(ipa: Ipa) -> None:
+    assert "no pipeline 'none'" in ipa("fit", "none", code=1).err

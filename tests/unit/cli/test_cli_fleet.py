@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from ipa.cli.main import run
 from ipa.cli.output import Output, show
 from ipa.cli.planning import Question
 from ipa.cli.verbs.plan import parse_pairs
 from ipa.cli.views.result_text import fleet_lines
 from ipa.model.plan import Termination
 from ipa.optimize.fleet.plan import Member, plan_together
+from tests.fakes.commands import Ipa
 
-Capture = pytest.CaptureFixture[str]
 CONFIG = ("stage", "variant", "batch_size", "cores", "replicas")
 THREE = ["video=20", "sum-qa=5", "audio-sent=5"]
 
@@ -28,18 +27,16 @@ def at_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
 
 
-def planned(capsys: Capture, cores: float, *more: str) -> dict[str, Any]:
-    assert run(["fleet", *THREE, "--cores", str(cores), "-o", "json", *more]) == 0
-    values: dict[str, Any] = json.loads(capsys.readouterr().out)
+def planned(ipa: Ipa, cores: float, *more: str) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(ipa("fleet", *THREE, "--cores", str(cores), "-o", "json", *more).out)
     return values
 
 
-def test_with_cores_enough_each_has_its_best_plan(capsys: Capture) -> None:
-    fleet = planned(capsys, 100)
+def test_with_cores_enough_each_has_its_best_plan(ipa: Ipa) -> None:
+    fleet = planned(ipa, 100)
     for entry, argument in zip(fleet["pipelines"], THREE, strict=True):
         name, _, rate = argument.partition("=")
-        assert run(["plan", name, "--rate", rate, "--solver", "exact", "-o", "json"]) == 0
-        alone = json.loads(capsys.readouterr().out)
+        alone = json.loads(ipa("plan", name, "--rate", rate, "--solver", "exact", "-o", "json").out)
         assert entry["plan"]["pipeline"] == name
         for mine, best in zip(entry["plan"]["stages"], alone["stages"], strict=True):
             assert {key: mine[key] for key in CONFIG} == {key: best[key] for key in CONFIG}
@@ -49,65 +46,61 @@ def test_with_cores_enough_each_has_its_best_plan(capsys: Capture) -> None:
     assert fleet["termination"] == "optimal"
 
 
-def test_a_tight_budget_is_kept_and_has_a_price(capsys: Capture) -> None:
-    tight, looser = planned(capsys, 15), planned(capsys, 16)
+def test_a_tight_budget_is_kept_and_has_a_price(ipa: Ipa) -> None:
+    tight, looser = planned(ipa, 15), planned(ipa, 16)
     assert tight["cost_cores"] == sum(each["plan"]["cost_cores"] for each in tight["pipelines"]) <= 15
     assert tight["worth"] == pytest.approx(sum(each["plan"]["objective"] for each in tight["pipelines"]))
     assert tight["price_per_core"] > 0
     assert looser["worth"] > tight["worth"]
 
 
-def test_weights_say_who_is_served_first(capsys: Capture) -> None:
-    even = planned(capsys, 12)
+def test_weights_say_who_is_served_first(ipa: Ipa) -> None:
+    even = planned(ipa, 12)
     video, sums, audio = (each["plan"]["objective"] for each in even["pipelines"])
-    heavy = planned(capsys, 12, "--weight", "video=50")
+    heavy = planned(ipa, 12, "--weight", "video=50")
     assert heavy["pipelines"][0]["weight"] == 50
     assert heavy["pipelines"][0]["plan"]["objective"] > video
     assert heavy["pipelines"][0]["worth"] == pytest.approx(50 * heavy["pipelines"][0]["plan"]["objective"])
     assert video + sums + audio >= sum(each["plan"]["objective"] for each in heavy["pipelines"])
 
 
-def test_text_has_a_line_a_pipeline_and_the_sums(capsys: Capture) -> None:
-    assert run(["fleet", *THREE, "--cores", "10"]) == 0
-    text = capsys.readouterr().out
+def test_text_has_a_line_a_pipeline_and_the_sums(ipa: Ipa) -> None:
+    text = ipa("fleet", *THREE, "--cores", "10").out
     for words in ("Fleet of 3 pipelines on 10 cores", "video", "sum-qa", "audio-sent", "crop=yolov5n b1"):
         assert words in text
     assert "10 of 10 cores" in text and "one more core is worth about 0." in text
-    assert run(["fleet", "video=20", "--cores", "12"]) == 0
-    assert "Fleet of 1 pipeline on" in capsys.readouterr().out
+    assert "Fleet of 1 pipeline on" in ipa("fleet", "video=20", "--cores", "12").out
 
 
-def test_memory_is_kept_and_shown_beside_the_cores(capsys: Capture) -> None:
-    free = planned(capsys, 14)
+def test_memory_is_kept_and_shown_beside_the_cores(ipa: Ipa) -> None:
+    free = planned(ipa, 14)
     assert free["budget"] == {"cpu_cores": 14} and free["held"]["memory_gib"] == 38
-    tight = planned(capsys, 14, "--memory", "20GiB")
+    tight = planned(ipa, 14, "--memory", "20GiB")
     assert tight["budget"] == {"cpu_cores": 14, "memory_gib": 20}
     assert tight["held"]["memory_gib"] <= 20 and tight["worth"] < free["worth"]
     assert tight["held"]["cpu_cores"] == tight["cost_cores"]
     assert tight["prices"]["memory_gib"] > 0
-    assert run(["fleet", *THREE, "--cores", "14", "--memory", "20GiB"]) == 0
-    text = capsys.readouterr().out
+    text = ipa("fleet", *THREE, "--cores", "14", "--memory", "20GiB").out
     assert "Fleet of 3 pipelines on 14 cores, 20 GiB of memory" in text
     assert "14 of 14 cores, 20 of 20 GiB of memory, objectives" in text
     assert ", one GiB more 0." in text
 
 
-def test_no_pipeline_has_accelerators_and_none_are_used(capsys: Capture) -> None:
-    fleet = planned(capsys, 14, "--accelerators", "nvidia.com/gpu=1", "--accelerators", "amd.com/gpu=0")
+def test_no_pipeline_has_accelerators_and_none_are_used(ipa: Ipa) -> None:
+    fleet = planned(ipa, 14, "--accelerators", "nvidia.com/gpu=1", "--accelerators", "amd.com/gpu=0")
     assert fleet["budget"] == {"cpu_cores": 14, "nvidia.com/gpu": 1, "amd.com/gpu": 0}
     assert fleet["held"]["nvidia.com/gpu"] == 0
 
 
-def test_too_little_of_two_resources_exits_3_and_says_of_which(capsys: Capture) -> None:
-    assert run(["fleet", *THREE, "--cores", "8", "--memory", "2048MiB"]) == 3
-    printed = capsys.readouterr()
+def test_too_little_of_two_resources_exits_3_and_says_of_which(ipa: Ipa) -> None:
+    printed = ipa("fleet", *THREE, "--cores", "8", "--memory", "2048MiB", code=3)
     assert printed.out == ""
     assert "8 cores: the plans need at least 10, that is 2 more" in printed.err
     assert "2 GiB of memory: the plans need at least 18, that is 16 more" in printed.err
     assert "Raise the budget to 10 cores and 18 GiB of memory or more" in printed.err
 
 
-def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
+def test_what_is_not_proved_is_said_and_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     question = Question("video")
     proved = plan_together([Member(question.at_rate(20.0).problem())], 12.0, 5.0)
     for gap, words in ((inf, "no bound known"), (0.25, "gap 25.00%")):
@@ -121,9 +114,9 @@ def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
         assert words in capsys.readouterr().out
 
 
-def test_a_pipeline_without_a_plan_is_named(capsys: Capture) -> None:
-    assert run(["fleet", "video=9000", "sum-qa=5", "--cores", "5000"]) == 3
-    assert "pipeline 'video' at 9000 rps" in capsys.readouterr().err
+def test_a_pipeline_without_a_plan_is_named(ipa: Ipa) -> None:
+    err = ipa("fleet", "video=9000", "sum-qa=5", "--cores", "5000", code=3).err
+    assert "pipeline 'video' at 9000 rps" in err
 
 
 @pytest.mark.parametrize(
@@ -159,11 +152,10 @@ def test_a_pipeline_without_a_plan_is_named(capsys: Capture) -> None:
         (["video=1", "pipelines/video/pipeline.yaml=1", "--cores", "90"], 65, "'video' appears twice"),
     ],
 )
-def test_bad_input_gets_a_message(arguments: list[str], code: int, words: str, capsys: Capture) -> None:
-    assert run(["fleet", *arguments]) == code
-    printed = capsys.readouterr()
+def test_bad_input_gets_a_message(arguments: list[str], code: int, words: str, ipa: Ipa) -> None:
+    printed = ipa("fleet", *arguments, code=code)
     assert words in printed.err
-    assert "Traceback" not in printed.err and printed.out == ""
+    assert printed.out == ""
 
 
 def test_a_path_may_have_an_equals_sign() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from ipa.cli.main import build_app
 from ipa.cli.verb_help import GROUPS
+from tests.fakes.commands import Ipa
 from tests.unit.cli.test_cli_alike import COMMANDS
 
 # Their examples; before them the name of the module.
@@ -36,15 +37,10 @@ def test_examples_are_lines_that_the_verb_takes(verb: str) -> None:
         here.make_context(verb, words[len(verb.split()) :], parent=context)
 
 
-def test_help_shows_the_groups_and_the_examples(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ipa.cli.main import run
+def test_help_shows_the_groups_and_the_examples(ipa: Ipa, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("COLUMNS", "100")
-    assert run(["--help"]) == 0
-    shown = capsys.readouterr().out
+    shown = ipa("--help").out
     places = [shown.index(f" {group} ") for group in GROUPS]
     assert places == sorted(places)
-    assert run(["plan", "--help"]) == 0
-    assert "ipa plan video --rate 20" in capsys.readouterr().out
+    assert "ipa plan video --rate 20" in ipa("plan", "--help").out

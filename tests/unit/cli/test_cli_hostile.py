@@ -25,6 +25,7 @@ from ipa.cli.arguments import MOST_TEXT_BYTES, parameters, value_fault
 from ipa.cli.main import build_app, run
 from ipa.model.errors import ConfigurationError, ExitCode
 from ipa.settings import RANGES, Settings
+from tests.fakes.commands import Ipa
 
 # All values of an option, or so many that differ from option to option.
 SAMPLE = int(os.environ.get("IPA_HOSTILE_VALUES", "1"))
@@ -233,12 +234,9 @@ def test_paths(path: Verb, option: str, hostile: tuple[str, ...], capsys: pytest
         (["render", "video", "--plan", "/proc/self/environ"], 65, "/proc/self/environ is not JSON"),
     ],
 )
-def test_what_once_ended_in_a_traceback(
-    line: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_once_ended_in_a_traceback(line: list[str], code: int, words: str, ipa: Ipa) -> None:
     signal.setitimer(signal.ITIMER_PROF, HANGS_S)
-    assert run(line) == code
-    assert words in capsys.readouterr().err
+    assert words in ipa(*line, code=code).err
 
 
 @pytest.mark.parametrize(

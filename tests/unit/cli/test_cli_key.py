@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.store import open_store
-from ipa.cli.main import run
+from tests.fakes.commands import Ipa
 
 KEY = re.compile(r"ipa_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
-Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
@@ -22,39 +21,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def made(capfd: Captured, *options: str) -> tuple[str, str, str]:
+def made(ipa: Ipa, *options: str) -> tuple[str, str, str]:
     """A key, its id, and what is said of it beside."""
-    assert run(["key", "create", *options]) == 0
-    out, err = capfd.readouterr()
+    out, err = ipa("key", "create", *options)
     match = KEY.fullmatch(out.strip())
     assert match is not None
     return match[0], match[1], err
 
 
-def test_a_key_is_printed_once_and_alone(capfd: Captured) -> None:
-    token, key_id, err = made(capfd, "--role", "owner", "--name", "ada")
+def test_a_key_is_printed_once_and_alone(ipa: Ipa) -> None:
+    token, key_id, err = made(ipa, "--role", "owner", "--name", "ada")
     assert re.fullmatch(
         rf"key {key_id} of ada: owner of default, until \d{{4}}-.* UTC; it is not shown again\n", err
     )
-    assert run(["key", "list"]) == 0
-    out = capfd.readouterr().out
+    out = ipa("key", "list").out
     assert key_id in out and "owner of default" in out and "valid" in out
     assert token not in out and token[17:] not in out
 
 
-def test_a_revoked_key_is_listed_as_such(capfd: Captured) -> None:
-    _, key_id, _ = made(capfd, "--role", "operator", "--expires", "never")
-    assert run(["key", "revoke", key_id]) == 0
-    assert "is revoked" in capfd.readouterr().out
-    assert run(["key", "list", "-o", "json"]) == 0
-    (key,) = json.loads(capfd.readouterr().out)
+def test_a_revoked_key_is_listed_as_such(ipa: Ipa) -> None:
+    _, key_id, _ = made(ipa, "--role", "operator", "--expires", "never")
+    assert "is revoked" in ipa("key", "revoke", key_id).out
+    (key,) = json.loads(ipa("key", "list", "-o", "json").out)
     assert (key["state"], key["role"], key["namespace"]) == ("revoked", "operator", "*")
     assert key["expires_at"] is None and key["revoked_at"]
 
 
-def test_as_json_with_the_key(capfd: Captured) -> None:
-    assert run(["key", "create", "--role", "viewer", "-n", "*", "--expires", "12h", "-o", "json"]) == 0
-    printed = json.loads(capfd.readouterr().out)
+def test_as_json_with_the_key(ipa: Ipa) -> None:
+    printed = json.loads(
+        ipa("key", "create", "--role", "viewer", "-n", "*", "--expires", "12h", "-o", "json").out
+    )
     store = open_store("sqlite:///runs/ipa.sqlite3")
     stored = store.keys.find(printed.pop("token"))
     store.close()
@@ -79,6 +75,5 @@ def test_as_json_with_the_key(capfd: Captured) -> None:
         (["revoke", "nope"], 1, "there is no key 'nope'"),
     ],
 )
-def test_what_makes_no_sense(options: list[str], code: int, words: str, capfd: Captured) -> None:
-    assert run(["key", *options]) == code
-    assert words in capfd.readouterr().err
+def test_what_makes_no_sense(options: list[str], code: int, words: str, ipa: Ipa) -> None:
+    assert words in ipa("key", *options, code=code).err

@@ -12,11 +12,10 @@ from random import Random
 import pytest
 
 from ipa.bootstrap import targets
-from ipa.cli.main import run
 from ipa.model.errors import ExitCode
 from ipa.profiling.measure import BatchMeasurement, Item
+from tests.fakes.commands import Ipa
 
-Capture = pytest.CaptureFixture[str]
 PIPELINE = """
 apiVersion: ipa/v1
 kind: Pipeline
@@ -98,66 +97,54 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "profiles" / "shop" / "detect.yaml"
 
 
-def test_what_the_defaults_measure_passes_fit_and_validate(machine: Machine, capsys: Capture) -> None:
-    assert run(["profile", "shop", "--write"]) == 0
-    assert "warning" not in capsys.readouterr().err
-    assert run(["fit", "shop", "--strict"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "No findings."
-    assert run(["validate"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["OK", "OK"]
-    assert run(["plan", "shop", "--rate", "10"]) == 0
-    assert capsys.readouterr().err == ""
+def test_what_the_defaults_measure_passes_fit_and_validate(machine: Machine, ipa: Ipa) -> None:
+    assert "warning" not in ipa("profile", "shop", "--write").err
+    assert ipa("fit", "shop", "--strict").out.splitlines()[-1] == "No findings."
+    assert [line.split()[0] for line in ipa("validate").out.splitlines()] == ["OK", "OK"]
+    assert ipa("plan", "shop", "--rate", "10").err == ""
 
 
 def test_a_profile_measured_beside_others_is_told_by_all_commands(
-    machine: Machine, file: Path, capsys: Capture
+    machine: Machine, file: Path, ipa: Ipa
 ) -> None:
     machine.foreign = 0.9
-    assert run(["profile", "shop", "--write"]) == 0
-    warnings = capsys.readouterr().err
+    warnings = ipa("profile", "shop", "--write").err
     assert warnings.count("the p99 scatters: measure longer, or on an idle machine") > 12
     words = "poor latency fits: "
     assert f"warning: the profile of detect is not credible: {words}" in warnings
 
-    assert run(["fit", "shop", "--strict"]) == ExitCode.INFEASIBLE
-    shown = capsys.readouterr().out
+    shown = ipa("fit", "shop", "--strict", code=ExitCode.INFEASIBLE).out
     assert "poor fit of latency" in shown
     assert "→ measure longer, and at more batch sizes: ipa profile shop --write --repeats 4000" in shown
 
-    assert run(["validate", str(file)]) == 0
-    out, err = capsys.readouterr()
+    out, err = ipa("validate", str(file))
     assert out.startswith(f"WARNING {file}: 2 variants, 24 points")
     assert f"warning: {file}: it is not credible: " in err
     assert words in err
-    assert run(["validate", str(file), "-o", "json"]) == 0
-    (checked,) = json.loads(capsys.readouterr().out)
+    (checked,) = json.loads(ipa("validate", str(file), "-o", "json").out)
     assert checked["ok"] is True
     assert any(words in doubt for doubt in checked["doubts"])
 
-    assert run(["plan", "shop", "--rate", "10"]) == 0
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = ipa("plan", "shop", "--rate", "10").err.splitlines()
     assert line.startswith("warning: the plan rests on profiles that are not credible: detect (")
     assert line.endswith(": ipa fit shop")
 
 
 def test_a_profile_that_can_be_believed_is_not_replaced_by_one_that_cannot(
-    machine: Machine, file: Path, capsys: Capture
+    machine: Machine, file: Path, ipa: Ipa
 ) -> None:
-    assert run(["profile", "shop", "--write"]) == 0
+    ipa("profile", "shop", "--write")
     good = file.read_text()
     machine.foreign = 0.9
-    capsys.readouterr()
     again = ["profile", "shop", "--write"]
-    assert run(again) == ExitCode.INFEASIBLE
-    out, err = capsys.readouterr()
+    out, err = ipa(*again, code=ExitCode.INFEASIBLE)
     assert file.read_text() == good
     assert "the profile of detect was not replaced: it is credible, the new one is not" in err
     assert "throughput: " in out, "what was measured is printed"
-    assert run([*again, "--force"]) == 0
+    ipa(*again, "--force")
     assert file.read_text() != good
-    assert run(again) == 0, "neither can be believed"
+    ipa(*again)
 
 
-def test_force_is_for_write(machine: Machine, capsys: Capture) -> None:
-    assert run(["profile", "shop", "--force"]) == ExitCode.USAGE
-    assert "--force needs --write" in capsys.readouterr().err
+def test_force_is_for_write(machine: Machine, ipa: Ipa) -> None:
+    assert "--force needs --write" in ipa("profile", "shop", "--force", code=ExitCode.USAGE).err

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from ipa.cli.main import run
 from ipa.files import load_profile
 from ipa.files.pipelines import dump_pipeline
 from ipa.model.errors import ExitCode
 from tests.fakes.answering import Answering
+from tests.fakes.commands import Ipa
 from tests.fakes.kube.samples import sample_pipeline
 
 BENCH = """
@@ -48,12 +48,12 @@ def double(path: str, body: Any) -> tuple[int, Any]:
     return 200, {"model_name": "m", "outputs": [output]}
 
 
-def test_servers_that_run_already_are_measured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_servers_that_run_already_are_measured(home: Path, ipa: Ipa) -> None:
     with Answering(double) as server:
         url = f"http://127.0.0.1:{server.port}/{{cores}}/{{variant}}/{{stage}}/infer"
         words = ["profile", "sample", "-s", "detect", "--at", url, "--cores", "0.5,1"]
         words += ["--batches", "1,2", "--repeats", "2", "--budget", "0.01", "--folder", str(home / "out")]
-        assert run(words) == 0, capsys.readouterr().err
+        ipa(*words)
     assert list(dict.fromkeys(path for path, body in server.requests if body)) == [
         f"/{cores}/{variant}/detect/infer" for variant in ("d-s", "d-l") for cores in ("500m", "1000m")
     ]
@@ -74,7 +74,6 @@ def test_servers_that_run_already_are_measured(home: Path, capsys: pytest.Captur
     ],
 )
 def test_an_address_that_cannot_be_all_of_them_is_refused(
-    home: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    home: Path, words: list[str], message: str, ipa: Ipa
 ) -> None:
-    assert run(["profile", "sample", *words]) == ExitCode.USAGE
-    assert message in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(ipa("profile", "sample", *words, code=ExitCode.USAGE).err.split())

@@ -17,15 +17,13 @@ import pytest
 
 from ipa.adapters.store import Access, copies, open_store
 from ipa.adapters.store.copies import back_up, restore
-from ipa.cli.main import run
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConflictError, InputError, IpaError, RecordError
 from ipa.settings import Settings
 from tests.contract.store_harness import a_decision
-
-Captured = pytest.CaptureFixture[str]
+from tests.fakes.commands import Ipa
 
 
 def nothing(_words: str, _part: float) -> None:
@@ -90,29 +88,27 @@ def modes(folder: Path) -> set[str]:
     return {f"{stat.S_IMODE(each.stat().st_mode):o}" for each in folder.iterdir() if each.is_file()}
 
 
-def test_a_backup_comes_back_as_it_was(store: Path, capfd: Captured) -> None:
+def test_a_backup_comes_back_as_it_was(store: Path, ipa: Ipa) -> None:
     before = all_of(url_of(store))
-    assert run(["store", "backup", "copy.sqlite3", "-o", "json"]) == 0
-    made = json.loads(capfd.readouterr().out)
+    made = json.loads(ipa("store", "backup", "copy.sqlite3", "-o", "json").out)
     assert made["contents"]["pipelines"] == 2 and made["contents"]["decisions"] == 7
     assert made["sha256"] == hashlib.sha256(Path("copy.sqlite3").read_bytes()).hexdigest()
     shutil.rmtree(store.parent / "other", ignore_errors=True)
     for each in store.parent.glob("s.sqlite3*"):
         each.unlink()
-    assert run(["store", "restore", "copy.sqlite3"]) == 0
-    assert "is restored: 2 pipelines, 8 entries and 7 decisions" in capfd.readouterr().out
+    out = ipa("store", "restore", "copy.sqlite3").out
+    assert "is restored: 2 pipelines, 8 entries and 7 decisions" in out
     assert all_of(url_of(store)) == before
     assert modes(store.parent) == {"600"}
     assert not [*store.parent.glob(".*")]
 
 
-def test_a_backup_never_overwrites(store: Path, capfd: Captured) -> None:
+def test_a_backup_never_overwrites(store: Path, ipa: Ipa) -> None:
     Path("copy.sqlite3").write_text("mine")
-    assert run(["store", "backup", "copy.sqlite3"]) == 4
-    assert "exists already" in capfd.readouterr().err
+    assert "exists already" in ipa("store", "backup", "copy.sqlite3", code=4).err
     assert Path("copy.sqlite3").read_text() == "mine"
-    assert run(["store", "backup", "nowhere/copy.sqlite3"]) == 1
-    assert "nowhere/copy.sqlite3 cannot be written" in capfd.readouterr().err
+    err = ipa("store", "backup", "nowhere/copy.sqlite3", code=1).err
+    assert "nowhere/copy.sqlite3 cannot be written" in err
 
 
 def test_a_service_is_neither_held_up_nor_seen_half(store: Path) -> None:
@@ -135,21 +131,19 @@ def test_a_service_is_neither_held_up_nor_seen_half(store: Path) -> None:
     serving.close()
 
 
-def test_a_store_in_use_is_not_replaced_whatever_is_said(store: Path, capfd: Captured) -> None:
-    assert run(["store", "backup", "copy.sqlite3"]) == 0
+def test_a_store_in_use_is_not_replaced_whatever_is_said(store: Path, ipa: Ipa) -> None:
+    ipa("store", "backup", "copy.sqlite3")
     serving = open_store(url_of(store), Access.SERVE)
     contents = store.read_bytes()
-    assert run(["store", "restore", "copy.sqlite3"]) == 4
-    assert "in use by an ipa service" in capfd.readouterr().err
+    assert "in use by an ipa service" in ipa("store", "restore", "copy.sqlite3", code=4).err
     assert store.read_bytes() == contents
     serving.close()
 
 
-def test_a_store_that_is_not_empty_is_left_alone(store: Path, capfd: Captured) -> None:
-    assert run(["store", "backup", "copy.sqlite3"]) == 0
+def test_a_store_that_is_not_empty_is_left_alone(store: Path, ipa: Ipa) -> None:
+    ipa("store", "backup", "copy.sqlite3")
     before = all_of(url_of(store))
-    assert run(["store", "restore", "copy.sqlite3"]) == 4
-    err = capfd.readouterr().err
+    err = ipa("store", "restore", "copy.sqlite3", code=4).err
     assert "is not empty: ipa_entries" in err and "s.sqlite3-wal" in err
     assert all_of(url_of(store)) == before
 
@@ -189,13 +183,11 @@ def test_a_backup_that_is_not_what_was_written_is_refused(store: Path, tmp_path:
     assert not [*tmp_path.glob(".*")]
 
 
-def test_a_damaged_store_has_no_backup(store: Path, capfd: Captured) -> None:
+def test_a_damaged_store_has_no_backup(store: Path, ipa: Ipa) -> None:
     cut_off(store)
-    assert run(["store", "backup", "copy.sqlite3"]) == 1
-    assert "the record of 'ocr' is damaged" in capfd.readouterr().err
+    assert "the record of 'ocr' is damaged" in ipa("store", "backup", "copy.sqlite3", code=1).err
     assert not [*store.parent.glob("*copy*")]
-    assert run(["doctor", "--store"]) == 1
-    assert "fail record: the record of 'ocr' is damaged" in capfd.readouterr().out
+    assert "fail record: the record of 'ocr' is damaged" in ipa("doctor", "--store", code=1).out
 
 
 def test_a_newer_backup_is_refused_and_an_older_migrated(store: Path, tmp_path: Path) -> None:
@@ -242,31 +234,26 @@ def test_reading_beside_a_writer_that_never_stops_ends(store: Path, tmp_path: Pa
     assert made.contents.decisions >= 7
 
 
-def test_doctor_reads_the_store_whole(store: Path, capfd: Captured) -> None:
-    assert run(["doctor", "--store"]) == 0
-    out = capfd.readouterr().out
+def test_doctor_reads_the_store_whole(store: Path, ipa: Ipa) -> None:
+    out = ipa("doctor", "--store").out
     assert "8 entries of 2 pipelines are unchanged" in out and "MB without a fault" in out
     store.chmod(0o644)
-    assert run(["doctor", "--store", "-o", "json"]) == 0
-    findings = {each["name"]: each for each in json.loads(capfd.readouterr().out)}
+    findings = {each["name"]: each for each in json.loads(ipa("doctor", "--store", "-o", "json").out)}
     assert findings["rights of the store"]["remedy"].startswith(f"chmod 600 {store}")
     contents = bytearray(store.read_bytes())
     contents[-4096:] = b"\xff" * 4096
     store.write_bytes(contents)
-    assert run(["doctor", "--store"]) == 1
-    out = capfd.readouterr().out
+    out = ipa("doctor", "--store", code=1).out
     assert "damaged" in out and "ipa store restore" in out
 
 
 def test_doctor_of_a_store_that_is_not_there_creates_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     monkeypatch.setenv("IPA_STORE_URL", url_of(tmp_path / "none" / "s.sqlite3"))
-    assert run(["doctor", "--store"]) == 0
-    assert "does not exist yet" in capfd.readouterr().out
+    assert "does not exist yet" in ipa("doctor", "--store").out
     for verb in (["key", "list"], ["store", "backup", str(tmp_path / "copy")]):
-        assert run(verb) == 1
-        assert "there is no store" in capfd.readouterr().err
+        assert "there is no store" in ipa(*verb, code=1).err
     assert [*tmp_path.iterdir()] == []
 
 
@@ -297,14 +284,12 @@ def test_a_store_moves_to_postgresql_and_back(store: Path, server: str, tmp_path
 
 @pytest.mark.xdist_group("postgresql")
 def test_doctor_reads_the_record_of_postgresql(
-    server: str, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+    server: str, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     fill(server)
     monkeypatch.setenv("IPA_STORE_URL", server)
-    assert run(["doctor", "--store"]) == 0
-    assert "8 entries of 2 pipelines" in capfd.readouterr().out
-    assert run(["key", "list"]) == 0
-    assert "ada" in capfd.readouterr().out
+    assert "8 entries of 2 pipelines" in ipa("doctor", "--store").out
+    assert "ada" in ipa("key", "list").out
     reader = open_store(server, Access.READ)
     with pytest.raises(IpaError, match="read-only"):
         reader.record(a_decision(99))

@@ -19,7 +19,6 @@ from ipa.adapters.kube.kinds import ELECTOR, REVIEWER, RbacRole, actor, observer
 from ipa.adapters.store.admin import store_findings
 from ipa.adapters.store.store import open_store
 from ipa.bootstrap.doctor import identity_findings
-from ipa.cli.main import run
 from ipa.files import load_pipeline
 from ipa.model import access
 from ipa.model.access import Grant
@@ -32,6 +31,7 @@ from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
+from tests.fakes.commands import Ipa
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.faults.prometheus import FakePrometheus, Target
 
@@ -72,8 +72,7 @@ def kube(root: Path) -> Iterator[FakeKube]:
     """The pipeline runs there, settled."""
     pipeline = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
     with FakeKube() as fake:
-        with fake.store.lock:
-            fake.store.create(SDEPS, "default", render(pipeline, SELDON.smallest(pipeline)))
+        fake.store.create(SDEPS, "default", render(pipeline, SELDON.smallest(pipeline)))
         fake.tick(5)
         yield fake
 
@@ -84,7 +83,7 @@ def doctor(
     kube: FakeKube,
     prometheus: FakePrometheus,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    ipa: Ipa,
 ) -> Doctor:
     """Runs it against that cluster: what it found by name. `code` is its exit code."""
     monkeypatch.setenv("IPA_PROMETHEUS_URL", prometheus.url)
@@ -95,13 +94,8 @@ def doctor(
         monkeypatch.setenv(f"IPA_{name}_TIMEOUT_S", "60")
 
     def findings(*arguments: str, code: int = 0) -> dict[str, Finding]:
-        got = run(["doctor", "--at", f"kubernetes:{config}", "-o", "json", *patient, *arguments])
-        out = capsys.readouterr().out
-        by_name = {
-            one["name"]: Finding(**{**one, "state": Severity(one["state"])}) for one in json.loads(out)
-        }
-        assert got == code, [one for one in by_name.values() if one.state is Severity.FAIL]
-        return by_name
+        out = ipa("doctor", "--at", f"kubernetes:{config}", "-o", "json", *patient, *arguments, code=code).out
+        return {one["name"]: Finding(**{**one, "state": Severity(one["state"])}) for one in json.loads(out)}
 
     return findings
 
@@ -123,13 +117,10 @@ def test_the_rights_it_looks_at_are_those_of_the_roles(root: Path) -> None:
         assert {(right.verb, right.group, right.resource) for right in role.rights} == granted
 
 
-def test_a_restricted_namespace_is_told_before_anything_is_written(
-    doctor: Doctor, kube: FakeKube, house: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_restricted_namespace_is_told_before_anything_is_written(doctor: Doctor, kube: FakeKube) -> None:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    with kube.store.lock:
-        body = {"kind": "Namespace", "metadata": {"name": "default", "labels": labels}}
-        kube.store.create("namespaces", "", body)
+    body = {"kind": "Namespace", "metadata": {"name": "default", "labels": labels}}
+    kube.store.create("namespaces", "", body)
     finding = doctor(code=1)["pod security for video"]
     assert finding.state is Severity.FAIL and "shape: split" in finding.seen
 
@@ -263,8 +254,7 @@ def test_a_hand_made_change_is_drift(doctor: Doctor, kube: FakeKube) -> None:
 
 
 def test_a_pipeline_that_is_not_deployed(doctor: Doctor, kube: FakeKube) -> None:
-    with kube.store.lock:
-        kube.store.delete(SDEPS, "default", "video")
+    kube.store.delete(SDEPS, "default", "video")
     one = doctor()["seldondeployment of video"]
     assert (one.state, one.remedy) == (Severity.WARN, "ipa render video | kubectl apply -f -")
 
@@ -279,8 +269,7 @@ def test_a_second_service_is_seen_by_its_lease(
             "renewTime": renewed.isoformat().replace("+00:00", "Z"),
         }
         named = {"metadata": {"name": "ipa-serving"}}
-        with kube.store.lock:
-            kube.store.create("leases", "default", {"kind": "Lease", **named, "spec": spec})
+        kube.store.create("leases", "default", {"kind": "Lease", **named, "spec": spec})
 
     hold(datetime.now(UTC))
     one = doctor()["lease default/ipa-serving"]
@@ -290,8 +279,7 @@ def test_a_second_service_is_seen_by_its_lease(
     monkeypatch.setenv("IPA_LEADER_ELECTION", "on")
     assert doctor()["lease default/ipa-serving"].state is Severity.OK
     monkeypatch.delenv("IPA_LEADER_ELECTION")
-    with kube.store.lock:
-        kube.store.delete("leases", "default", "ipa-serving")
+    kube.store.delete("leases", "default", "ipa-serving")
     hold(datetime.now(UTC) - timedelta(hours=1))
     assert "has not renewed it" in doctor()["lease default/ipa-serving"].seen
 
@@ -494,10 +482,9 @@ def test_checks_of_one_turn_never_run_at_once() -> None:
     assert most == [1]
 
 
-def test_text_for_people(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_for_people(house: Path, ipa: Ipa) -> None:
     assert house
-    assert run(["doctor", "video"]) == 0
-    out = capsys.readouterr().out
+    out = ipa("doctor", "video").out
     assert "ok   settings: every IPA_ variable is known" in out
     assert "       → " in out
     assert out.splitlines()[-1].endswith("0 failures")

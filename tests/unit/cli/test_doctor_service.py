@@ -14,10 +14,10 @@ import httpx
 import pytest
 from rich.console import Console
 
-from ipa.cli.main import run
 from ipa.cli.verbs.doctor import findings_table
 from ipa.model.findings import Finding, Severity
 from tests.fakes.browsing import serving
+from tests.fakes.commands import Ipa
 from tests.fakes.people import People, token
 from tests.fakes.services import FakeWorld
 
@@ -25,9 +25,7 @@ Doctor = Callable[..., dict[str, Finding]]
 
 
 @pytest.fixture
-def doctor(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Doctor:
+def doctor(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ipa: Ipa) -> Doctor:
     """Runs it in a folder with one pipeline: what it found by name."""
     for name in ("pipelines", "profiles"):
         shutil.copytree(root / name / "video", tmp_path / name / "video")
@@ -36,8 +34,7 @@ def doctor(
         monkeypatch.delenv(name)
 
     def findings(*arguments: str, code: int) -> dict[str, Finding]:
-        assert run(["doctor", "-o", "json", *arguments]) == code
-        out = capsys.readouterr().out
+        out = ipa("doctor", "-o", "json", *arguments, code=code).out
         return {one["name"]: Finding(**{**one, "state": Severity(one["state"])}) for one in json.loads(out)}
 
     return findings

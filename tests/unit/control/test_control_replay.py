@@ -158,11 +158,20 @@ def test_what_no_tick_decided_has_nothing_to_take_again() -> None:
     for each, words in (
         (wrote, f"it is the outcome of the write of {decision.decision_id}, not the decision of a tick"),
         (replace(decision, inputs="", inputs_digest=""), "without its inputs"),
-        (by_hand, "this version cannot read its inputs (/pipeline: Field required)"),
+        (by_hand, f"ipa {ipa.__version__} cannot read its inputs (/pipeline: Field required)"),
         (rewritten(decision, policy="by hand"), "policy 'by hand' decided it"),
     ):
         result = take(each)
         assert result.outcome is ReplayOutcome.NOTHING and words in result.why
+
+
+def test_inputs_of_another_version_that_cannot_be_read_are_stale() -> None:
+    result = take(rewritten(a_change(), version="0.0.1", removed_since=1))
+    words = f"ipa 0.0.1 decided it, and ipa {ipa.__version__} cannot read its inputs (/removed_since: "
+    assert (result.outcome, result.why.startswith(words)) == (ReplayOutcome.STALE, True)
+    # Those of this version were changed by somebody.
+    result = take(rewritten(a_change(), removed_since=1))
+    assert result.outcome is ReplayOutcome.NOTHING
 
 
 def test_inputs_that_were_changed_since_are_an_error() -> None:

@@ -1,15 +1,21 @@
-"""Experiment files: what is wrong is said with its line, all at once."""
+"""Experiment files: wrong ones are told with their lines; loads, SLAs and pipelines by name."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from math import exp
 from pathlib import Path
 
 import pytest
 
+from ipa.experiment.cells import code_of
+from ipa.experiment.loads import as_servers, fastest_s, pipeline_of, rates_of, sla_of, with_sla
 from ipa.experiment.reading import find_experiment, find_experiments, load_experiment
-from ipa.experiment.runners import runner_of
+from ipa.experiment.runners import Experiment, PipelineArm, WorkloadArm, runner_of
+from ipa.experiment.simulated import cells, setup_of
 from ipa.model.errors import InputError, UsageError
+from ipa.plugins import Registry
 
 ROOT = Path(__file__).resolve().parents[3]
 EXPERIMENTS = ROOT / "experiments"
@@ -140,3 +146,117 @@ def test_every_experiment_has_cells_that_are_kept_as_json(
     assert len({cell.digest("x") for cell in cells}) == len(cells)
     for cell in cells:
         assert json.loads(json.dumps(cell.payload)) == cell.payload
+
+
+def folders(root: Path) -> tuple[Path, Path]:
+    return root / "pipelines", root / "profiles"
+
+
+def tight(root: Path) -> Experiment:
+    pipelines_dir, profiles_dir = folders(root)
+    path = root / "experiments" / "ipa-tight" / "experiment.yaml"
+    return load_experiment(path, pipelines_dir=pipelines_dir, profiles_dir=profiles_dir, quick=True)
+
+
+def test_a_trace_is_read_and_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    path.write_text("3\n\n4.5\n0\n")
+    assert rates_of(WorkloadArm("x", trace=str(path), scale=2.0), tmp_path) == [6.0, 9.0, 0.0]
+    path.write_text("3\nmany\n")
+    with pytest.raises(InputError, match=r"trace\.txt:2:1: requests: 'many' is not a number from 0 on"):
+        rates_of(WorkloadArm("x", trace=str(path)), tmp_path)
+
+
+def test_published_rates_are_left_out_where_they_are_not_there(tmp_path: Path) -> None:
+    arm = WorkloadArm("x", shared="some.json", at="/a/b")
+    assert rates_of(arm, tmp_path) is None
+    (tmp_path / "some.json").write_text(json.dumps({"a": {"b": [1, 2]}}))
+    assert rates_of(arm, tmp_path) == [1.0, 2.0]
+    with pytest.raises(InputError, match="no list of rates at /a/c"):
+        rates_of(replace(arm, at="/a/c"), tmp_path)
+
+
+def test_what_an_arm_has_otherwise(root: Path) -> None:
+    fan_out = {"crop": {"yolov5n": 2.0, "yolov5s": 3, "yolov5m": 4, "yolov5l": 5, "yolov5x": 6}}
+    arm = PipelineArm("video", "v", objective="paper-v3", accuracy_floor=0.3, cores=9.0, fan_out=fan_out)
+    pipeline, profiles = pipeline_of(arm, *folders(root))
+    assert pipeline.default_objective == "paper-v3"
+    assert (pipeline.bounds.accuracy_floor, pipeline.bounds.cores) == (0.3, 9.0)
+    (edge,) = pipeline.stage("classification").after
+    assert [edge.items(name) for name in ("yolov5n", "yolov5x")] == [2.0, 6]
+    assert set(profiles) == {"crop", "classification"}
+    plain = pipeline_of(PipelineArm("video", "video", fan_out={"crop": 7.0}), *folders(root))[0]
+    assert plain.stage("classification").after[0].fan_out == 7.0
+
+
+def test_slas(root: Path) -> None:
+    pipeline, profiles = pipeline_of(PipelineArm("video", "video", objective="paper-v3"), *folders(root))
+    assert sla_of("own", pipeline, profiles) == pipeline.objectives["paper-v3"].sla_s
+    assert sla_of("800ms", pipeline, profiles) == 0.8
+    fastest = fastest_s(pipeline, profiles)
+    # No measured point of a stage is faster.
+    least = [
+        min(point.latency_s for variant in profile.variants for point in variant.points)
+        for profile in profiles.values()
+    ]
+    assert fastest == pytest.approx(sum(least), rel=0.25)
+    assert sla_of("2x", pipeline, profiles) == pytest.approx(2 * fastest, abs=1e-4)
+    tight = with_sla(pipeline, 0.5)
+    assert tight.objective().sla_s == tight.sla.latency_s == 0.5
+
+
+def test_servers_of_which_the_measured_capacity_is_true(root: Path) -> None:
+    profile = pipeline_of(PipelineArm("resnets", "resnets"), *folders(root))[1]["classify"]
+    served = as_servers(profile, 0.75)
+    for before, after in zip(profile.variants[0].points, served.variants[0].points, strict=True):
+        assert before.throughput_rps is not None and after.latency_mean_s is not None
+        # M/M/1: a request takes longer than t with the chance exp(-(1/s - rate)·t).
+        rate = 1 / after.latency_mean_s - before.throughput_rps
+        assert exp(-rate * 0.75) == pytest.approx(0.01)
+        assert after.throughput_rps == pytest.approx(1 / after.latency_mean_s)
+
+
+def test_every_policy_has_the_same_requests(root: Path) -> None:
+    experiment = tight(root)
+    made, notes = cells(experiment)
+    assert notes == []
+    arms = 2 * 1 * 3 * 4 * 3  # pipelines, workloads, SLAs, policies, seeds
+    assert len(made) == arms
+    assert len({cell.digest("x") for cell in made}) == arms
+    rates = {cell.labels["policy"]: cell.series["rates_rps"] for cell in made if cell.labels["seed"] == 2}
+    assert len(rates) == 4
+    assert len({tuple(each) for each in rates.values()}) == 1
+    assert len(next(iter(rates.values()))) == 1200
+
+
+def test_a_cell_is_addressed_by_its_inputs_alone(root: Path) -> None:
+    experiment = replace(tight(root), seeds=(1,), slas=("2x",))
+    first = cells(experiment)[0][0]
+    address = first.digest("1.0")
+    renamed = replace(experiment, pipelines=tuple(replace(arm, name="v") for arm in experiment.pipelines))
+    assert cells(renamed)[0][0].digest("1.0") == address
+    loud = replace(experiment, workloads=(WorkloadArm("fluctuating", like="fluctuating", scale=1.1),))
+    others = {
+        first.digest("1.1"),
+        cells(replace(experiment, seeds=(2,)))[0][0].digest("1.0"),
+        cells(replace(experiment, spacing="even"))[0][0].digest("1.0"),
+        cells(loud)[0][0].digest("1.0"),
+    }
+    assert len(others - {address}) == 4
+
+
+def test_code_of_a_plug_in_is_part_of_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry("none", "policy", {"ours": "ipa.policies.ours:Ours"})
+    assert code_of(registry, "ours") == ""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "try_policy.py").write_text("Mine = 1\n")
+    before = code_of(registry, registry.admit("try_policy:Mine"))
+    (tmp_path / "try_policy.py").write_text("Mine = 2\n")
+    assert before != code_of(registry, "try_policy:Mine") != ""
+
+
+def test_a_start_that_no_plan_allows_is_eased(root: Path) -> None:
+    cell = cells(replace(tight(root), slas=("0.9x",)))[0][0]
+    setup = setup_of(cell.payload, cell.series)
+    assert setup.start
+    assert setup.pipeline.sla.latency_s == cell.labels["sla_s"]

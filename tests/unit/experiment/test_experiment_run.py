@@ -16,6 +16,7 @@ import pytest
 
 from ipa.cli.main import run
 from ipa.experiment.results import DIFFERENCES, RUNS, SCHEMA, TICKS
+from tests.fakes.commands import Ipa
 
 FILE = """
 apiVersion: ipa/v1
@@ -87,10 +88,6 @@ def results(out: Path) -> dict[str, bytes]:
     return {name: (out / "try" / name).read_bytes() for name in names}
 
 
-def count_cells(out: Path) -> int:
-    return len(list((out / "cells").rglob("*.json")))
-
-
 @pytest.mark.parametrize(("name", "code"), [("SIGKILL", -signal.SIGKILL), ("SIGINT", 130)])
 def test_the_same_command_continues_and_gives_the_same_bytes(
     file: Path, whole: Path, tmp_path: Path, name: str, code: int
@@ -99,7 +96,7 @@ def test_the_same_command_continues_and_gives_the_same_bytes(
     strike = {"LAB_STRIKE": "6", "LAB_SIGNAL": name, "LAB_COUNTER": str(tmp_path / "counter")}
     strike["LAB_CELLS"] = str(broken / "cells")
     assert conduct_apart(file, broken, **strike) == code
-    before = count_cells(broken)
+    before = len(list((broken / "cells").rglob("*.json")))
     assert 0 < before < CELLS_THERE
     if name == "SIGINT":
         # The cells that were under way are finished and kept.
@@ -158,15 +155,14 @@ def test_the_page_is_numbered_names_its_origin_and_fetches_nothing(whole: Path) 
 
 
 def test_policies_are_compared_in_one_command(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ipa: Ipa
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("pipelines", "profiles"):
         (tmp_path / name).symlink_to(root / name)
     (tmp_path / "load.txt").write_text("4\n" * 30 + "7.5\n" * 30)
     words = ["compare", "video", "--policies", "ipa,static", "--trace", "load.txt", "--workers", "1"]
-    assert run([*words, "--seeds", "2", "-o", "json"]) == 0
-    values = json.loads(capsys.readouterr().out)
+    values = json.loads(ipa(*words, "--seeds", "2", "-o", "json").out)
     assert [(row["policy"], row["seed"]) for row in values["runs"]] == [
         ("ipa", 1),
         ("ipa", 2),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipa.cli.main import run
+from tests.fakes.commands import Ipa
 
 PIPELINE = """\
 apiVersion: ipa/v1
@@ -61,11 +62,8 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def test_good_files_get_a_line_each_and_their_warnings(
-    house: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["validate"]) == 0
-    out, err = capsys.readouterr()
+def test_good_files_get_a_line_each_and_their_warnings(house: Path, ipa: Ipa) -> None:
+    out, err = ipa("validate")
     assert out.splitlines() == [
         "OK pipelines/shop/pipeline.yaml: 1 stage, 2 variants, SLA 1 s at p99, objectives default",
         "WARNING profiles/shop/detect.yaml: 2 variants, 4 points, "
@@ -83,99 +81,84 @@ def test_good_files_get_a_line_each_and_their_warnings(
     ]
 
 
-def test_a_planned_only_pipeline_says_why(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_planned_only_pipeline_says_why(house: Path, ipa: Ipa) -> None:
     path = house / "pipelines/shop/pipeline.yaml"
     edit(path, "sla:", "runnable: false\nsla:")
-    assert run(["validate", "pipelines"]) == 65
-    assert "4:11: runnable is false; add not_runnable_because" in capsys.readouterr().err
+    assert "4:11: runnable is false; add not_runnable_because" in ipa("validate", "pipelines", code=65).err
     edit(path, "runnable: false", "runnable: false\nnot_runnable_because: its weights are missing")
-    assert run(["validate", "pipelines"]) == 0
-    assert (
-        f"note: {path.relative_to(house)}: planned only: its weights are missing" in capsys.readouterr().err
-    )
+    err = ipa("validate", "pipelines").err
+    assert f"note: {path.relative_to(house)}: planned only: its weights are missing" in err
     edit(path, "runnable: false\n", "")
-    assert run(["validate", "pipelines"]) == 65
-    assert "4:1: not_runnable_because has no meaning without" in capsys.readouterr().err
+    assert "4:1: not_runnable_because has no meaning without" in ipa("validate", "pipelines", code=65).err
 
 
-def test_the_remedy_of_a_planned_only_pipeline_can_be_carried_out(
-    house: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_remedy_of_a_planned_only_pipeline_can_be_carried_out(house: Path, ipa: Ipa) -> None:
     words = "runnable: false\nnot_runnable_because: its weights are missing\nsla:"
     edit(house / "pipelines/shop/pipeline.yaml", "sla:", words)
     for paths in ([], ["profiles"]):
-        assert run(["validate", *paths]) == 0
+        err = ipa("validate", *paths).err
         assert (
             "  → its pipeline is only planned, so it cannot be measured here; where its models run, with a "
             "bench.py of their requests: ipa profile shop -s detect --at URL --write; "
             "`ipa fit shop` shows where\n"
-        ) in capsys.readouterr().err
-    assert run(["fit", "shop"]) == 0
-    out = capsys.readouterr().out
+        ) in err
+    out = ipa("fit", "shop").out
     assert out.count("ipa profile shop") == out.count("ipa profile shop --at URL --write") > 0
-    assert run(["profile", "shop", "--write"]) == 64
-    assert capsys.readouterr().err.splitlines() == [
+    err = ipa("profile", "shop", "--write", code=64).err
+    assert err.splitlines() == [
         "error: shop is only planned, so it cannot be measured here: its weights are missing",
         "  Measure it where its models run: `ipa profile shop --at URL --write`",
     ]
 
 
-def test_a_variant_without_a_profile_is_a_problem_at_its_line(
-    house: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_variant_without_a_profile_is_a_problem_at_its_line(house: Path, ipa: Ipa) -> None:
     edit(house / "profiles/shop/detect.yaml", "variant: large", "variant: huge")
-    assert run(["validate", "pipelines/shop/pipeline.yaml"]) == 65
+    err = ipa("validate", "pipelines/shop/pipeline.yaml", code=65).err
     assert (
         "pipelines/shop/pipeline.yaml:9:38: variant 'large' is not in the profile profiles/shop/detect.yaml"
-        in capsys.readouterr().err
+        in err
     )
 
 
-def test_a_stage_without_a_profile_is_a_problem(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_without_a_profile_is_a_problem(house: Path, ipa: Ipa) -> None:
     (house / "profiles/shop/detect.yaml").unlink()
-    assert run(["validate"]) == 65
+    err = ipa("validate", code=65).err
     expected = (
         "pipelines/shop/pipeline.yaml:8:11: stage 'detect' has no profile; expected profiles/shop/detect.yaml"
     )
-    assert expected in capsys.readouterr().err
+    assert expected in err
 
 
-def test_a_broken_profile_shows_once(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_profile_shows_once(house: Path, ipa: Ipa) -> None:
     edit(house / "profiles/shop/detect.yaml", "accuracy: 0.9", "accuracy: 9")
     for arguments in ([], ["pipelines"], ["."]):
-        assert run(["validate", *arguments]) == 65
-        assert capsys.readouterr().err.count("profiles/shop/detect.yaml:17:15: accuracy is 9") == 1
+        err = ipa("validate", *arguments, code=65).err
+        assert err.count("profiles/shop/detect.yaml:17:15: accuracy is 9") == 1
 
 
 @pytest.mark.parametrize(
     ("path", "line"),
     [("pipelines/shop/pipeline.yaml", "name: shop"), ("profiles/shop/detect.yaml", "stage: detect")],
 )
-def test_a_file_in_the_wrong_place_is_a_problem(
-    house: Path, path: str, line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_in_the_wrong_place_is_a_problem(house: Path, path: str, line: str, ipa: Ipa) -> None:
     edit(house / path, line, line.partition(":")[0] + ": other")
-    assert run(["validate"]) == 65
-    assert f"{path}:1:1: this file belongs at" in capsys.readouterr().err
+    assert f"{path}:1:1: this file belongs at" in ipa("validate", code=65).err
 
 
-def test_other_yaml_in_a_folder_is_left_alone(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_yaml_in_a_folder_is_left_alone(house: Path, ipa: Ipa) -> None:
     (house / "pipelines/shop/seldondeployment.yaml").write_text("apiVersion: v1\nkind: List\n", "utf-8")
-    assert run(["validate", "."]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len(ipa("validate", ".").out.splitlines()) == 2
 
 
-def test_nothing_to_check_is_an_error(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_check_is_an_error(house: Path, ipa: Ipa) -> None:
     (house / "empty").mkdir()
-    assert run(["validate", "empty"]) == 65
-    assert run(["validate", "absent.yaml"]) == 65
-    assert "absent.yaml does not exist" in capsys.readouterr().err
+    ipa("validate", "empty", code=65)
+    assert "absent.yaml does not exist" in ipa("validate", "absent.yaml", code=65).err
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "profile"])
-def test_the_schema_is_printed(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["schema", kind]) == 0
-    assert json.loads(capsys.readouterr().out)["title"] == kind.capitalize()
+def test_the_schema_is_printed(kind: str, ipa: Ipa) -> None:
+    assert json.loads(ipa("schema", kind).out)["title"] == kind.capitalize()
 
 
 def test_an_unknown_kind_of_schema_is_a_usage_error() -> None:

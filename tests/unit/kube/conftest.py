@@ -23,8 +23,7 @@ def clock() -> VirtualClock:
 def kube(clock: VirtualClock) -> Iterator[FakeKube]:
     with FakeKube() as fake:
         fake.wall_s = lambda: clock.now().timestamp()
-        with fake.store.lock:
-            fake.store.create("seldondeployments", "models", render(sample_pipeline(), sample_configs()))
+        fake.store.create("seldondeployments", "models", render(sample_pipeline(), sample_configs()))
         fake.tick(4)
         yield fake
 

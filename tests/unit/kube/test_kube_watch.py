@@ -185,9 +185,8 @@ def scale(kube: FakeKube, replicas: int) -> None:
 
 def add(kube: FakeKube, name: str) -> None:
     targets = {"seldon": SeldonTarget(name, "models", "main")}
-    with kube.store.lock:
-        body = render(replace(sample_pipeline(), targets=targets), sample_configs())
-        kube.store.create("seldondeployments", "models", body)
+    body = render(replace(sample_pipeline(), targets=targets), sample_configs())
+    kube.store.create("seldondeployments", "models", body)
 
 
 def test_what_changed_while_the_watch_was_broken_is_told_by_the_next_list(

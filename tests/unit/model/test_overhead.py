@@ -50,8 +50,7 @@ def test_the_orchestrator_is_rendered_where_its_cores_are_counted() -> None:
     body = render(pipeline, configs)
     assert read(pipeline, body) == configs
     kube = FakeKube()
-    with kube.store.lock:
-        kube.store.create("seldondeployments", "models", body)
+    kube.store.create("seldondeployments", "models", body)
     kube.tick(8)
     pods = kube.store.everything("pods")
     kube._http.server_close()
@@ -63,9 +62,8 @@ def test_the_parts_of_shape_split_take_what_is_counted() -> None:
 
     pipeline = split(SAMPLE)
     kube = FakeKube()
-    with kube.store.lock:
-        for body in layout_of(pipeline).render(CONFIGS):
-            kube.store.create("seldondeployments", "models", body)
+    for body in layout_of(pipeline).render(CONFIGS):
+        kube.store.create("seldondeployments", "models", body)
     kube.tick(8)
     pods = kube.store.everything("pods")
     kube._http.server_close()

@@ -11,7 +11,6 @@ from random import Random
 
 import pytest
 
-from ipa.cli.main import run
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Bounds, Objective, Pin
 from ipa.model.plan import Plan, StagePlan, Termination
@@ -20,12 +19,12 @@ from ipa.optimize.explain import Explanation, differences, explain
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 from tests.amounts import many
+from tests.fakes.commands import Ipa
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
 
 # Tests share explanations, and so a worker.
 pytestmark = pytest.mark.xdist_group("explanations")
-Capture = pytest.CaptureFixture[str]
 LONG_S = 60.0
 COUNT = many(8)
 
@@ -186,9 +185,8 @@ def test_without_time_it_says_what_is_missing() -> None:
 
 
 @pytest.mark.usefixtures("at_home")
-def test_the_command_does_not_claim_what_time_did_not_show(capsys: Capture) -> None:
-    assert run(["explain", "video", "--rate", "12", "--solver", "exact", "--deadline", "1e-6"]) == 0
-    text = capsys.readouterr().out
+def test_the_command_does_not_claim_what_time_did_not_show(ipa: Ipa) -> None:
+    text = ipa("explain", "video", "--rate", "12", "--solver", "exact", "--deadline", "1e-6").out
     assert "Binding: none found in time" in text and "Alternatives: none in time" in text
     assert "Not found in time" in text
 
@@ -226,26 +224,23 @@ def at_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("at_home")
-def test_the_command_says_first_what_is_chosen_and_why(capsys: Capture) -> None:
-    assert run(["explain", "video", "--rate", "12", "--solver", "exact"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_the_command_says_first_what_is_chosen_and_why(ipa: Ipa) -> None:
+    lines = ipa("explain", "video", "--rate", "12", "--solver", "exact").out.splitlines()
     assert lines[0].startswith("video at 12 rps: crop=") and "highest objective" in lines[0]
     heads = [line.split(" ")[0].rstrip(":") for line in lines if not line.startswith(" ")]
     assert heads[1:] == ["Binding", "Alternatives"]
 
 
 @pytest.mark.usefixtures("at_home")
-def test_the_command_prints_json(capsys: Capture) -> None:
-    assert run(["explain", "digits", "--rate", "12", "-o", "json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+def test_the_command_prints_json(ipa: Ipa) -> None:
+    printed = json.loads(ipa("explain", "digits", "--rate", "12", "-o", "json").out)
     assert printed["plan"]["pipeline"] == "digits" and printed["summary"]
     assert {"binding", "alternatives", "remedies", "unfinished"} <= set(printed)
 
 
 @pytest.mark.usefixtures("at_home")
-def test_infeasible_exits_3_with_what_would_help(capsys: Capture) -> None:
-    assert run(["explain", "video", "--rate", "9000", "--solver", "exact"]) == 3
-    text = capsys.readouterr().out
+def test_infeasible_exits_3_with_what_would_help(ipa: Ipa) -> None:
+    text = ipa("explain", "video", "--rate", "9000", "--solver", "exact", code=3).out
     assert text.startswith("video at 9000 rps: no plan meets the limits")
     assert "Feasible with rate ≤" in text
 
@@ -260,7 +255,6 @@ def test_infeasible_exits_3_with_what_would_help(capsys: Capture) -> None:
         (["--rate", "5", "--objective", "best"], 1, "paper-v1"),
     ],
 )
-def test_bad_input_gets_a_message(arguments: list[str], code: int, words: str, capsys: Capture) -> None:
-    assert run(["explain", "video", *arguments]) == code
-    printed = capsys.readouterr()
+def test_bad_input_gets_a_message(arguments: list[str], code: int, words: str, ipa: Ipa) -> None:
+    printed = ipa("explain", "video", *arguments, code=code)
     assert words in printed.err and printed.out == ""

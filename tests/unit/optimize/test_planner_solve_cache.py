@@ -1,4 +1,4 @@
-"""A problem that was solved is not solved again; one that was not solved to its end is."""
+"""A problem is solved once and its stages are fitted once: again after another question, limit or profile."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from ipa.model.plan import Plan, Termination
+from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.optimize import solve as solving
-from ipa.optimize.problem import PlanningProblem
+from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.solve import SolveCache, solve
 from ipa.policies.planning import planning_problem
 from ipa.policies.profiled import Profiled
+from ipa.profiling.points import Allocation
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 
@@ -95,3 +97,41 @@ def test_a_load_that_stands_still_is_planned_for_once(solved: list[PlanningProbl
     known.plan(held, 5.0, SMALLEST)
     assert len(solved) == 2
     assert known.predict(SMALLEST, 5.0) == Profiled(PIPELINE, PROFILES).predict(SMALLEST, 5.0)
+
+
+def test_what_ifs_that_differ_in_rate_or_sla_share_their_stages() -> None:
+    first = planning_problem(PIPELINE, PROFILES, 5.0)
+    objective = replace(PIPELINE.objective(None), sla_s=0.5)
+    tighter = replace(PIPELINE, objectives={**PIPELINE.objectives, objective.name: objective})
+    again = planning_problem(tighter, PROFILES, 9.0)
+    assert (again.rate_rps, again.sla_s) == (9.0, 0.5)
+    assert [one is other for one, other in zip(first.stages, again.stages, strict=True)] == [True, True]
+
+
+def slower(profile: StageProfile) -> StageProfile:
+    return replace(
+        profile,
+        variants=tuple(
+            replace(
+                each, points=tuple(replace(point, latency_s=2 * point.latency_s) for point in each.points)
+            )
+            for each in profile.variants
+        ),
+    )
+
+
+def test_what_a_stage_is_fitted_from_is_looked_at_anew_each_time() -> None:
+    def points(**options: object) -> list[tuple[OperatingPoint, ...]]:
+        made = planning_problem(PIPELINE, PROFILES, 5.0, **options)  # type: ignore[arg-type]
+        return [stage.points for stage in made.stages]
+
+    before = points()
+    measured_anew = {name: slower(profile) for name, profile in PROFILES.items()}
+    slow = planning_problem(PIPELINE, measured_anew, 5.0)
+    assert slow.stages[0].points[0].latency_s == pytest.approx(2 * before[0][0].latency_s)
+    narrow = replace(PIPELINE, bounds=replace(PIPELINE.bounds, batch_sizes=(2,)))
+    sizes = {point.batch_size for point in planning_problem(narrow, PROFILES, 5.0).stages[0].points}
+    assert sizes == {2}
+    assert points(allocation=Allocation.BASE) != before
+    assert points(compat=Compat.IPA_ARTIFACT) != before
+    assert points() == before

@@ -6,7 +6,6 @@ import importlib.util
 import itertools
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -142,7 +141,7 @@ def best(
             weights.alpha * sum(rank[p.variant] for rank, p in zip(ranks, plan, strict=True))
             - sum(cost(point, weights, rate_rps) for point in plan)
             for plan in itertools.product(*stages)
-            if in_sla(plan, weights.sla_s)
+            if (sum(point.latency_s for point in plan) <= weights.sla_s)
         ),
         default=None,
     )
@@ -151,7 +150,3 @@ def best(
 def cost(point: OperatingPoint, weights: Objective, rate_rps: float) -> float:
     replicas = math.ceil(rate_rps / point.capacity_rps)
     return weights.beta * replicas * point.cores + weights.delta * point.batch_size
-
-
-def in_sla(plan: Sequence[OperatingPoint], sla_s: float) -> bool:
-    return sum(point.latency_s for point in plan) <= sla_s

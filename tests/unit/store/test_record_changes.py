@@ -119,7 +119,10 @@ def test_others_compute_while_it_is_noted(store: Store) -> None:
 def test_a_row_that_is_not_later_than_the_one_before_was_moved(before: int, is_later: bool) -> None:
     entry = Entry("pages", EntryKind.CONTROL, "pause", "2026-01-01T00:00:00+00:00", by="ann")
     row = Recorded(entry.text(seq=7, number=1, previous=""))
-    columns = SimpleNamespace(seq=7, number=1, kind="control", decision_id="", digest=row.digest)
+    columns = SimpleNamespace(
+        seq=7, pipeline="pages", number=1, indexed_pipeline="pages", indexed_number=1, kind="control",
+        decision_id="", digest=row.digest,
+    )  # fmt: skip
     chain = Chain("pages")
     if is_later:
         check_row(chain, columns, row, before)

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from ipa.bootstrap.targets import check_carried, find_target
-from ipa.cli.main import run
 from ipa.model.errors import InputError, UsageError
 from ipa.model.pipeline import Canary, Edge, Pipeline
 from ipa.settings import Settings
@@ -18,6 +17,7 @@ from ipa.targets.local.target import LOCAL
 from ipa.targets.seldon.section import Shape, with_seldon
 from ipa.targets.seldon.target import SELDON
 from ipa.targets.simulated.target import SIMULATED
+from tests.fakes.commands import Ipa
 from tests.fakes.kube.samples import sample_pipeline
 
 SINGLE = sample_pipeline()
@@ -139,19 +139,15 @@ def house(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["serve", "video", "--target", "kubernetes", "--port", "0"], 65),
     ],
 )
-def test_every_way_to_the_target_refuses_it(
-    house: Path, words: list[str], code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(words) == code
-    refused = capsys.readouterr().err
+def test_every_way_to_the_target_refuses_it(house: Path, words: list[str], code: int, ipa: Ipa) -> None:
+    refused = ipa(*words, code=code).err
     assert "drop_after: Seldon in shape single drops no request by its age" in refused
     assert "leave it out" in refused
 
 
-def test_validate_says_what_would_be_refused(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["validate"]) == 0
-    assert "refused on target kubernetes: drop_after" in "".join(capsys.readouterr())
-    assert run(["plan", "video", "--rate", "5"]) == 0, "nothing but the planner"
+def test_validate_says_what_would_be_refused(house: Path, ipa: Ipa) -> None:
+    assert "refused on target kubernetes: drop_after" in "".join(ipa("validate"))
+    ipa("plan", "video", "--rate", "5")
 
 
 def test_sets_need_a_policy_that_has_them() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from ipa.cli.main import run
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import InputError, UsageError
 from ipa.model.pipeline import Pipeline
@@ -22,6 +21,7 @@ from ipa.targets.local.target import LOCAL
 from ipa.targets.seldon.section import Shape, WireProtocol, with_seldon
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.answering import Answer, Answering
+from tests.fakes.commands import Ipa
 from tests.fakes.kube.samples import sample_pipeline
 
 SETTINGS = Settings()
@@ -241,40 +241,34 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_ipa_probe_prints_the_answer_and_ends_with_0(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ipa_probe_prints_the_answer_and_ends_with_0(files: Path, ipa: Ipa) -> None:
     with Answering(in_v2) as server:
-        assert run(["probe", "sample", "--url", server.url, "-o", "json"]) == 0
-        result = json.loads(capsys.readouterr().out)
-        assert run(["probe", "sample", "--gateway", server.url, "-n", "other"]) == 0
-        printed = capsys.readouterr().out
+        result = json.loads(ipa("probe", "sample", "--url", server.url, "-o", "json").out)
+        printed = ipa("probe", "sample", "--gateway", server.url, "-n", "other").out
     assert result["answered"] and result["answer"] == V2_ANSWER and result["pipeline"] == "sample"
     assert (result["protocol"], result["transport"]) == ("v2", "rest")
     assert result["status"] == 200 and result["detail"] == ""
     assert "sample: answered in" in printed and '"outputs"' in printed
     assert server.requests[1] == ("/seldon/other/sample/v2/models/infer", V2)
-    assert run(["probe", "sample", "--url", server.url, "--gateway", server.url]) == 64
-    assert run(["probe", "sample", "--target", "local", "--gateway", server.url]) == 64
-    assert "target local has no gateway" in capsys.readouterr().err
+    ipa("probe", "sample", "--url", server.url, "--gateway", server.url, code=64)
+    err = ipa("probe", "sample", "--target", "local", "--gateway", server.url, code=64).err
+    assert "target local has no gateway" in err
 
 
-def test_ipa_probe_ends_with_5_where_the_answer_is_none(
-    files: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ipa_probe_ends_with_5_where_the_answer_is_none(files: Path, ipa: Ipa) -> None:
     with Answering(lambda *_: (500, "crashed")) as server:
-        assert run(["probe", "sample", "--url", server.url, "-o", "json"]) == 5
-    result = json.loads(capsys.readouterr().out)
+        result = json.loads(ipa("probe", "sample", "--url", server.url, "-o", "json", code=5).out)
     assert (
         not result["answered"] and result["detail"] == "it answered 500: crashed" and result["status"] == 500
     )
 
 
-def test_ipa_probe_sends_the_body_of_a_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ipa_probe_sends_the_body_of_a_file(files: Path, ipa: Ipa) -> None:
     body = files / "body.json"
     body.write_text(json.dumps({"inputs": [1]}))
     with Answering(in_v2) as server:
-        assert run(["probe", "bare", "--request", str(body), "--url", server.url]) == 0
+        ipa("probe", "bare", "--request", str(body), "--url", server.url)
     assert server.requests[0][1] == {"inputs": [1]}
-    assert run(["probe", "bare", "--url", server.url]) == 64
-    assert "has no request to send" in capsys.readouterr().err
+    assert "has no request to send" in ipa("probe", "bare", "--url", server.url, code=64).err
     body.write_text("[1]")
-    assert run(["probe", "bare", "--request", str(body), "--url", server.url]) == 65
+    ipa("probe", "bare", "--request", str(body), "--url", server.url, code=65)

@@ -16,7 +16,7 @@ from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import Pipeline, Sla, Stage, StageKind
 from ipa.model.resources import BESIDE_CORES, DIMENSIONS
 from ipa.targets.base import ImportRequest
-from ipa.targets.seldon.imported import Imported, imported
+from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import SeldonRun, seldon_of
 from ipa.targets.seldon.target import SELDON
@@ -66,10 +66,6 @@ def sample() -> Json:
 
 def containers(sdep: Json) -> list[Json]:
     return [one["spec"]["containers"][0] for one in sdep["spec"]["predictors"][0]["componentSpecs"]]
-
-
-def notes_of(result: Imported) -> str:
-    return "\n".join(result.notes)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +182,7 @@ def test_what_is_not_read_is_said() -> None:
     target = seldon_of(result.pipeline)
     assert target is not None
     assert (target.orchestrator_cores, target.separate_orchestrator) == (0.25, False)
-    notes = notes_of(result)
+    notes = "\n".join(result.notes)
     for words in (
         "predictor 'canary' (traffic 10 %) is not read",
         "predictor 'dark' (shadow) is not read",

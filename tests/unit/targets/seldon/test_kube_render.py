@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ipa.cli.main import run
 from ipa.files import load_pipelines
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import seldon_of, with_seldon
+from tests.fakes.commands import Ipa
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, real_schema, small_schema
 
@@ -29,18 +29,14 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     monkeypatch.chdir(root)
 
 
-def rendered(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert run(["render", *arguments]) == 0
-    sdep: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+def rendered(ipa: Ipa, *arguments: str) -> dict[str, Any]:
+    sdep: dict[str, Any] = yaml.safe_load(ipa("render", *arguments).out)
     return sdep
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_example_is_what_render_prints_and_is_valid(
-    name: str, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["render", name]) == 0
-    text = capsys.readouterr().out
+def test_the_example_is_what_render_prints_and_is_valid(name: str, root: Path, ipa: Ipa) -> None:
+    text = ipa("render", name).out
     example = root / "pipelines" / name / "seldondeployment.yaml"
     assert example.read_text() == text, f"make it anew: ipa render {name} > {example}"
     admit(yaml.safe_load(text), small_schema(), strict=True)
@@ -54,15 +50,13 @@ def test_the_examples_are_valid_under_the_published_schema(root: Path, shared_da
         admit(yaml.safe_load(example.read_text()), schema, strict=True)
 
 
-def test_render_for_a_rate_and_of_its_plan_run_that_plan(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert run(["plan", "video", "--rate", "10", "--at", "kubernetes", "-o", "json"]) == 0
+def test_render_for_a_rate_and_of_its_plan_run_that_plan(ipa: Ipa, tmp_path: Path) -> None:
+    out = ipa("plan", "video", "--rate", "10", "--at", "kubernetes", "-o", "json").out
     path = tmp_path / "plan.json"
-    path.write_text(capsys.readouterr().out)
+    path.write_text(out)
     plan = json.loads(path.read_text())
-    by_rate = rendered(capsys, "video", "--rate", "10")
-    assert rendered(capsys, "video", "--plan", str(path)) == by_rate
+    by_rate = rendered(ipa, "video", "--rate", "10")
+    assert rendered(ipa, "video", "--plan", str(path)) == by_rate
     assert [
         (one.variant, one.batch_size, one.cores, one.replicas) for one in read(SHIPPED["video"], by_rate)
     ] == [(one["variant"], one["batch_size"], one["cores"], one["replicas"]) for one in plan["stages"]]
@@ -95,13 +89,12 @@ OTHER = {**STAGE, "stage": "classification", "variant": "resnet18"}
     ],
 )
 def test_a_plan_that_cannot_be_used_says_why(
-    content: str | None, code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: str | None, code: int, words: str, tmp_path: Path, ipa: Ipa
 ) -> None:
     path = tmp_path / "plan.json"
     if content is not None:
         path.write_text(content)
-    assert run(["render", "video", "--plan", str(path)]) == code
-    assert words in capsys.readouterr().err
+    assert words in ipa("render", "video", "--plan", str(path), code=code).err
 
 
 @pytest.mark.parametrize(
@@ -113,24 +106,18 @@ def test_a_plan_that_cannot_be_used_says_why(
         (["video", "--rate", "1000000"], 3, "no plan for 'video' carries"),
     ],
 )
-def test_questions_without_an_answer(
-    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["render", *arguments]) == code
-    assert words in capsys.readouterr().err
+def test_questions_without_an_answer(arguments: list[str], code: int, words: str, ipa: Ipa) -> None:
+    assert words in ipa("render", *arguments, code=code).err
 
 
-def test_shape_split_prints_a_document_for_each_part(
-    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shape_split_prints_a_document_for_each_part(tmp_path: Path, root: Path, ipa: Ipa) -> None:
     folder = tmp_path / "video"
     folder.mkdir()
     text = (root / "pipelines/video/pipeline.yaml").read_text(encoding="utf-8")
     given = yaml.safe_load(text)
     given["seldon"] |= {"shape": "split", "image": "registry.example/ipa:1"}
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
-    assert run(["render", "video", "--pipelines-dir", str(tmp_path)]) == 0
-    documents = list(yaml.safe_load_all(capsys.readouterr().out))
+    documents = list(yaml.safe_load_all(ipa("render", "video", "--pipelines-dir", str(tmp_path)).out))
     assert [document["metadata"]["name"] for document in documents] == [
         *("video-crop-model", "video-classification-model"),
         *("video-crop-queue", "video-classification-queue"),
@@ -140,13 +127,10 @@ def test_shape_split_prints_a_document_for_each_part(
         admit(document, small_schema(), strict=True)
 
 
-def test_parts_are_rendered_as_predictors_with_their_traffic(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_parts_are_rendered_as_predictors_with_their_traffic(tmp_path: Path, ipa: Ipa) -> None:
     plans = []
     for rate in ("3", "12"):
-        assert run(["plan", "video", "--rate", rate, "-o", "json"]) == 0
-        plans.append(json.loads(capsys.readouterr().out))
+        plans.append(json.loads(ipa("plan", "video", "--rate", rate, "-o", "json").out))
     stages = [
         {**stage, "share_percent": percent}
         for percent, plan in zip((20, 80), plans, strict=True)
@@ -155,7 +139,7 @@ def test_parts_are_rendered_as_predictors_with_their_traffic(
     text = json.dumps({**plans[1], "stages": stages})
     path = tmp_path / "plan.json"
     path.write_text(text, encoding="utf-8")
-    sdep = rendered(capsys, "video", "--plan", str(path))
+    sdep = rendered(ipa, "video", "--plan", str(path))
     predictors = sdep["spec"]["predictors"]
     assert [one["traffic"] for one in predictors] == [20, 80]
     assert [len(one["componentSpecs"]) for one in predictors] == [len(plans[0]["stages"])] * 2
@@ -163,8 +147,8 @@ def test_parts_are_rendered_as_predictors_with_their_traffic(
     broken = json.loads(text)
     broken["stages"][0]["share_percent"] = "half"
     path.write_text(json.dumps(broken), encoding="utf-8")
-    assert run(["render", "video", "--plan", str(path)]) == 65
-    assert '/stages/0/share_percent: share_percent is "half"' in capsys.readouterr().err
+    err = ipa("render", "video", "--plan", str(path), code=65).err
+    assert '/stages/0/share_percent: share_percent is "half"' in err
 
 
 def test_containers_are_fit_for_restricted_pod_security_unless_they_may_run_as_root() -> None:

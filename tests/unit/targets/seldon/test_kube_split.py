@@ -187,8 +187,7 @@ def test_a_change_that_another_writer_put_back_is_not_waited_for(world: World, s
     # What reads as before the write, at the revision before it, may be older than the write.
     assert world.workload.rollout(PIPELINE, unwritten).phase is RolloutPhase.READY
     names = [f"sample-{stage}-{role}" for role in ("model", "queue")]
-    with world.kube.store.lock:
-        specs = {name: world.kube.store.get("seldondeployments", "models", name)["spec"] for name in names}
+    specs = {name: world.kube.store.get("seldondeployments", "models", name)["spec"] for name in names}
     world.workload.write(PIPELINE, change)
     for name in world.written():
         world.kube.edit("models", name, lambda sdep, name=name: sdep.update(spec=specs[name]))
@@ -198,9 +197,8 @@ def test_a_change_that_another_writer_put_back_is_not_waited_for(world: World, s
 
 
 def test_parts_that_are_missing_are_named(world: World) -> None:
-    with world.kube.store.lock:
-        for name in ("sample-router", "sample-sort-model"):
-            world.kube.store.delete("seldondeployments", "models", name)
+    for name in ("sample-router", "sample-sort-model"):
+        world.kube.store.delete("seldondeployments", "models", name)
     with pytest.raises(NotFoundError, match=r"sample-sort-model, sample-router not found .* 5 of 7"):
         world.workload.read(PIPELINE)
 
@@ -253,15 +251,9 @@ def test_an_autoscaler_of_a_model_is_named_with_its_stage_and_one_of_a_queue_is_
             "spec": {"scaleTargetRef": target},
         }
 
-    with world.kube.store.lock:
-        world.kube.store.create(
-            "horizontalpodautoscalers", "models", scales("sample-detect-queue-main-0-queue")
-        )
+    world.kube.store.create("horizontalpodautoscalers", "models", scales("sample-detect-queue-main-0-queue"))
     world.running()
-    with world.kube.store.lock:
-        world.kube.store.create(
-            "horizontalpodautoscalers", "models", scales("sample-reader-model-main-0-reader")
-        )
+    world.kube.store.create("horizontalpodautoscalers", "models", scales("sample-reader-model-main-0-reader"))
     with pytest.raises(DriftError) as drifted:
         world.running()
     (problem,) = drifted.value.problems
