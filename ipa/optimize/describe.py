@@ -91,7 +91,8 @@ def late_ratios(
     for part in parts_of(configs):
         share_ratio, chosen = share_of(part) / WHOLE_PERCENT, _chosen(problem, part)
         assert chosen is not None
-        means_s, excesses_s = times_at(problem, chosen, np.maximum(rates_rps, LEAST_RPS) * share_ratio)
+        rates = np.maximum(np.array(rates_rps) * share_ratio, LEAST_RPS)
+        means_s, excesses_s = times_at(problem, chosen, rates)
         late = np.zeros(len(rates_rps))
         for path in problem.graph.paths:
             at = [place for place, each in enumerate(chosen) if each.index in path]
