@@ -58,10 +58,6 @@ class Series:
         """The duration in steps, at least one."""
         return max(1, round(seconds / self.step_s))
 
-    def until(self, count: int) -> Series:
-        """The first `count` steps."""
-        return self.between(0, count)
-
     def between(self, first: int, last: int) -> Series:
         """The steps from `first` to before `last`, counted from the oldest."""
         rates = self.rates_rps[first:last]
@@ -116,45 +112,44 @@ class Forecaster(Protocol):
         """The peak over the next `horizon_s`, from at least `min_history_s` of load."""
 
 
-class Untrained:
-    """A rung that learns nothing. It defines `replay`; `peak` is that of the whole series."""
+class Rung:
+    """A rung that defines `replay`, or learns and defines `fitted` and `peaks`."""
 
     __slots__ = ()
 
     def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
-        """Itself."""
+        """Itself, since it learns nothing."""
         return self
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The peak after all steps of the series."""
-        points, uppers = self.replay(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
-        return Peak(float(points[0]), float(uppers[0]))
-
-    def replay(
-        self, series: Series, counts: Ints, horizon_s: float, quantile: float
-    ) -> tuple[Floats, Floats]:
-        """Points and upper quantiles of the first `counts` steps each."""
-        raise NotImplementedError
-
-
-class Trained:
-    """A rung that learns. It defines `fitted` and `peaks`; `peak` is that of the fitted rung."""
-
-    __slots__ = ()
-
-    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
-        """Return one fitted to the series; itself if it is fitted."""
-        raise NotImplementedError
-
-    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The median and the quantile of the peak; NaN if the rung was fitted for another question."""
+        """The peak after all steps of the series; NaN if the rung was fitted for another question."""
         fitted = self.fitted(series, horizon_s, quantile)
-        points, uppers = fitted.peaks(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
+        points, uppers = answers(fitted, series, np.array([len(series.rates_rps)]), horizon_s, quantile)
         return Peak(float(points[0]), float(uppers[0]))
 
-    def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
-        """The points and upper quantiles after each of `counts` steps."""
-        raise NotImplementedError
+
+def answers(
+    rung: Forecaster,
+    series: Series,
+    moments: Ints,
+    horizon_s: float,
+    quantile: float,
+    window: int | None = None,
+) -> tuple[Floats, Floats]:
+    """Points and upper quantiles of the rung after each of `moments` steps, two arrays of that length.
+
+    It sees the last `window` steps before a moment, or all of them.
+    """
+    name = "peaks" if hasattr(rung, "peaks") else "replay"
+    if name == "peaks" or (window is None and hasattr(rung, name)):
+        points, uppers = getattr(rung, name)(series, moments, horizon_s, quantile)
+        return points, uppers
+    firsts = moments * 0 if window is None else moments - window
+    given = [
+        rung.peak(series.between(first, moment), horizon_s, quantile)
+        for first, moment in zip(firsts.tolist(), moments.tolist(), strict=True)
+    ]
+    return np.array([each.point_rps for each in given]), np.array([each.upper_rps for each in given])
 
 
 def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.forecast.base import Floats, Ints, Series, Trained, conformal, sliding_max
+from ipa.forecast.base import Floats, Ints, Rung, Series, conformal, sliding_max
 from ipa.model.errors import DomainError
 
 # A load's level is its mean over IPA's window; all features are relative to it, so any scale fits.
@@ -160,7 +160,7 @@ class BoostedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Boosted(Trained):
+class Boosted(Rung):
     """Gradient boosted quantiles of the peak relative to the level, over ten minutes.
 
     Without a model it trains one on the series; that takes seconds to a minute, so the service gives it one.

@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from ipa.forecast.base import SMOOTH_S, Floats, Ints, Series, Trained, sliding_max
+from ipa.forecast.base import SMOOTH_S, Floats, Ints, Rung, Series, sliding_max
 from ipa.model.errors import DomainError
 
 # IPA: a window of 120 s as twelve maxima over 10 s.
@@ -35,7 +35,7 @@ class QuantileWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned(Trained):
+class Learned(Rung):
     """Quantile regression on twelve lagged 10 s maxima, relative to their mean to fit any scale.
 
     Without weights it learns them from the history, once that holds MIN_WINDOWS windows.

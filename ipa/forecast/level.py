@@ -13,7 +13,7 @@ from math import exp
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Ints, Series, Untrained
+from ipa.forecast.base import Floats, Ints, Rung, Series
 
 # The bank: how much a level may change, as a share of it, in the root of a second, how much its slope may a
 # second, and the first weights. A load is taken for an even one until it shows otherwise.
@@ -43,7 +43,7 @@ LOGISTIC = 1.702
 
 
 @dataclass(frozen=True, slots=True)
-class Level(Untrained):
+class Level(Rung):
     """The highest mean of the horizon for the filters' levels, carried on by their slopes."""
 
     name: str = "level"

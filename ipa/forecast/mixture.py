@@ -15,8 +15,8 @@ from math import ceil
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Forecaster, Ints, Peak, Series, sliding_max
-from ipa.forecast.quality import answers, pinball
+from ipa.forecast.base import Floats, Forecaster, Ints, Peak, Series, answers, sliding_max
+from ipa.forecast.quality import pinball
 
 # Past forecasts are judged every five seconds. Over less time than this weights say little, and over more
 # they say little about now.
@@ -65,7 +65,7 @@ def judged(rung: Forecaster, series: Series, past: Past, horizon_s: float, quant
     Errors: those of the rung.
     """
     total = len(series.rates_rps)
-    learned = rung.fitted(series.until(total // 2), horizon_s, quantile)
+    learned = rung.fitted(series.between(0, total // 2), horizon_s, quantile)
     least = max(series.steps(rung.min_history_s(horizon_s)), 0 if learned is rung else total // 2)
     known = past.counts >= least
     points, uppers = answers(learned, series, np.append(past.counts[known], total), horizon_s, quantile)

@@ -13,6 +13,7 @@ from ipa.forecast.base import (
     Forecaster,
     Ints,
     Series,
+    answers,
     prepare,
     sliding_max,
 )
@@ -62,30 +63,6 @@ def pinball(peaks: Floats, forecasts: Floats, quantile: float) -> Floats:
     """The pinball loss of each forecast of that quantile of `peaks`."""
     short = peaks - forecasts
     return np.maximum(quantile * short, (quantile - 1) * short)
-
-
-def answers(
-    rung: Forecaster,
-    series: Series,
-    moments: Ints,
-    horizon_s: float,
-    quantile: float,
-    window: int | None = None,
-) -> tuple[Floats, Floats]:
-    """Points and upper quantiles of the rung after each of `moments` steps, two arrays of that length.
-
-    It sees the last `window` steps before a moment, or all of them.
-    """
-    name = "peaks" if hasattr(rung, "peaks") else "replay"
-    if name == "peaks" or (window is None and hasattr(rung, name)):
-        points, uppers = getattr(rung, name)(series, moments, horizon_s, quantile)
-        return points, uppers
-    firsts = moments * 0 if window is None else moments - window
-    given = [
-        rung.peak(series.between(first, moment), horizon_s, quantile)
-        for first, moment in zip(firsts.tolist(), moments.tolist(), strict=True)
-    ]
-    return np.array([each.point_rps for each in given]), np.array([each.upper_rps for each in given])
 
 
 # Enough single answers to measure the time of one.

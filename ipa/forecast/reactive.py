@@ -8,11 +8,11 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Ints, Series, Untrained, memory_s, quantiles_of, recent_max, sliding_max
+from ipa.forecast.base import Floats, Ints, Rung, Series, memory_s, quantiles_of, recent_max, sliding_max
 
 
 @dataclass(frozen=True, slots=True)
-class LastValue(Untrained):
+class LastValue(Rung):
     """Repeats the last rate, with the upper quantile of Poisson arrivals. The rung that always answers."""
 
     name: str = "last"
@@ -32,7 +32,7 @@ class LastValue(Untrained):
 
 
 @dataclass(frozen=True, slots=True)
-class WindowMaximum(Untrained):
+class WindowMaximum(Rung):
     """Repeats the maximum of the last horizon (IPA's and InfAdapter's reactive baseline).
 
     The upper quantile is that of all maxima over a horizon in `memory_s`, never below the point. With
@@ -84,7 +84,7 @@ LEAST_RATE_RPS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Seasonal(Untrained):
+class Seasonal(Rung):
     """Holt-Winters in its discounted least squares form (Brown 1963): level and slope, damped.
 
     The spread is Poisson noise and the slope's uncertainty, scaled by the quantile of this forecaster's past

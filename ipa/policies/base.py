@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Protocol, TypeGuard
 
 from ipa.model.observation import Forecast, Observation
@@ -132,15 +133,7 @@ class Predictor(Protocol):
 
 def corrected(predict: Predictor, slowdowns: Slowdowns) -> Predictor:
     """Return the predictor with those slowdowns applied; the same one without slowdowns."""
-    if not slowdowns:
-        return predict
-
-    def slowed(
-        configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = slowdowns
-    ) -> Prediction | None:
-        return predict(configs, rate_rps, slowdowns)
-
-    return slowed
+    return partial(predict, slowdowns=slowdowns) if slowdowns else predict
 
 
 class Planner(Protocol):
@@ -207,9 +200,4 @@ def pinned(pipeline: Pipeline, pins: Sequence[tuple[str, Pin]]) -> Pipeline:
 
 def merged_pin(old: Pin, new: Pin) -> Pin:
     """The second pin, with its free fields taken from the first one."""
-    return Pin(
-        new.variant if new.variant is not None else old.variant,
-        new.batch_size if new.batch_size is not None else old.batch_size,
-        new.cores if new.cores is not None else old.cores,
-        new.replicas if new.replicas is not None else old.replicas,
-    )
+    return replace(old, **{name: value for name, value in asdict(new).items() if value is not None})

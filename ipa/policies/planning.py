@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
@@ -24,44 +25,33 @@ MOST_RPS = 1e9
 MOST_FITTED = 256
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _FittedKey:
-    """The cache key of a fitted stage: the identity of its objects, and the numbers of the request."""
+class _Same:
+    """A long value as a cache key: equal to itself alone. The cache keeps it, so no other has its id."""
 
-    profile: StageProfile
-    stage: Stage
-    objective: Objective
-    bounds: Bounds
-    allocation: Allocation
-    source: LatencySource
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
     def __hash__(self) -> int:
-        # Profiles are long, so identities are hashed. The cache keeps the objects alive, so that no other has
-        # their ids.
-        return hash((id(self.profile), id(self.stage), self.allocation, self.source))
+        return id(self.value)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, _FittedKey)
-            and self.profile is other.profile
-            and self.stage is other.stage
-            and (self.objective, self.bounds) == (other.objective, other.bounds)
-            and (self.allocation, self.source) == (other.allocation, other.source)
-        )
+        return isinstance(other, _Same) and self.value is other.value
 
 
 @lru_cache(MOST_FITTED)
-def _fitted(request: _FittedKey) -> StageProblem:
+def _fitted(
+    profile: _Same,
+    stage: _Same,
+    objective: Objective,
+    bounds: Bounds,
+    allocation: Allocation,
+    source: LatencySource,
+) -> StageProblem:
     """The stage with its points: what-ifs of one pipeline differ in rate and SLA alone."""
-    points = operating_points(
-        request.profile,
-        request.stage,
-        request.objective,
-        request.bounds,
-        allocation=request.allocation,
-        source=request.source,
+    return _stage_problem(
+        stage.value,
+        operating_points(profile.value, stage.value, objective, bounds, allocation=allocation, source=source),
     )
-    return _stage_problem(request.stage, points)
 
 
 def check_rate(rate_rps: float) -> None:
@@ -95,7 +85,7 @@ def planning_problem(
     # An SLA changes no point.
     fitted_for = replace(wanted, sla_s=None)
     stages = tuple(
-        _fitted(_FittedKey(profiles[stage.name], stage, fitted_for, pipeline.bounds, allocation, source))
+        _fitted(_Same(profiles[stage.name]), _Same(stage), fitted_for, pipeline.bounds, allocation, source)
         if stage.variants
         else _stage_problem(stage, ())
         for stage in pipeline.stages

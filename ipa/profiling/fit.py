@@ -20,6 +20,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
+from numpy.polynomial.polynomial import polyfit, polyval
 from numpy.typing import NDArray
 
 from ipa.model.errors import DomainError
@@ -35,9 +36,6 @@ class Form(StrEnum):
     QUADRATIC = "quadratic"
     LINEAR = "linear"
     CONSTANT = "constant"
-
-
-_DEGREES = {Form.QUADRATIC: 2, Form.LINEAR: 1, Form.CONSTANT: 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,7 @@ def _fit_cores(cores: float, points: Sequence[ProfilePoint]) -> LatencyFit:
     batches = np.array([point.batch_size for point in ordered], dtype=np.float64)
     latencies = np.array([point.latency_s for point in ordered], dtype=np.float64)
     form, coefficients = _best(batches, latencies)
-    predicted = _evaluate(coefficients, batches)
+    predicted = polyval(batches, coefficients)
     c0, c1, c2 = (float(value) for value in coefficients)
     return LatencyFit(
         cores=cores,
@@ -145,38 +143,20 @@ def _fit_cores(cores: float, points: Sequence[ProfilePoint]) -> LatencyFit:
 
 def _best(batches: _Floats, latencies: _Floats) -> tuple[Form, _Floats]:
     """The richest form that stays positive and never falls between the least and largest batch."""
-    for form in (Form.QUADRATIC, Form.LINEAR):
-        degree = _DEGREES[form]
+    for form, degree in ((Form.QUADRATIC, 2), (Form.LINEAR, 1)):
         if len(batches) > degree:
-            coefficients = _regress(batches, latencies, degree)
+            coefficients = np.zeros(3)
+            coefficients[: degree + 1] = polyfit(batches, latencies, degree, w=1 / latencies)
             if _is_sound(coefficients, batches[0], batches[-1]):
                 return form, coefficients
     return Form.CONSTANT, np.array([float(np.mean(latencies)), 0.0, 0.0])
 
 
-def _regress(batches: _Floats, latencies: _Floats, degree: int) -> _Floats:
-    columns = np.column_stack([batches**power for power in range(1, degree + 1)])
-    weights = latencies**-2
-    # About their weighted means, so that powers of large batches do not drown the rest.
-    mean, level_s = np.average(columns, axis=0, weights=weights), np.average(latencies, weights=weights)
-    each = np.sqrt(weights)
-    slopes = np.linalg.lstsq((columns - mean) * each[:, None], (latencies - level_s) * each, rcond=None)[0]
-    coefficients = np.zeros(3)
-    coefficients[0] = level_s - mean @ slopes
-    coefficients[1 : degree + 1] = slopes
-    return coefficients
-
-
 def _is_sound(coefficients: _Floats, least: float, largest: float) -> bool:
     """True if positive at the least batch and never falling up to the largest one."""
     _, c1, c2 = coefficients
-    value = float(_evaluate(coefficients, np.array([least]))[0])
+    value = polyval(least, coefficients)
     return bool(value > 0 and c1 + 2 * c2 * least >= 0 and c1 + 2 * c2 * largest >= 0)
-
-
-def _evaluate(coefficients: _Floats, batches: _Floats) -> _Floats:
-    c0, c1, c2 = coefficients
-    return np.asarray(c0 + c1 * batches + c2 * batches**2, dtype=np.float64)
 
 
 def _r2(measured: _Floats, predicted: _Floats) -> float:
@@ -196,6 +176,5 @@ def _leave_one_out(batches: _Floats, latencies: _Floats) -> float | None:
     for index in inner:
         keep = np.arange(len(batches)) != index
         _, coefficients = _best(batches[keep], latencies[keep])
-        predicted = _evaluate(coefficients, batches[[index]])[0]
-        errors.append(abs(predicted / latencies[index] - 1))
+        errors.append(abs(polyval(batches[index], coefficients) / latencies[index] - 1))
     return float(np.mean(errors))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from math import log
+from math import inf, log
 from statistics import fmean
 from typing import Any
 
@@ -152,10 +152,22 @@ def operating_points(
     candidates = sizes or (BATCH_SIZES if pinned is None else tuple(sorted({*BATCH_SIZES, pinned})))
     besides = stage_beside(stage, profiles, bounds)
     return tuple(
-        replace(point, **_beside(besides[measured.variant]), readiness_s=measured.readiness_s or 0.0)
+        OperatingPoint(
+            variant=measured.variant,
+            accuracy=measured.accuracy,
+            batch_size=batch_size,
+            cores=size,
+            latency_s=latency_s,
+            capacity_rps=capacity_rps,
+            latency_mean_s=None if mean_ratio is None else latency_s * mean_ratio,
+            readiness_s=measured.readiness_s or 0.0,
+            **_beside(besides[measured.variant]),
+        )
         for measured in profiles
-        for point in generate(measured, objective, candidates)
-        if _allowed(point, objective, sizes) and (cores is None or cores.get(point.variant) == point.cores)
+        for size, batch_size, latency_s, capacity_rps, mean_ratio in generate(measured, objective, candidates)
+        if batch_size <= (objective.max_batch_size or inf)
+        and (sizes is None or batch_size in sizes)
+        and (cores is None or cores.get(measured.variant) == size)
     )
 
 
@@ -165,43 +177,26 @@ def _beside(held: Resources) -> dict[str, Any]:
     return {name: getattr(held, name) for name in names}
 
 
-def _allowed(point: OperatingPoint, objective: Objective, sizes: tuple[int, ...] | None) -> bool:
-    if objective.max_batch_size is not None and point.batch_size > objective.max_batch_size:
-        return False
-    return sizes is None or point.batch_size in sizes
+# Cores, batch size, latency and capacity with their margins, and the ratio of `_mean_ratio`.
+_Figures = tuple[float, int, float, float, float | None]
 
 
-def _measured(variant: VariantProfile, objective: Objective, _: Sequence[int]) -> Iterator[OperatingPoint]:
+def _measured(variant: VariantProfile, objective: Objective, _: Sequence[int]) -> Iterator[_Figures]:
     for point in sorted(variant.points, key=lambda each: (each.cores, each.batch_size)):
-        latency_s = point_latency_s(point, objective)
-        yield OperatingPoint(
-            variant=variant.variant,
-            accuracy=variant.accuracy,
-            batch_size=point.batch_size,
-            cores=point.cores,
-            latency_s=latency_s,
-            capacity_rps=point_capacity_rps(point, objective),
-            latency_mean_s=_mean_s(latency_s, _mean_ratio([point], point.batch_size)),
-        )
+        latency_s, capacity_rps = point_latency_s(point, objective), point_capacity_rps(point, objective)
+        yield point.cores, point.batch_size, latency_s, capacity_rps, _mean_ratio([point], point.batch_size)
 
 
-def _fitted(variant: VariantProfile, objective: Objective, sizes: Sequence[int]) -> Iterator[OperatingPoint]:
+def _fitted(variant: VariantProfile, objective: Objective, sizes: Sequence[int]) -> Iterator[_Figures]:
     fitted = fit_variant(variant)
     for cores, fit in fitted.fits.items():
         near = [point for point in variant.points if point.cores == cores]
         for batch_size in sizes:
             if fit.batch_min <= batch_size <= fit.batch_max:
                 latency_s = fit.latency_s(batch_size) * (1 + objective.latency_margin_ratio)
-                yield OperatingPoint(
-                    variant=variant.variant,
-                    accuracy=variant.accuracy,
-                    batch_size=batch_size,
-                    cores=cores,
-                    latency_s=latency_s,
-                    capacity_rps=fitted.capacity_rps(batch_size, cores)
-                    * (1 + objective.throughput_margin_ratio),
-                    latency_mean_s=_mean_s(latency_s, _mean_ratio(near, batch_size)),
-                )
+                fitted_rps = fitted.capacity_rps(batch_size, cores)
+                capacity_rps = fitted_rps * (1 + objective.throughput_margin_ratio)
+                yield cores, batch_size, latency_s, capacity_rps, _mean_ratio(near, batch_size)
 
 
 def _mean_ratio(points: Sequence[ProfilePoint], batch_size: int) -> float | None:
@@ -215,7 +210,3 @@ def _mean_ratio(points: Sequence[ProfilePoint], batch_size: int) -> float | None
     nearest = min(with_mean, key=lambda point: (abs(log(point.batch_size / batch_size)), point.batch_size))
     assert nearest.latency_mean_s is not None
     return min(1.0, nearest.latency_mean_s / nearest.latency_s)
-
-
-def _mean_s(latency_s: float, ratio: float | None) -> float | None:
-    return None if ratio is None else latency_s * ratio

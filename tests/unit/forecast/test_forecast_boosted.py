@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ipa.forecast.base import Series, prepare, sliding_max
+from ipa.forecast.base import Series, answers, prepare, sliding_max
 from ipa.forecast.boosted import (
     BACK_S,
     COLUMNS,
@@ -18,7 +18,7 @@ from ipa.forecast.boosted import (
     learn,
 )
 from ipa.forecast.ladder import forecast
-from ipa.forecast.quality import answers, score
+from ipa.forecast.quality import score
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.model.errors import DomainError
 from ipa.model.observation import LoadHistory

@@ -26,7 +26,7 @@ def test_it_learns_the_climb_and_covers_its_quantile(model: Learned) -> None:
     load = sawtooth(2)
     moments = range(120, 1900, 7)
     peaks = np.array([load.rates_rps[moment : moment + 10].max() for moment in moments])
-    answers = [model.peak(load.until(moment), 10.0, 0.9) for moment in moments]
+    answers = [model.peak(load.between(0, moment), 10.0, 0.9) for moment in moments]
     points = np.array([answer.point_rps for answer in answers])
     uppers = np.array([answer.upper_rps for answer in answers])
     measured = score(peaks, points, uppers, 0.9)

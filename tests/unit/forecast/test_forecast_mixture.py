@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ipa.forecast.base import Series, prepare, sliding_max
+from ipa.forecast.base import Series, answers, prepare, sliding_max
 from ipa.forecast.boosted import Boosted, TreeGrowth, learn
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
 from ipa.forecast.learned import Learned
@@ -19,7 +19,7 @@ from ipa.forecast.mixture import (
     past_of,
     weights_of,
 )
-from ipa.forecast.quality import answers, pinball
+from ipa.forecast.quality import pinball
 from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
 from ipa.model.observation import Forecast, LoadHistory
 from ipa.simulate.arrivals import workload_rates

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.forecast.base import Series, quantiles_of
-from ipa.forecast.quality import answers
+from ipa.forecast.base import Series, answers, quantiles_of
 from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
 from tests.amounts import many
 
@@ -40,7 +39,7 @@ def test_a_replay_is_the_answers_one_by_one(rung: Seasonal | WindowMaximum | Las
     series = Series(1.0, rates, 5.0)
     counts = np.arange(60, 200, 7)
     points, uppers = rung.replay(series, counts, 20.0, 0.95)
-    alone = [rung.peak(series.until(int(count)), 20.0, 0.95) for count in counts]
+    alone = [rung.peak(series.between(0, int(count)), 20.0, 0.95) for count in counts]
     np.testing.assert_allclose(points, [each.point_rps for each in alone], rtol=1e-12)
     np.testing.assert_allclose(uppers, [each.upper_rps for each in alone], rtol=1e-12)
 
