@@ -150,11 +150,10 @@ class Planner(Protocol):
 class SlaScaledPlanner(Protocol):
     """A planner for a scaled SLA. Pure."""
 
-    def __call__(self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float) -> Plan:
-        """The best plan for an SLA `sla_ratio` times as long.
-
-        Errors: those of a Planner.
-        """
+    def __call__(
+        self, pipeline: Pipeline, rate_rps: float, running: Configs = (), sla_ratio: float = 1.0
+    ) -> Plan:
+        """The best plan for an SLA `sla_ratio` times as long. Errors: those of a Planner."""
 
 
 def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:

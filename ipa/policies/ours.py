@@ -30,19 +30,15 @@ WAIT_RATIO = 0.25
 class Ours:
     """Plans with `planner` for `forecast.upper_rps`, within pins and without variants that failed lately.
 
-    If `applies_each`, its plans are applied as they are, as the published systems do. `shorter` is given if
-    requests may wait while a peak lasts, should that be worth more.
-    `probe` is the same planner without explanations, for feasibility checks. `longer` is given if a plan that
-    exceeds the SLA is better than the running configuration.
+    If `applies_each`, its plans are applied as they are, and none exceeds the SLA, as the published systems
+    do. `probe` is the same planner without explanations, for feasibility checks and for longer SLAs.
     """
 
     pipeline: Pipeline
     planner: Planner
     name: str = "ours"
     applies_each: bool = False
-    probe: Planner | None = None
-    shorter: SlaScaledPlanner | None = None
-    longer: SlaScaledPlanner | None = None
+    probe: SlaScaledPlanner | None = None
 
     def at_once(self, running: Configs) -> bool:
         """True if it applies each plan, or if a process ended before it sent requests to a part."""
@@ -52,7 +48,7 @@ class Ours:
         """The best plan, else one for the largest rate that can be carried, or for the least longer SLA."""
         pipeline = constrained(self.pipeline, state)
         rate_rps = upper_rate_rps(forecast)
-        plan = best_plan(self.planner, self.shorter, pipeline, forecast, state.running)
+        plan = self.planner(pipeline, rate_rps, state.running)
         if plan.termination is not Termination.INFEASIBLE:
             return plan
         most = self._most(pipeline, rate_rps, state)
@@ -83,14 +79,14 @@ class Ours:
 
     def _nearest(self, pipeline: Pipeline, rate_rps: float, state: PolicyState) -> Plan | None:
         """The best plan for the shortest feasible SLA of the grid above the pipeline's."""
-        if self.longer is None:
+        if self.probe is None or self.applies_each:
             return None
         best: Plan | None = None
         low, high = 1, floor(log(LONGEST_SLA_RATIO) / log(GRID))
         try:
             while low <= high:
                 middle = (low + high) // 2
-                plan = self.longer(pipeline, rate_rps, state.running, GRID**middle)
+                plan = self.probe(pipeline, rate_rps, state.running, GRID**middle)
                 if plan.stages:
                     best, high = plan, middle - 1
                 else:
@@ -106,28 +102,10 @@ def upper_rate_rps(forecast: Forecast) -> float:
     return max(forecast.upper_rps, MIN_RATE_RPS)
 
 
-def best_plan(
-    planner: Planner,
-    shorter: SlaScaledPlanner | None,
-    pipeline: Pipeline,
-    forecast: Forecast,
-    running: Configs,
-) -> Plan:
-    """The best plan for the upper forecast; with `shorter`, also among plans that let peaks wait.
-
-    Errors: those of the planner.
-    """
-    plan = planner(pipeline, upper_rate_rps(forecast), running)
-    waiting = waiting_plan(shorter, pipeline, forecast, running, plan.sla_s) if shorter else None
-    if waiting is not None and (not plan.stages or worth(waiting) > worth(plan)):
-        return waiting
-    return plan
-
-
 def waiting_plan(
     shorter: SlaScaledPlanner, pipeline: Pipeline, forecast: Forecast, running: Configs, sla_s: float
 ) -> Plan | None:
-    """The best plan under which requests wait while a peak lasts; None if no peak can be waited out.
+    """The best plan under which requests wait while a peak lasts; None if there is none.
 
     A peak of w seconds at the upper rate, with a capacity of w/(w + d) of that rate, leaves a queue that
     takes d seconds to serve. So if requests may wait d, a share of the SLA, that capacity is enough for the
@@ -202,9 +180,9 @@ PREFERRED_RATIO = 1 + 1e-6
 class Frugal:
     """Takes the fewest cores at no less than the accuracy of `published`, IPA's plan for the same load.
 
-    `planner` and `shorter` weigh cores alone (`thrifty`). If IPA has no plan, or no plan in time is as
-    accurate, it decides as `inner`. Like IPA it applies each plan at once; the price of changes prevents
-    oscillation.
+    `planner` and `shorter` weigh cores alone (`thrifty`), `shorter` for plans that let a peak wait. If IPA
+    has no plan, or no plan in time is as accurate, it decides as `inner`. Like IPA it applies each plan at
+    once; the price of changes prevents oscillation.
     """
 
     inner: Ours
@@ -224,7 +202,10 @@ class Frugal:
         if floor is not None:
             floor = max(floor * (1 - ROUNDING), pipeline.bounds.accuracy_floor or 0.0)
             floored = replace(pipeline, bounds=replace(pipeline.bounds, accuracy_floor=floor))
-            plan = best_plan(self.planner, self.shorter, floored, forecast, state.running)
+            plan = self.planner(floored, upper_rate_rps(forecast), state.running)
+            waiting = waiting_plan(self.shorter, floored, forecast, state.running, plan.sla_s)
+            if waiting is not None and (not plan.stages or worth(waiting) > worth(plan)):
+                return waiting
             if plan.stages:
                 return plan
         return self.inner.decide(observation, forecast, state)

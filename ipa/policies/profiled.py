@@ -76,11 +76,9 @@ class Profiled:
         """
         return self._solved(self._problem_of(pipeline, rate_rps, running), explain=self._explain)
 
-    def probe(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
-        """The same plan without prices, or remedies for an infeasible problem (a `Planner`)."""
-        return self._solved(self._problem_of(pipeline, rate_rps, running), explain=False)
-
-    def shorter(self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float) -> Plan:
+    def probe(
+        self, pipeline: Pipeline, rate_rps: float, running: Configs = (), sla_ratio: float = 1.0
+    ) -> Plan:
         """The best plan for an SLA `sla_ratio` times as long, without remedies (a `SlaScaledPlanner`)."""
         problem = self._problem_of(pipeline, rate_rps, running)
         return self._solved(replace(problem, sla_s=problem.sla_s * sla_ratio), explain=False)

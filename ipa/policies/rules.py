@@ -36,46 +36,6 @@ class StageLoad:
     capacity_rps: float
 
 
-def stage_loads(
-    profiled: Profiled, observation: Observation, running: Sequence[StageConfig]
-) -> tuple[StageLoad, ...]:
-    """The load of each stage while `running` runs; InputError if that was not measured.
-
-    If another configuration is observed (in shadow mode), all replicas count as ready, and a stage's load
-    follows from its place in the graph. Also InputError if several configurations share the load: a rule
-    scales one.
-    """
-    if is_shared(running):
-        raise InputError(
-            f"{len(parts_of(running))} configurations share the load, and this rule scales one",
-            hint="Run one of them alone with `ipa apply`, or a policy that plans sets, such as infadapter.",
-        )
-    plan = profiled.describe(running, 1.0)
-    if plan is None:
-        raise InputError(f"the running configuration has no profile: {in_words(running)}")
-    is_observed = observation.running() == tuple(running)
-    observed = {stage.stage: stage for stage in observation.stages} if is_observed else {}
-    loads = []
-    for config, known in zip(running, plan.stages, strict=True):
-        stage = observed.get(config.stage)
-        rate_rps = _sane(stage.arrival_rate_rps) if stage else None
-        if rate_rps is None:
-            requests_rps = _sane(observation.arrival_rate_rps)
-            rate_rps = None if requests_rps is None else requests_rps * known.rate_rps
-        ready = stage.ready_replicas.value if stage and isinstance(stage.ready_replicas, Measured) else None
-        loads.append(
-            StageLoad(
-                config=config,
-                ready=config.replicas if ready is None else max(ready, 0),
-                rate_rps=rate_rps,
-                queued=(_sane(stage.queue_length) if stage else None) or 0.0,
-                items=known.rate_rps,
-                capacity_rps=known.capacity_rps,
-            )
-        )
-    return tuple(loads)
-
-
 def _sane(observed: Measured[float] | Missing) -> float | None:
     if isinstance(observed, Missing) or not isfinite(observed.value) or observed.value < 0:
         return None
@@ -106,8 +66,41 @@ class RulePlanner:
     rolling: Rolling = SIDE_BY_SIDE
 
     def loads(self, observation: Observation, state: PolicyState) -> tuple[StageLoad, ...]:
-        """The load of each stage while the running configuration continues."""
-        return stage_loads(self.profiled, observation, state.running)
+        """The load of each stage while the running configuration continues; InputError if not measured.
+
+        If another configuration is observed (in shadow mode), all replicas count as ready, and a stage's load
+        follows from its place in the graph. Also InputError if several configurations share the load: a rule
+        scales one.
+        """
+        running = state.running
+        if is_shared(running):
+            hint = "Run one of them alone with `ipa apply`, or a policy that plans sets, such as infadapter."
+            words = f"{len(parts_of(running))} configurations share the load, and this rule scales one"
+            raise InputError(words, hint=hint)
+        plan = self.profiled.describe(running, 1.0)
+        if plan is None:
+            raise InputError(f"the running configuration has no profile: {in_words(running)}")
+        is_observed = observation.running() == running
+        observed = {stage.stage: stage for stage in observation.stages} if is_observed else {}
+        loads = []
+        for config, known in zip(running, plan.stages, strict=True):
+            stage = observed.get(config.stage)
+            rate_rps = _sane(stage.arrival_rate_rps) if stage else None
+            if rate_rps is None:
+                requests_rps = _sane(observation.arrival_rate_rps)
+                rate_rps = None if requests_rps is None else requests_rps * known.rate_rps
+            ready = stage.ready_replicas if stage else None
+            loads.append(
+                StageLoad(
+                    config=config,
+                    ready=max(ready.value, 0) if isinstance(ready, Measured) else config.replicas,
+                    rate_rps=rate_rps,
+                    queued=(_sane(stage.queue_length) if stage else None) or 0.0,
+                    items=known.rate_rps,
+                    capacity_rps=known.capacity_rps,
+                )
+            )
+        return tuple(loads)
 
     def plan(self, wanted: Configs, forecast: Forecast, state: PolicyState, name: str) -> Plan:
         """A plan with the allowed part of `wanted`, for the forecast or the part of it that it carries."""

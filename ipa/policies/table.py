@@ -242,19 +242,13 @@ class PolicyFactory:
 
 def ours(inputs: PolicyInputs) -> Ours:
     profiled = inputs.profiled()
-    return Ours(
-        inputs.pipeline,
-        profiled.plan,
-        probe=profiled.probe,
-        shorter=profiled.shorter,
-        longer=profiled.shorter,
-    )
+    return Ours(inputs.pipeline, profiled.plan, probe=profiled.probe)
 
 
 def ours_frugal(inputs: PolicyInputs) -> Policy:
     cheap = replace(inputs, pipeline=thrifty(inputs.pipeline, inputs.objective)).profiled()
     exact = replace(inputs, pipeline=accurate(inputs.pipeline, inputs.objective)).published()
-    return Frugal(ours(inputs), exact.plan, cheap.plan, cheap.shorter)
+    return Frugal(ours(inputs), exact.plan, cheap.plan, cheap.probe)
 
 
 def _published(inputs: PolicyInputs, *, name: str, compat: Compat) -> Policy:

@@ -91,7 +91,7 @@ def test_s1_the_loop_holds_and_says_what_would_do(case: Case) -> None:
 def test_s1_the_loop_misses_the_sla_by_as_little_as_can_be_and_stays_there(case: Case) -> None:
     tight = replace(PIPELINE, sla=Sla(0.03))
     known = Profiled(tight, PROFILES, compat=Compat.PAPER, solver="exact")
-    policy = Ours(tight, known.plan, longer=known.shorter)
+    policy = Ours(tight, known.plan, probe=known.probe)
     # Batches of eight wait to be full.
     slow = tuple(replace(config, batch_size=8) for config in SMALLEST)
     made = scenario(5.0, policy=policy, configs=slow, pipeline=tight)

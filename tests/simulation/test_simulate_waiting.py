@@ -27,7 +27,7 @@ def late_ratio(point_rps: float, upper_rps: float, times: float = 1.0) -> float:
     """The share of late requests where each minute has a peak, `times` as high as planned."""
     profiled = Profiled(LONG, PROFILES, solver="exact")
     forecast = Forecast(point_rps, upper_rps, 0.95, 20.0, "given", 1.0, peak_s=float(PEAK_S))
-    plan = waiting_plan(profiled.shorter, LONG, forecast, (), LONG.sla.latency_s)
+    plan = waiting_plan(profiled.probe, LONG, forecast, (), LONG.sla.latency_s)
     assert plan is not None and plan.rate_rps < upper_rps
     sim, truth = PipelineSim(LONG, seed=1), GroundTruth(LONG, PROFILES)
     for config in plan.configs:

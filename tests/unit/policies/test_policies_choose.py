@@ -115,7 +115,7 @@ def test_the_largest_rate_that_can_be_carried_does_not_depend_on_the_load() -> N
 def test_where_no_plan_keeps_the_sla_the_one_that_misses_least_is_taken() -> None:
     tight = replace(PIPELINE, sla=Sla(0.03))
     known = Profiled(tight, PROFILES, compat=Compat.PAPER, solver="exact")
-    plan = Ours(tight, known.plan, longer=known.shorter).decide(SEEN, expected(5.0), STATE)
+    plan = Ours(tight, known.plan, probe=known.probe).decide(SEEN, expected(5.0), STATE)
     none = known.plan(tight, 5.0)
     least_s = float(none.relaxations[0].split()[2])
     assert plan.stages and plan.is_late and plan.latency_s is not None and plan.rate_rps == 5.0
@@ -126,7 +126,7 @@ def test_where_no_plan_keeps_the_sla_the_one_that_misses_least_is_taken() -> Non
 
 def test_nothing_feasible_at_any_rate_or_sla_is_infeasible() -> None:
     tight = replace(PIPELINE, bounds=replace(PIPELINE.bounds, accuracy_floor=0.99))
-    plan = Ours(tight, planner, longer=profiled().shorter).decide(SEEN, expected(5.0), STATE)
+    plan = Ours(tight, planner, probe=profiled().probe).decide(SEEN, expected(5.0), STATE)
     assert plan.termination is Termination.INFEASIBLE and plan.relaxations
 
 

@@ -45,8 +45,8 @@ def test_plans_with_slowdowns_are_those_of_profiles_that_say_so(rate_rps: float)
     assert plain.objective is not None and plan.objective is not None
     assert plan.objective <= plain.objective
     for ratio in (1.0, 0.7):
-        shorter = PROFILED.shorter(replace(PIPELINE, slowdowns=SLOW), rate_rps, (), ratio)
-        assert shorter.configs == TRUE.shorter(PIPELINE, rate_rps, (), ratio).configs
+        shorter = PROFILED.probe(replace(PIPELINE, slowdowns=SLOW), rate_rps, (), ratio)
+        assert shorter.configs == TRUE.probe(PIPELINE, rate_rps, (), ratio).configs
 
 
 def test_predictions_with_slowdowns_are_those_of_profiles_that_say_so() -> None:

@@ -15,7 +15,7 @@ from ipa.model.plan import Plan, Termination
 from ipa.model.rolling import DEPLOYMENT
 from ipa.policies import ours
 from ipa.policies.base import Configs, PolicyState
-from ipa.policies.ours import WAIT_RATIO, Frugal, Ours, waiting_plan
+from ipa.policies.ours import WAIT_RATIO, Frugal, waiting_plan
 from ipa.policies.profiled import Profiled
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
@@ -33,7 +33,7 @@ def forecast(point_rps: float, upper_rps: float, peak_s: float = 5.0) -> Forecas
 
 
 def waited(expected: Forecast) -> Plan | None:
-    return waiting_plan(PROFILED.shorter, LONG, expected, SMALLEST, LONG.sla.latency_s)
+    return waiting_plan(PROFILED.probe, LONG, expected, SMALLEST, LONG.sla.latency_s)
 
 
 @given(st.floats(0.5, 40.0), st.floats(1.0, 4.0), st.floats(1.0, 10.0))
@@ -55,11 +55,11 @@ def test_the_queue_that_a_peak_leaves_is_served_within_the_wait(
 
 
 def test_where_there_is_time_to_wait_a_peak_takes_fewer_cores() -> None:
-    ours = make_policy("ours", PolicyInputs(LONG, PROFILES, solver="exact"))
-    plan = ours.decide(SEEN, forecast(10.0, 16.0), STATE)
-    at_peak = PROFILED.plan(LONG, 16.0, SMALLEST)
-    assert plan.objective is not None and at_peak.objective is not None
-    assert plan.objective > at_peak.objective
+    frugal = make_policy("ours-frugal", PolicyInputs(LONG, PROFILES, solver="exact"))
+    plan = frugal.decide(SEEN, forecast(10.0, 16.0), STATE)
+    at_peak = frugal.decide(SEEN, forecast(16.0, 16.0), STATE)
+    assert plan.cost_cores is not None and at_peak.cost_cores is not None
+    assert plan.cost_cores < at_peak.cost_cores
     # 5 s at 16 rps leave 5 · (16 − 80 / 6.5) requests, which take 1.5 s at 80 / 6.5 rps.
     assert (plan.rate_rps, plan.peak_rps) == (pytest.approx(80 / 6.5), 16.0)
     assert "may wait up to 1.5 s longer" in plan.note
@@ -67,8 +67,8 @@ def test_where_there_is_time_to_wait_a_peak_takes_fewer_cores() -> None:
 
 def test_where_there_is_none_the_peak_is_carried() -> None:
     tight = replace(PIPELINE, sla=Sla(0.25))
-    ours = make_policy("ours", PolicyInputs(tight, PROFILES, solver="exact"))
-    plan = ours.decide(SEEN, forecast(4.0, 5.0), STATE)
+    frugal = make_policy("ours-frugal", PolicyInputs(tight, PROFILES, solver="exact"))
+    plan = frugal.decide(SEEN, forecast(4.0, 5.0), STATE)
     assert plan.rate_rps == plan.carried_rps == 5.0 and plan.peak_rps is None
 
 
@@ -77,11 +77,13 @@ def test_a_forecast_without_spread_leaves_nothing_to_wait_for() -> None:
 
 
 def test_a_solver_that_fails_the_second_time_does_not_cost_the_first_plan() -> None:
-    def failing(pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float) -> Plan:
+    def failing(pipeline: Pipeline, rate_rps: float, running: Configs = (), sla_ratio: float = 1.0) -> Plan:
         raise SolverError("out of order")
 
-    plan = Ours(LONG, PROFILED.plan, shorter=failing).decide(SEEN, forecast(10.0, 16.0), STATE)
-    assert plan.configs == PROFILED.plan(LONG, 16.0, SMALLEST).configs
+    frugal = make_policy("ours-frugal", PolicyInputs(LONG, PROFILES, solver="exact"))
+    assert isinstance(frugal, Frugal)
+    plan = replace(frugal, shorter=failing).decide(SEEN, forecast(10.0, 16.0), STATE)
+    assert plan.configs == frugal.decide(SEEN, forecast(16.0, 16.0), STATE).configs
 
 
 @pytest.mark.parametrize("rate_rps", [1.0, 6.0, 20.0, 45.0])
