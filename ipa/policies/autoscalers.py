@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, Observation
 from ipa.model.plan import Plan
-from ipa.policies.base import Configs, PolicyState, constrained
+from ipa.policies.base import AtOnce, Configs, PolicyState, constrained
 from ipa.policies.rules import (
     ROUNDING,
     RulePlanner,
@@ -23,14 +23,10 @@ from ipa.policies.rules import (
 
 
 @dataclass(frozen=True, slots=True)
-class Autoscaler:
+class Autoscaler(AtOnce):
     """A rule that scales each stage by its load, with a memory and a delay of its own."""
 
     ruled: RulePlanner
-
-    def at_once(self, running: Configs) -> bool:
-        """Always true: the rule has its own delay."""
-        return True
 
 
 # --horizontal-pod-autoscaler-sync-period.

@@ -63,6 +63,16 @@ class Policy(Protocol):
         """
 
 
+class AtOnce:
+    """A policy whose plans are applied as they are: its rule has its own delay, or the rivals' have none."""
+
+    __slots__ = ()
+
+    def at_once(self, running: Configs) -> bool:
+        """Always true."""
+        return True
+
+
 class StatefulPolicy(Policy, Protocol):
     """A policy that learns from every tick, also from ticks that hold for other reasons."""
 

@@ -27,7 +27,7 @@ from ipa.optimize.set_solve import (
     missing_part,
     solve_set,
 )
-from ipa.policies.base import Configs, PolicyState, constrained
+from ipa.policies.base import AtOnce, Configs, PolicyState, constrained
 from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.planning import planning_problem
 from ipa.policies.profiled import Profiled
@@ -238,7 +238,7 @@ def best_of_one(
 ) -> Plan:
     """The plan of the best single variant for the rate, or of the one that carries most."""
     problem = task.problem(rate_rps, state)
-    single = [(variant, level) for variant, level in _levels(problem)]
+    single = list(_levels(problem))
     if not single:
         words = "no variant meets the SLA on any measured cores within the bounds"
         return task.infeasible(rate_rps, name, words)
@@ -276,16 +276,12 @@ MOST_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class InfAdapter:
+class InfAdapter(AtOnce):
     """Decides the running variants, their cores, and each variant's whole percentage of the requests."""
 
     task: SingleStagePipeline
     deadline_s: float = 5.0
     name: str = "infadapter"
-
-    def at_once(self, running: Configs) -> bool:
-        """Always true: the rule is its own."""
-        return True
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best set for the point forecast plus a tenth, or for the upper forecast if that is more.
@@ -357,7 +353,7 @@ class InfAdapter:
 
 
 @dataclass(frozen=True, slots=True)
-class MsPlus:
+class MsPlus(AtOnce):
     """Model-Switching+ of InfAdapter's evaluation: one variant at a time, on as many cores as the load needs.
 
     InfAdapter's program with one variant: max α·a_m − β·c − γ·LC, th_m(c) ≥ λ, c ≤ budget.
@@ -365,10 +361,6 @@ class MsPlus:
 
     task: SingleStagePipeline
     name: str = "ms+"
-
-    def at_once(self, running: Configs) -> bool:
-        """Always true: the rule is its own."""
-        return True
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best variant for the point forecast plus a tenth, or for the upper forecast if that is more.

@@ -10,7 +10,7 @@ from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.observation import Forecast, Observation
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, Termination
-from ipa.policies.base import Configs, Planner, PolicyState, SlaScaledPlanner, constrained
+from ipa.policies.base import AtOnce, Configs, Planner, PolicyState, SlaScaledPlanner, constrained
 from ipa.policies.profiled import Profiled
 
 # No load is planned as one request in ten seconds: (b − 1)/λ stays finite and b = 1 is best.
@@ -177,12 +177,12 @@ PREFERRED_RATIO = 1 + 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Frugal:
+class Frugal(AtOnce):
     """Takes the fewest cores at no less than the accuracy of `published`, IPA's plan for the same load.
 
     `planner` and `shorter` weigh cores alone (`thrifty`), `shorter` for plans that let a peak wait. If IPA
     has no plan, or no plan in time is as accurate, it decides as `inner`. Like IPA it applies each plan at
-    once; the price of changes prevents oscillation.
+    once, since the running one may be more accurate than required; the price of changes prevents oscillation.
     """
 
     inner: Ours
@@ -190,10 +190,6 @@ class Frugal:
     planner: Planner
     shorter: SlaScaledPlanner
     name: str = "ours-frugal"
-
-    def at_once(self, running: Configs) -> bool:
-        """Always true: the running configuration may be more accurate, and of higher worth, than required."""
-        return True
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The plan with the fewest cores, or that of `inner` if there is none."""
