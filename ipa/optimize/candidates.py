@@ -260,8 +260,6 @@ def _extra_replicas(compat: Compat, least: Array, batches: Array) -> Array:
 def levels_of(problem: PlanningProblem) -> list[list[ItemCount]]:
     """For each stage its possible numbers of items; one if no fan-out depends on a variant."""
     stages, graph = problem.stages, problem.graph
-    if not any(isinstance(edge.fan_out, Mapping) for stage in stages for edge in stage.after):
-        return _constant_levels(problem)
     numbers: list[dict[str, int]] = [{} for _ in stages]
     items: list[list[float]] = [[] for _ in stages]
     numbers[0], items[0] = {_key(1.0): 0}, [1.0]
@@ -287,16 +285,6 @@ def levels_of(problem: PlanningProblem) -> list[list[ItemCount]]:
         [ItemCount(number, value, tuple(onward[at][number])) for number, value in enumerate(items[at])]
         for at in range(len(stages))
     ]
-
-
-def _constant_levels(problem: PlanningProblem) -> list[list[ItemCount]]:
-    items: dict[str, float] = {}
-    levels = []
-    for stage, children in zip(problem.stages, problem.graph.children, strict=True):
-        items[stage.name] = items[stage.after[0].parent] * stage.after[0].items("") if stage.after else 1.0
-        onward = (0,) * max(1, len(stage.columns.variants))
-        levels.append([ItemCount(0, items[stage.name], (onward,) * len(children))])
-    return levels
 
 
 def _key(items: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from math import isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +44,8 @@ class TableRow:
     def __init__(self, table: str, at: int) -> None:
         self._table, self._at = table, at
 
-    def __get__(self, owner: object, kind: object) -> Array:
-        row: Array = getattr(owner, self._table)[self._at]
+    def __get__(self, owner: object, kind: object) -> NDArray[Any]:
+        row: NDArray[Any] = getattr(owner, self._table)[self._at]
         return row
 
 

@@ -26,17 +26,6 @@ OF_STAGES = [PLACE[name] for name in ("factor", "accuracy", "mean_s", "spread_s2
 EQUAL = 1e-9
 
 
-class _Count:
-    """A row of whole numbers."""
-
-    def __init__(self, name: str) -> None:
-        self._at = COUNTS.index(name)
-
-    def __get__(self, options: Options, owner: object) -> Index:
-        row: Index = options.counts[self._at]
-        return row
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Options:
     """The ways to run a stage, replicas already fixed, as columns in the order of names.
@@ -57,9 +46,9 @@ class Options:
     counts: Index
     numbers: Array
 
-    point = _Count("point")
-    replicas = _Count("replicas")
-    enter = _Count("enter")
+    point = TableRow("counts", COUNTS.index("point"))
+    replicas = TableRow("counts", COUNTS.index("replicas"))
+    enter = TableRow("counts", COUNTS.index("enter"))
     items = TableRow("numbers", PLACE["items"])
     service_s = TableRow("numbers", PLACE["service_s"])
     wait_s = TableRow("numbers", PLACE["wait_s"])

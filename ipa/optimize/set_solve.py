@@ -174,11 +174,6 @@ def fill(rate_rps: float, capacities_rps: Sequence[float]) -> tuple[float, ...]:
     return tuple(quotas)
 
 
-def percent_capacity(rate_rps: float, capacity_rps: float) -> int:
-    """The most whole percents of the rate that the capacity holds, at most 100."""
-    return min(100, floor(100 * capacity_rps / rate_rps + 100 * ROUNDING))
-
-
 def in_whole_percents(problem: SetProblem) -> SetProblem:
     """The problem whose quotas are whole percents: every capacity is rounded down to such.
 
@@ -186,14 +181,12 @@ def in_whole_percents(problem: SetProblem) -> SetProblem:
     """
     percent_rps = problem.rate_rps / 100
 
-    def rounded(variant: SetVariant) -> SetVariant:
-        levels = (
-            CoreLevel(level.cores, percent_capacity(problem.rate_rps, level.capacity_rps) * percent_rps)
-            for level in variant.levels
-        )
-        return replace(variant, levels=tuple(levels))
+    def rounded(level: CoreLevel) -> CoreLevel:
+        percents = floor(level.capacity_rps / percent_rps + 100 * ROUNDING)
+        return CoreLevel(level.cores, min(100, percents) * percent_rps)
 
-    return replace(problem, variants=tuple(rounded(variant) for variant in problem.variants))
+    variants = (replace(it, levels=tuple(map(rounded, it.levels))) for it in problem.variants)
+    return replace(problem, variants=tuple(variants))
 
 
 # Labels kept by the first pass, which only finds a good set, and by the second: all.

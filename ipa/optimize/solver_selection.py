@@ -101,10 +101,13 @@ def _break_ties(program: Program, solver: str, solved: ProgramAnswer, deadline: 
     """The same answer with the first of the equally good plans.
 
     The solver's objective is so tight a bound that label setting needs little time beside it. It also checks
-    the solver: SolverError if a plan is better than the solver's bound allows.
+    the solver: SolverError if a plan is better than the solver's bound allows; a plan that label setting
+    finds replaces the answer that there is none.
     """
     if solved.termination is Termination.INFEASIBLE:
-        return _doubted(program, solver, solved, deadline)
+        second = label_setting.solve(program, deadline)
+        note = f"{solver} calls it infeasible, label setting found a plan"
+        return replace(second, note=note) if second.chosen else solved
     if solved.termination is not Termination.OPTIMAL:
         return solved
     objective = evaluate(program, solved.chosen).objective
@@ -117,14 +120,6 @@ def _break_ties(program: Program, solver: str, solved: ProgramAnswer, deadline: 
     if better - objective > CONTRADICTION * max(1.0, abs(objective)):
         raise SolverError(f"{solver} calls {objective!r} optimal, but {better!r} is feasible")
     return replace(solved, chosen=tuple(chosen))
-
-
-def _doubted(program: Program, solver: str, solved: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:
-    """The same answer, unless label setting finds a plan that the answer excludes."""
-    second = label_setting.solve(program, deadline)
-    if not second.chosen:
-        return solved
-    return replace(second, note=f"{solver} calls it infeasible, label setting found a plan")
 
 
 def sharpen(program: Program, deadline: Deadline) -> tuple[Program, tuple[Index, ...]]:
