@@ -101,8 +101,14 @@ class Backtest:
         series = prepare(load, self.smooth_s)
         # prepare drops the gaps before the first rate.
         lost = len(load.rates_rps) - len(series.rates_rps)
-        first, last = (max(0, at - lost) for at in self._steps(series, self.train_s, len(load.rates_rps)))
-        train = series.between(first, last)
+        end_s = len(load.rates_rps) * series.step_s
+        split_s = self.train_ratio * end_s
+
+        def steps(span: Span) -> list[int]:
+            return [max(0, round(at_s / series.step_s) - lost) for at_s in span]
+
+        train = series.between(*steps(self.train_s or (0.0, split_s)))
+        begin, end = steps(self.test_s or (split_s, end_s))
         fitted: dict[str, tuple[Forecaster, float]] = {}
         for rung in rungs:
             start_s = clock_s()
@@ -117,7 +123,7 @@ class Backtest:
             name: series.steps(max(self.window_s, own.min_history_s(self.horizon_s)))
             for name, (own, _) in fitted.items()
         }
-        moments = self._moments(series, lost, max(windows.values()))
+        moments = self._moments(series, begin, end, max(windows.values()))
         ahead = series.steps(self.horizon_s)
         peaks = sliding_max(series.rates_rps, ahead)[moments]
         scores = {}
@@ -132,22 +138,10 @@ class Backtest:
             scores[name] = replace(measured, fit_s=fit_s, predict_ms=_mean_ms(ask, moments, clock_s))
         return scores
 
-    def _steps(self, series: Series, span: Span | None, total: int) -> tuple[int, int]:
-        """The first step of the span and the one after its last; without a span, of the training share."""
-        if span is None:
-            return 0, round(total * self.train_ratio)
-        first, last = (round(at_s / series.step_s) for at_s in span)
-        return first, last
-
-    def _moments(self, series: Series, lost: int, width: int) -> Ints:
-        """The steps after which a forecast is made."""
-        total, ahead = len(series.rates_rps), series.steps(self.horizon_s)
-        first, last = width, total - ahead
-        if self.test_s is not None:
-            begin, end = self._steps(series, self.test_s, total)
-            first, last = max(first, begin - lost), min(last, end - lost - ahead)
-        else:
-            first = max(first, self._steps(series, None, total)[1])
+    def _moments(self, series: Series, begin: int, end: int, width: int) -> Ints:
+        """The steps of the tested span after which a forecast is made."""
+        ahead = series.steps(self.horizon_s)
+        first, last = max(width, begin), min(len(series.rates_rps), end) - ahead
         most = min(self.forecasts, last - first + 1)
         spread: Floats = np.linspace(first, last, most) if last >= first else np.array([])
         moments = series.whole(np.unique(np.round(spread)).astype(np.int64), width, ahead)
