@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp
+from statistics import NormalDist
 
 import numpy as np
 
@@ -37,9 +38,6 @@ LEAST_RPS = 0.3
 PEAK_MEAN, PEAK_DEVIATION = 1.03, 0.7
 # Rates further back weigh nothing.
 MOST_STEPS = 120
-HALVINGS = 24
-# A normal distribution is nearly a logistic one with this factor.
-LOGISTIC = 1.702
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +54,17 @@ class Level(Rung):
     def replay(
         self, series: Series, counts: Ints, horizon_s: float, quantile: float
     ) -> tuple[Floats, Floats]:
-        """The mean of the highest rate of the horizon, and its quantile, after `counts` steps each."""
+        """The mean of the highest rate of the horizon, and its quantile, after `counts` steps each.
+
+        Both are the filters' own, weighted, as the ladder weights its rungs.
+        """
         every, total = series.steps(series.smooth_s), len(series.rates_rps)
         places = np.arange(total - 1, -1, -every)[:MOST_STEPS][::-1]
         rows = np.maximum(np.searchsorted(places, counts - 1, side="right") - 1, 0)
         states = _filtered(series.rates_rps[places], every * series.step_s)
         level, slope, level_var, both_var, slope_var, weights = states[:, rows]
         scale = np.maximum(level, LEAST_RPS)
-        points, uppers = [], []
+        normal, points, uppers = NormalDist().inv_cdf(quantile), [], []
         for ahead_s in (0.0, horizon_s):
             carried_s = FADE_S * (1 - exp(-ahead_s / FADE_S))
             mean = np.maximum(level + slope * carried_s, 0.0)
@@ -74,7 +75,7 @@ class Level(Rung):
             peaks = mean + PEAK_MEAN * scatter
             spreads = np.sqrt(variance + (PEAK_DEVIATION * scatter) ** 2)
             points.append((weights * peaks).sum(axis=1))
-            uppers.append(_quantile(weights, peaks, np.maximum(spreads, 1e-9), quantile))
+            uppers.append((weights * (peaks + normal * spreads)).sum(axis=1))
         point = np.maximum(*points)
         return point, np.maximum(point, np.maximum(*uppers))
 
@@ -118,13 +119,3 @@ def _filtered(rates: Floats, step_s: float) -> Floats:
     weights = np.exp(states[5] - states[5].max(axis=1, keepdims=True))
     states[5] = weights / weights.sum(axis=1, keepdims=True)
     return states
-
-
-def _quantile(weights: Floats, means: Floats, deviations: Floats, quantile: float) -> Floats:
-    """The quantile of each row's mixture of normal distributions."""
-    low, high = np.zeros(len(means)), (means + 6 * deviations).max(axis=1)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        below = (weights / (1 + np.exp(-LOGISTIC * (middle[:, None] - means) / deviations))).sum(axis=1)
-        low, high = np.where(below < quantile, middle, low), np.where(below < quantile, high, middle)
-    return np.asarray(high)
