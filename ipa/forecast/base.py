@@ -121,7 +121,7 @@ class Rung:
         """Itself, since it learns nothing."""
         return self
 
-    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
+    def peak(self: Forecaster, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The peak after all steps of the series; NaN if the rung was fitted for another question."""
         fitted = self.fitted(series, horizon_s, quantile)
         points, uppers = answers(fitted, series, np.array([len(series.rates_rps)]), horizon_s, quantile)

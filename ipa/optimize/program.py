@@ -87,7 +87,8 @@ class Options:
     def log_accuracy(self) -> Array:
         """ln of the accuracy, −inf for 0: adds up to ln PAS."""
         with np.errstate(divide="ignore"):
-            return np.log(self.accuracy)
+            logs: Array = np.log(self.accuracy)
+        return logs
 
     def take(self, at: NDArray[np.intp] | NDArray[np.bool_] | list[int]) -> Options:
         """Return those options only."""

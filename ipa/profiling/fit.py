@@ -125,7 +125,7 @@ def _fit_cores(cores: float, points: Sequence[ProfilePoint]) -> LatencyFit:
     batches = np.array([point.batch_size for point in ordered], dtype=np.float64)
     latencies = np.array([point.latency_s for point in ordered], dtype=np.float64)
     form, coefficients = _best(batches, latencies)
-    predicted = polyval(batches, coefficients)
+    predicted = np.asarray(polyval(batches, coefficients), dtype=np.float64)
     c0, c1, c2 = (float(value) for value in coefficients)
     return LatencyFit(
         cores=cores,
