@@ -136,7 +136,7 @@ class LagrangeBounds:
         rest = -(self._multipliers @ use)
         tables, rises = self._table
         if self._alpha and product is not None:
-            cell, share = self._cell(depth, product, self._grid)
+            cell, share = _cells(product, float(self._largest[depth]), self._grid)
             rest += tables[depth].take(cell, axis=1)
             rest += rises[depth].take(cell, axis=1) * share
         else:
@@ -172,9 +172,6 @@ class LagrangeBounds:
         bound: Array = whole.min(axis=0) + options.value
         return bound
 
-    def _cell(self, depth: int, product: Array, grid: int) -> tuple[Index, Array]:
-        return _cells(product, float(self._largest[depth]), grid)
-
     def _bests(self, multipliers: Array) -> list[Array]:
         """For each stage (multiplier vectors × factors): the highest worth of an option with the factor."""
         value, use = self._whole
@@ -206,8 +203,8 @@ class LagrangeBounds:
         grid = len(steps)
         if grid not in self._steps:
             self._steps[grid] = [
-                self._cell(depth + 1, (self._largest[depth] * group.factors)[:, None] * steps, grid)
-                for depth, group in enumerate(self._groups)
+                _cells((before * group.factors)[:, None] * steps, float(after), grid)
+                for (before, after), group in zip(pairwise(self._largest), self._groups, strict=True)
             ]
         return self._steps[grid]
 

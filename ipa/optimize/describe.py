@@ -128,9 +128,8 @@ def _part(whole: PlanningProblem, configs: Sequence[StageConfig]) -> _Part | Non
         for each, times, config in zip(chosen, times_of(problem, chosen), configs, strict=True)
     )
     pas, term = accuracy_of(problem, {stage.stage: stage.variant for stage in stages})
-    given = {stage.stage: stage for stage in stages}
-    names = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
-    paths = ([given[name] for name in path if name in given] for path in names)
+    given = {each.index: stage for each, stage in zip(chosen, stages, strict=True)}
+    paths = ([given[at] for at in path if at in given] for path in problem.graph.paths)
     latency_s = max(
         float(path_quantile_s([stage.mean_s for stage in path], [stage.excess_s for stage in path]))
         for path in paths

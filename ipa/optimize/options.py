@@ -253,7 +253,9 @@ def _change(
     is_switching = np.array(switches)[candidates.block]
     as_before = is_variant & is_batch & is_cores
     keeps_batch = is_variant & (is_batch | problem.rolling.rebatches)
-    resized = is_switching & problem.rolling.resizes & (_threads(candidates.cores) == _threads(each_cores))
+    # As `ipa.model.rolling.threads_of`.
+    threads, old_threads = (np.ceil(np.maximum(each, 1.0)) for each in (candidates.cores, each_cores))
+    resized = is_switching & problem.rolling.resizes & (threads == old_threads)
     same = (is_cores | resized) & (keeps_batch | is_switching)
     more = np.maximum(replicas - old, 0) * candidates.held_cores
     started = is_known * np.where(same, more, cores)
@@ -284,11 +286,6 @@ def _running_row(
     variants = stage.columns.variants
     number = variants.index(config.variant) if config.variant in variants else -1
     return (1.0, number, config.batch_size, config.cores, config.replicas, *now[block.index])
-
-
-def _threads(cores: Array) -> Array:
-    """As `ipa.model.rolling.threads_of`."""
-    return np.maximum(1.0, np.ceil(cores))
 
 
 def _peak_in_place(old_replicas: Array, old: Array, replicas: Index, new: Array) -> Array:

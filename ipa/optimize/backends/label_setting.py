@@ -135,9 +135,11 @@ class LabelSearch:
             if width is not None and len(labels) > 2 * width:
                 few = _most_promising(bound, 2 * width)
                 labels, bound, complete = labels.take(few), bound[few], False
-            undominated_labels = self._undominated(at + 1, labels)
-            if len(undominated_labels) < len(labels):
-                labels, bound = labels.take(undominated_labels), bound[undominated_labels]
+            if len(labels) > 1:
+                rows, lasting = self._criteria(at + 1, labels)
+                best = undominated(rows, self._deadline, None if self._is_chain else lasting)
+                if len(best) < len(labels):
+                    labels, bound = labels.take(best), bound[best]
             if width is not None and len(labels) > width:
                 few = _most_promising(bound, width)
                 labels, complete = labels.take(few), False
@@ -160,13 +162,6 @@ class LabelSearch:
             return labels, bound
         left = good.nonzero()[0]
         return labels.take(left), bound[left]
-
-    def _undominated(self, depth: int, labels: PartialPlans) -> Index:
-        """The labels that no other dominates."""
-        if len(labels) < 2:
-            return np.arange(len(labels))
-        rows, lasting = self._criteria(depth, labels)
-        return undominated(rows, self._deadline, None if self._is_chain else lasting)
 
     def _upper(self, depth: int, labels: PartialPlans) -> Array:
         bounding, growth = self.bounding, self._growth
