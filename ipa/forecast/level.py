@@ -29,7 +29,7 @@ FORGET_S, FADE_S = 30.0, 20.0
 FIRST_SLOPE = 0.02
 # A rate this many deviations away is a step. The mean in which it shows began before it: the new level lies
 # above that mean, by 1.5 times the surprise give or take twice of it.
-SURPRISE, BEYOND_RATIO, DOUBT_RATIO = 2.5, 1.5, 2.0
+SURPRISE, BEYOND_RATIO, DOUBT_RATIO = 3.5, 1.5, 2.0
 # No rate says more against a filter than one this many deviations away.
 FARTHEST = 6.25
 # The scatter of a lower rate cannot be estimated from it.
