@@ -117,7 +117,10 @@ def weigh(
     for each, benefit, price in zip(candidates, benefits, lateness, strict=True):
         until_s = min(each.serves_s, HORIZON_S)
         earned = (benefits[0] - each.changing_cost) * until_s + (benefit - each.cost) * (HORIZON_S - until_s)
-        change = change_price_s * running.cost if each.plan else 0.0
+        is_less = each.prediction.capacity_rps < running.prediction.capacity_rps
+        # What is removed may have to come back.
+        changes = 0 if each.plan is None else 1 + is_less
+        change = changes * change_price_s * running.cost
         worths.append(earned - float(price) - change)
     total = mean_rps * HORIZON_S
     return [
