@@ -23,7 +23,7 @@ from tests.fakes.world import SMALLEST, Scenario, scenario
 from tests.faults.drive import Entry, drive, rename
 from tests.faults.invariants import Configs
 from tests.faults.table import Case, variants
-from tests.faults.world import NAME, NAMESPACE, PLANNER, SETTINGS, KubeWorld, build
+from tests.faults.world import NAME, NAMESPACE, PLANNER, QUIET, SETTINGS, KubeWorld, build
 
 HIGH_RPS = 25.0
 # Ten of the two waves of starts and the loop, and one in which a controller has not seen the write yet.
@@ -436,7 +436,7 @@ def delayed(seed: int) -> tuple[KubeWorld, bool]:
         world.clock.at(source.uniform(0.0, 40.0), lambda: move(world))
         for _ in range(14):
             world.tick()
-            if len(world.decisions) > 3 and world.reasons()[-1] is ReasonCode.NO_CHANGE:
+            if len(world.decisions) > 3 and world.reasons()[-1] in QUIET:
                 break
         return world, world.invariants.is_settled()
 
