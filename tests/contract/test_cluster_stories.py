@@ -77,7 +77,8 @@ def test_scale_up(story: Story) -> None:
     story.rate_rps = 25.0
     low = profiled().predict(before, 25.0)
     assert low is not None and not low.carries
-    decisions = service.until_settled()
+    quiet = (ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE)
+    decisions = service.until(lambda decision: decision.reason in quiet, "the plan for the high load runs")
     prediction = profiled().predict(story.running(), 25.0)
     assert prediction is not None and prediction.carries
     assert decisions[0].action is Action.APPLY

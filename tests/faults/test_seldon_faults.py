@@ -41,7 +41,7 @@ from tests.fakes.world import PIPELINE, SMALLEST, made_loop, ours, scenario
 from tests.faults.inprocess import Pool
 from tests.faults.prometheus import FakePrometheus
 from tests.faults.table import Case, variants
-from tests.faults.world import ROLLING, WINDOW_S, KubeWorld, build
+from tests.faults.world import ROLLING, SETTINGS, WINDOW_S, KubeWorld, build
 
 # Of a constant load; `make faults` has half an hour.
 MINUTES = 30 * float(os.environ.get("IPA_FAULT_HOURS", "0.5"))
@@ -469,7 +469,9 @@ def test_g10_the_orchestrator_counts_as_readiness(case: Case, tmp_path: Path) ->
 def test_g12_our_own_writes_are_nobody_elses(case: Case) -> None:
     """The controllers carry a scale-down out between the tick's read and its look at the rollout."""
     wider = tuple(replace(config, replicas=3) for config in SMALLEST)
-    with build(rate_rps=1.0, configs=wider, step_s=1000.0) as world:
+    # The loop itself makes no change.
+    settings = replace(SETTINGS, change_price_s=1e9)
+    with build(rate_rps=1.0, configs=wider, step_s=1000.0, settings=settings) as world:
         looks = count()
 
         def hurry(request: Request) -> None:
