@@ -157,7 +157,7 @@ async def problem(code: str) -> Response:
 
 
 def complete(schema: dict[str, Any]) -> None:
-    """Add the problems that any operation may answer with, and the headers that are required."""
+    """Add the problems that any operation may answer with, and the required headers."""
     problems.document_in(schema)
     for kind in KINDS:
         schema["components"]["schemas"] |= file_schemas(kind)

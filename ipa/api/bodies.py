@@ -28,7 +28,7 @@ EARLIEST_YEAR, LATEST_YEAR = 1969, 2201
 
 
 def _as_text(value: object) -> object:
-    """The value; numbers are refused, since they would be read as seconds since 1970."""
+    """The value, unless it is a number, which would be read as seconds since 1970."""
     if isinstance(value, (int, float)):
         raise ValueError("a time is text, such as 2026-11-24T12:00:00Z")
     return value
@@ -86,13 +86,13 @@ class AttributedBody(Body):
 
 
 class ReplayBody(Body):
-    """The policy to replay a decision with; the one that took it if not given."""
+    """The policy to replay a decision with; by default the one that made it."""
 
     policy: Annotated[str, Field(max_length=64)] | None = None
 
 
 class BoundsBody(Body):
-    """Bounds that replace those of the pipeline if given."""
+    """Bounds that replace the pipeline's if given."""
 
     cores: Positive | None = None
     min_replicas: Count | None = None

@@ -44,7 +44,7 @@ class FileEdits:
     """The files of pipelines and of their profiles, their states when read last, and their latest edits.
 
     Used by one thread at a time. A broken edit changes nothing: the version before it stays in force, and
-    `latest` says why.
+    `latest` tells why.
     """
 
     pipelines_dir: Path
@@ -140,7 +140,7 @@ class FileEdits:
         return str(path), owner
 
     def _note(self, name: str, state: EditState, **values: Any) -> None:
-        """Keep the state of the edit, and log it once."""
+        """Store the state of the edit, and log it once."""
         edit = PipelineEdit(state, at=self.now().isoformat(), **{"source": str(self.path(name)), **values})
         before = self._latest.get(name)
         self._latest[name] = edit
@@ -157,7 +157,7 @@ class FileEdits:
 
 
 def _in_a_line(error: IpaError) -> str:
-    """The message, the problems and the hint of the error."""
+    """The message, the problems and the hint of the error, on one line."""
     lines = [line.strip() for line in str(error).splitlines()]
     # Problems with a place say more than how many there are.
     has_places = bool(error.problems) and all(problem.path for problem in error.problems)

@@ -1,4 +1,4 @@
-"""Authenticators of the settings, and the addresses where the service may listen with them."""
+"""Authenticators of the settings, and the addresses on which the service may listen with them."""
 
 from __future__ import annotations
 

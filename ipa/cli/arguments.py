@@ -1,7 +1,7 @@
 """Verbs for typer: shared bundles of options become options of the verb, and every argument is checked.
 
-Numbers must be finite and fit arithmetic and JSON; texts and paths must be ones that the system takes. The
-ranges of one option are declared with that option (`min`, `max`).
+Numbers must be finite and fit arithmetic and JSON; texts and paths must be valid for the system. The ranges
+of one option are declared with that option (`min`, `max`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, type, str]]:
 
 
 def _plain(kind: Any) -> type:
-    """The type of one value: of `list[str] | None` it is `str`."""
+    """The type of one value, such as `str` for `list[str] | None`."""
     members = [each for each in get_args(kind) if each is not type(None)]
     return _plain(members[0]) if members else kind
 
@@ -97,7 +97,7 @@ def _option(name: str, info: Any) -> str:
 
 
 def value_fault(value: object) -> str:
-    """The fault of an argument's value, empty for none."""
+    """The fault of an argument's value; empty if it has none."""
     if isinstance(value, bool):
         return ""
     if isinstance(value, float):

@@ -79,9 +79,9 @@ def build_app() -> typer.Typer:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """The exit code of `ipa ARGUMENTS`; errors are messages on standard error.
+    """The exit code of `ipa ARGUMENTS`; errors become messages on standard error.
 
-    Their traceback goes there too if `--traceback` was given.
+    With `--traceback` their traceback is printed there too.
     """
     wanted: set[str] = set()
     command = typer.main.get_command(build_app())
@@ -112,7 +112,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def main() -> None:
-    """Entry point of the `ipa` script."""
+    """The entry point of the `ipa` script."""
     # Before numpy is there: threads of its algebra wait for one another by computing, at matrices this small.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(run())

@@ -58,7 +58,7 @@ def json_text(values: Any, indent: int | None = None) -> str:
 
 
 def show(output: Output, values: Any, *lines: RenderableType | Iterable[RenderableType]) -> None:
-    """Print the values for programs, or the lines and tables for people, alone or several at once."""
+    """Print the values for programs, or for people the lines and tables, given singly or in groups."""
     if printed(output, values):
         return
     from rich.text import Text
@@ -83,7 +83,7 @@ def printer(output: Output = Output.TEXT) -> Console:
 
 
 def markdown(shown: Any) -> Iterator[RenderableType]:
-    """Yield the parts of a group, each with an empty line after it, tables with the rules of Markdown."""
+    """Yield the parts of a group, each with an empty line after it, tables with the lines of Markdown."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -109,8 +109,8 @@ def work_left(done: int, total: int, took_s: float, now: datetime) -> str:
 def progress(words: str, total: int | None = None) -> Iterator[Step]:
     """Show the work left of `total` parts during the block; call the yielded step as parts are done.
 
-    On a terminal it is a bar, a spinner without a total, and elsewhere a line each LINE_S, both on standard
-    error. NO_COLOR takes the colours away.
+    On a terminal it is a bar, or a spinner without a total, elsewhere a line each LINE_S, both on standard
+    error. NO_COLOR removes the colours.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn

@@ -69,7 +69,7 @@ def followed(
 
 
 def parsed(lines: Iterable[str]) -> Iterator[StreamEvent]:
-    """The events of a text/event-stream; comments are none."""
+    """The events of a text/event-stream, without comments."""
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
@@ -88,7 +88,7 @@ FAILED = frozenset({"failed", "rolled_back", "rollback_failed"})
 
 
 class Until(StrEnum):
-    """The end of a watch: the last change has settled, or a new one has."""
+    """The condition that ends a watch: the last change has settled, or a new one has."""
 
     SETTLED = "settled"
     CHANGED = "changed"

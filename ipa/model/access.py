@@ -1,4 +1,4 @@
-"""Authorisation: roles, operations, and the one table that says which role an operation needs."""
+"""Authorisation: roles, operations, and the table of the role that each operation needs."""
 
 from __future__ import annotations
 
@@ -152,5 +152,5 @@ class ApiKey:
 
     @property
     def holder(self) -> str:
-        """The name that the record has for the key's actions; its digits distinguish keys of one name."""
+        """The key's name in the record; its digits distinguish keys of one name."""
         return f"key:{self.name}#{self.key_id}"

@@ -1,6 +1,6 @@
 """The plan of a solver's answer, and its verification by plain arithmetic.
 
-Verification goes back to the operating points and shares only the formulas with the solvers' inputs.
+Verification starts from the operating points and shares only the formulas with the solvers' inputs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AGREE = 1e-7
 
 
 def plan_of(problem: PlanningProblem, program: Program, solver: str, answer: ProgramAnswer) -> Plan:
-    """The plan of a solver's answer, verified; without configuration if it chose none.
+    """The plan of a solver's answer, verified; without configurations if the solver chose none.
 
     Errors: SolverError (the plan is invalid).
     """
@@ -63,7 +63,7 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, answer: Pro
 
 
 def configs_of(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StageConfig, ...]:
-    """The chosen configuration of each stage, in order, without those that the pipeline's own router does."""
+    """The chosen configuration of each stage, in order, without stages of the pipeline's own router."""
     configs = []
     for stage, options, at in zip(problem.stages, program.stages, chosen, strict=True):
         if not stage.is_free:
@@ -74,7 +74,7 @@ def configs_of(problem: PlanningProblem, program: Program, chosen: Sequence[int]
 
 
 def verify(problem: PlanningProblem, plan: Plan, right: Plan | None = None) -> None:
-    """Return if the plan is valid; SolverError lists every wrong number and broken limit.
+    """Check that the plan is valid; SolverError lists every wrong number and broken limit.
 
     `right` is the expected description, if known.
     """
@@ -119,7 +119,7 @@ def _faults_of_plan(problem: PlanningProblem, plan: Plan, right: Plan | None) ->
 
 
 def _faults_of_sums(problem: PlanningProblem, plan: Plan, right: Plan) -> Iterator[str]:
-    """The wrong sums and the broken limits; `right` has the sums by arithmetic, without a change's cost."""
+    """The wrong sums and the broken limits; `right` has the recomputed sums, without a change's cost."""
     objective, bounds = problem.objective, problem.bounds
     held = right.resources
     peak, started_cores = _peak(problem, right.stages) if problem.running else (held, 0.0)
@@ -171,11 +171,11 @@ def _peak(problem: PlanningProblem, stages: Sequence[StagePlan]) -> tuple[Resour
 
 
 def differs(name: str, given: float | None, expected: float) -> Iterator[str]:
-    """The fault if a number differs from its arithmetic value; none if they agree."""
+    """The fault if a number differs from its recomputed value; none if they agree."""
     if given is None or not isfinite(given) or not isclose(given, expected, rel_tol=AGREE, abs_tol=AGREE):
         yield f"{name} is {expected!r} by arithmetic, not {given!r}"
 
 
 def exceeds(value: float, limit: float) -> bool:
-    """True if the value is above the limit beyond rounding."""
+    """True if the value exceeds the limit by more than rounding."""
     return value > limit + AGREE * max(1.0, abs(limit)) if limit < inf else False

@@ -1,4 +1,4 @@
-"""Solve a problem for a verified plan."""
+"""Solves a planning problem for a verified plan."""
 
 from __future__ import annotations
 
@@ -32,14 +32,13 @@ def solve(
 
     Of plans with equal objectives it is the one with the fewest changes to the running configuration, then
     the lowest cost, then the lowest latency, then the first by names, whichever solver is used. `auto` takes
-    Gurobi if a licence of the user's own covers the model, else label setting. If that is not done in half of
+    Gurobi if the user's own licence covers the model, else label setting. If that does not end within half of
     the time, label setting, or HiGHS, has the other half; the note says which and why. An infeasible problem
     gives a plan that says so, with remedies unless `explain` is false. `solvers` gives MILP solvers by name,
-    such as those in a child process that is killed if it exceeds its limit: `auto` then continues with label
-    setting.
+    such as those in a child process that is killed at its limit: `auto` then continues with label setting.
 
-    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), SolverError,
-    DeadlineError (a solver asked for by name had to be stopped).
+    Errors: UsageError (no such solver), LicenceError (Gurobi was requested and refused), SolverError,
+    DeadlineError (a requested solver had to be stopped).
     """
     check_solver(solver)
     deadline = Deadline(deadline_s)
@@ -67,7 +66,7 @@ def solve(
 
 
 def proved_plan(problem: PlanningProblem, deadline: Deadline) -> Plan:
-    """The best plan by label setting, or an infeasible one. DeadlineError if time is too short to know."""
+    """The best plan by label setting, or an infeasible one. DeadlineError if that is not known in time."""
     if deadline.passed:
         raise DeadlineError("the time ran out")
     plan = solve(problem, EXACT, deadline.remaining_s, explain=False)

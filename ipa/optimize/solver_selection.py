@@ -1,4 +1,4 @@
-"""Select the solver, and check its answer."""
+"""Selects the solver, and checks its answer."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def answer(
 ) -> tuple[str, ProgramAnswer, list[str]]:
     """The solver that answered, its answer with ties broken, and the reasons for the choice.
 
-    `solvers` gives MILP solvers by name; without, they run in this process. Errors: LicenceError (Gurobi
-    asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
+    `solvers` gives MILP solvers by name; by default they run in this process. Errors: LicenceError (Gurobi
+    was requested and refused), SolverError, DeadlineError (a requested solver had to be stopped).
     """
     if solver != AUTO:
         best = _by(solver, program, deadline, solvers)
@@ -71,7 +71,7 @@ def answer(
 
 
 def _by(name: str, program: Program, deadline: Deadline, solvers: Solvers | None) -> ProgramAnswer:
-    """The answer of one solver: with ties broken, a MILP solver's too."""
+    """The answer of the named solver, with ties broken."""
     if name == EXACT:
         return label_setting.solve(program, deadline)
     try:
@@ -100,8 +100,8 @@ def in_process(name: str) -> Maximise:
 def _break_ties(program: Program, solver: str, solved: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:
     """The same answer with the first of the equally good plans.
 
-    The solver's objective is so tight a bound that label setting needs little time beside it. It also checks
-    the solver: SolverError if a plan is better than the solver's bound allows.
+    The solver's objective is so tight a bound that label setting needs little more time. It also checks the
+    solver: SolverError if a plan is better than the solver's bound allows.
     """
     if solved.termination is Termination.INFEASIBLE:
         return _doubted(program, solver, solved, deadline)
@@ -120,7 +120,7 @@ def _break_ties(program: Program, solver: str, solved: ProgramAnswer, deadline: 
 
 
 def _doubted(program: Program, solver: str, solved: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:
-    """The same answer, unless label setting finds a plan that the answer excludes."""
+    """The same answer, unless label setting finds a plan that the answer rules out."""
     second = label_setting.solve(program, deadline)
     if not second.chosen:
         return solved
@@ -128,7 +128,7 @@ def _doubted(program: Program, solver: str, solved: ProgramAnswer, deadline: Dea
 
 
 def sharpen(program: Program, deadline: Deadline) -> tuple[Program, tuple[Index, ...]]:
-    """The program without options that no plan as good as a known one can have, and those left of each stage.
+    """The program without options that only worse plans than a known one have, and each stage's kept indices.
 
     For the MILP solvers, whose time grows with the options: a quick plan of label setting's first pass, and
     the bound on all plans with each option, rule most of them out. No best plan is lost. The same program if

@@ -1,4 +1,4 @@
-"""InfAdapter, several variants at once that share the load (Salmani et al., 2023), and its rival with one."""
+"""InfAdapter, which serves several variants at once (Salmani et al., 2023), and its single-variant rival."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _faults(problem: PlanningProblem) -> Iterator[str]:
 
 
 def _best_levels(problem: PlanningProblem, stage: StageProblem) -> dict[tuple[str, float], tuple[float, int]]:
-    """The most that each variant carries on each number of cores, and the batch size for it."""
+    """The most that each variant carries on each number of cores, and the batch size that does."""
     points = [point for point in stage.points if problem.allows(stage, point)]
     coefficient = 1.0 if problem.objective.throughput_margin_ratio else COEFFICIENT
     best: dict[tuple[str, float], tuple[float, int]] = {}
@@ -215,7 +215,7 @@ class SingleStagePipeline:
         return StageConfig(self.stage, variant, self.question.batch_sizes[variant, cores], cores, 1)
 
     def offers(self, running: Configs) -> bool:
-        """True if the running configuration is one known replica, or one of each of several variants."""
+        """True if one known replica runs, or one of each of several variants."""
         return all(
             (config.variant, config.cores) in self.question.batch_sizes
             and replace(config, share_percent=WHOLE_PERCENT) == self.config(config.variant, config.cores)
@@ -244,7 +244,7 @@ def planned_rate_rps(forecast: Forecast) -> float:
 def best_of_one(
     task: SingleStagePipeline, rate_rps: float, state: PolicyState, name: str, note: str = ""
 ) -> Plan:
-    """The plan of the best single variant for the rate, or of the one that carries most."""
+    """The plan of the best single variant for the rate; else of the variant that carries most."""
     problem = task.problem(rate_rps, state)
     single = [(variant, level) for variant, level in _levels(problem)]
     if not single:
@@ -292,7 +292,7 @@ class InfAdapter:
     name: str = "infadapter"
 
     def at_once(self, running: Configs) -> bool:
-        """True unless one replica of a measured size runs for each variant, with requests.
+        """True unless exactly one replica of a measured size runs for each variant, with requests.
 
         A part without requests was added by a process that ended before it shifted requests to it.
         """
@@ -301,7 +301,7 @@ class InfAdapter:
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best set for the point forecast plus a tenth, or for the upper forecast if that is more.
 
-        If no set carries the rate, it is the best one for the largest rate that one carries. If only
+        If no set carries the rate, it is the best one for the largest rate that a set carries. If only
         additions are allowed, a set stays as it is: each of its variants has one replica. Errors: those of
         `solve_set`.
         """
@@ -322,7 +322,7 @@ class InfAdapter:
         return self.task.described(self._configs(best), best.rate_rps, self.name, words)
 
     def decide_set(self, rate_rps: float, state: PolicyState) -> SetPlan:
-        """The best set for the rate, or for the largest rate that one carries.
+        """The best set for the rate, or for the largest rate that a set carries.
 
         `state.running` holds every running configuration, several of the one stage if a set runs. Cores are
         those of the variants' pods, overhead included.
@@ -357,7 +357,7 @@ class InfAdapter:
         return solve_set(problem, self.deadline_s, whole_percents=True)
 
     def _starting(self, problem: SetProblem, name: str, state: PolicyState) -> SetProblem:
-        """Return the problem in which only the running variants and one more may run."""
+        """Return the problem limited to the running variants and one more."""
         runs = {(config.variant, config.cores) for config in state.running}
         variants = []
         for variant in problem.variants:
@@ -384,7 +384,7 @@ class MsPlus:
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best variant for the point forecast plus a tenth, or for the upper forecast if that is more.
 
-        If none carries that, the one that carries most.
+        If no variant carries that rate, the variant that carries most.
         """
         rate_rps = planned_rate_rps(forecast)
         return best_of_one(self.task, rate_rps, state, self.name)

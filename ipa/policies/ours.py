@@ -1,4 +1,4 @@
-"""Our policy: the best plan for the upper forecast, or the nearest one if none is feasible."""
+"""ipa's own policy: the best plan for the upper forecast, or the nearest one if none is feasible."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Offers = Callable[[Pipeline, Configs], bool]
 class Ours:
     """Plans with `planner` for `forecast.upper_rps`, within pins and without variants that failed lately.
 
-    `offers` is given if the planner decides less than ours, so that the running configuration may be none of
-    its choices. `shorter` is given if requests may wait while a peak lasts, should that be worth more.
-    `probe` is the same planner without explanations, for feasibility checks. `longer` is given if a plan that
-    exceeds the SLA is better than the running configuration.
+    `offers` is given if the planner decides less than ipa's own, so that it may be unable to choose the
+    running configuration. `shorter` is given if requests may wait while a peak lasts, should that be worth
+    more. `probe` is the same planner without explanations, for feasibility checks. `longer` is given if a
+    plan that exceeds the SLA is better than the running configuration.
     """
 
     pipeline: Pipeline
@@ -48,10 +48,10 @@ class Ours:
     longer: SlaScaledPlanner | None = None
 
     def at_once(self, running: Configs) -> bool:
-        """True if the planner would never choose the running configuration: it is no benchmark for a plan.
+        """True if the planner would never choose the running configuration, which thus is no benchmark.
 
-        Nor is one with a part without requests, left by a process that ended before it shifted requests to
-        it.
+        Nor is a configuration with a part without requests, left by a process that ended before it shifted
+        requests to it.
         """
         is_begun = any(config.share_percent == 0 for config in running)
         return is_begun or (self.offers is not None and not self.offers(self.pipeline, running))
@@ -139,7 +139,7 @@ def waiting_plan(
 
     A peak of w seconds at the upper rate, with a capacity of w/(w + d) of that rate, leaves a queue that
     takes d seconds to serve. So if requests may wait d, a share of the SLA, that capacity is enough for the
-    peak, and the point forecast for the load beside it; the rest of the SLA is the plan's.
+    peak, and the point forecast for the other load; the rest of the SLA is the plan's.
     """
     upper_rps = upper_rate_rps(forecast)
     wait_s = WAIT_RATIO * sla_s
@@ -208,7 +208,7 @@ PREFERRED_RATIO = 1 + 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Frugal:
-    """Takes the fewest cores at no less than the accuracy of `published`, IPA's plan for the same load.
+    """Takes the fewest cores with at least the accuracy of `published`, IPA's plan for the same load.
 
     `planner` and `shorter` weigh cores alone (`thrifty`). If IPA has no plan, or no plan in time is as
     accurate, it decides as `inner`. Like IPA it applies each plan at once; the price of changes prevents
@@ -222,7 +222,7 @@ class Frugal:
     name: str = "ours-frugal"
 
     def at_once(self, running: Configs) -> bool:
-        """Always true: the running configuration may be more accurate, and of higher worth, than required."""
+        """Always true: the running configuration may be more accurate, and worth more, than required."""
         return True
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:

@@ -39,7 +39,7 @@ class StageLoad:
 def stage_loads(
     profiled: Profiled, observation: Observation, running: Sequence[StageConfig]
 ) -> tuple[StageLoad, ...]:
-    """The load of each stage while `running` runs; InputError if that was not measured.
+    """The load of each stage while `running` runs; InputError if that was not profiled.
 
     If another configuration is observed (in shadow mode), all replicas count as ready, and a stage's load
     follows from its place in the graph. Also InputError if several configurations share the load: a rule
@@ -83,7 +83,7 @@ def _sane(observed: Measured[float] | Missing) -> float | None:
 
 
 def busy_replicas(load: StageLoad, over_s: float) -> float | None:
-    """The number of replicas that the stage keeps busy, each at most fully.
+    """The number of replicas that the stage keeps fully busy, at most those that are ready.
 
     Queued items are added, spread over `over_s`. None if the load is missing or nothing is ready.
     """
@@ -93,7 +93,7 @@ def busy_replicas(load: StageLoad, over_s: float) -> float | None:
 
 
 def whole(replicas: float) -> int:
-    """Replicas rounded up, forgiving rounding; at least one."""
+    """Replicas rounded up, except for rounding errors; at least one."""
     return max(1, ceil(replicas - ROUNDING))
 
 
@@ -116,9 +116,9 @@ class RulePlanner:
 
 
 def plan_of(profiled: Profiled, configs: Configs, forecast: Forecast, name: str) -> Plan:
-    """The configurations as a plan for the forecast, or for as much of it as they carry.
+    """The configurations as a plan for the forecast, or for the part of it that they carry.
 
-    InputError if they were not measured.
+    InputError if they were not profiled.
     """
     rate_rps = upper_rate_rps(forecast)
     prediction = profiled.predict(configs, rate_rps)
@@ -133,8 +133,8 @@ def plan_of(profiled: Profiled, configs: Configs, forecast: Forecast, name: str)
 def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rolling = SIDE_BY_SIDE) -> Configs:
     """Return the desired configurations with their pins, within the bounds on replicas and resources.
 
-    Above a budget additions are left out, the largest first, like pods that find no room. If the plan must
-    be reachable and this one is not, the running configuration stays.
+    Above a budget additions are left out, the largest first, like pods that find no room. If the plan must be
+    reachable and this one is not, the running configuration stays.
     """
     bounds = pipeline.bounds
     now = {config.stage: config for config in state.running}
@@ -204,8 +204,8 @@ class Static:
     name: str = "static"
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The configuration as a plan for the forecast, or for as much of it as it carries.
+        """The configuration as a plan for the forecast, or for the part of it that it carries.
 
-        InputError if the configuration was not measured.
+        InputError if the configuration was not profiled.
         """
         return plan_of(self.profiled, self.configs or state.running, forecast, self.name)

@@ -42,7 +42,7 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
 def _outside(
     pipeline: Pipeline, stage: Stage, batch_size: int | None, replicas: int | None, where: str
 ) -> Iterator[Problem]:
-    """The faults of a batch size and a number of replicas."""
+    """The faults of a batch size and a number of replicas against the stage's limits."""
     limits = stage.limits(pipeline.bounds)
     least, most, sizes = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
     if replicas is not None and not least <= replicas <= (most or replicas):
@@ -57,7 +57,7 @@ def _outside(
 
 
 def _pin_over_bounds(pipeline: Pipeline, stage: Stage, pin: Pin) -> list[Problem]:
-    """The resources of which the pinned replicas alone have more than the bounds."""
+    """The resources that the pinned replicas alone use beyond the bounds."""
     replicas = pin.replicas or stage.limits(pipeline.bounds).min_replicas or 1
     alone = Resources(cpu_cores=(pin.cores or 0.0) * replicas)
     measured = pipeline.bounds.measured.get((stage.name, pin.variant or ""))
@@ -85,7 +85,7 @@ def checked_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple
 
 
 def _parts(configs: Sequence[StageConfig]) -> Sequence[Sequence[StageConfig]]:
-    """The parts that share the requests; a single one if no share is given."""
+    """The parts that share the requests; a single one if no shares are given."""
     return parts_of(configs) if any(it.share_percent != WHOLE_PERCENT for it in configs) else [configs]
 
 

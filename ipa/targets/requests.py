@@ -48,7 +48,7 @@ def shown(value: Any) -> str:
 
 
 def post(client: httpx.Client, url: str, body: bytes, timeout_s: float) -> ProbeResult:
-    """The answer to the body, a JSON document; nothing is raised for one that fails."""
+    """The answer to the body, a JSON document; a failed request is a result, not an error."""
     status, timing, content, detail = None, "", bytearray(), ""
     started_s = time.perf_counter()
     try:
@@ -83,7 +83,7 @@ def post(client: httpx.Client, url: str, body: bytes, timeout_s: float) -> Probe
 
 
 def v2_fault(answer: Any) -> str:
-    """The reason why the document is no answer of protocol V2; empty if it is one."""
+    """The reason why the document is not an answer of protocol V2; empty if it is one."""
     if isinstance(answer, Mapping) and isinstance(answer.get("outputs"), list) and answer["outputs"]:
         return ""
     return f"the answer has no outputs: {shown(answer)}"
@@ -121,9 +121,9 @@ class MeasuredServer:
         self.readiness_s, self.memory_gib = readiness_s, memory_gib
 
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
-        """The answer to the items as one batch: merged inputs, JSON, answers split again.
+        """Send the items as one batch and measure it: inputs merged, JSON, answers split again.
 
-        UnavailableError if there is none.
+        UnavailableError if there is no answer.
         """
         parts = [tensors.parse(list(item), "inputs") for item in items]
         started_s = time.perf_counter()

@@ -52,9 +52,9 @@ class _User:
 
 
 class KubeIdentities:
-    """Authentication by the cluster, with rights on objects of that kind.
+    """Authentication by the cluster, and authorization by its rights on objects of one kind.
 
-    `places` are the namespace and name of a pipeline's objects. `audience`: tokens must be made for it;
+    `places` returns the namespace and name of each object of a pipeline. Tokens must be made for `audience`;
     empty for the API server's own.
     """
 
@@ -69,11 +69,11 @@ class KubeIdentities:
         self._rights: TtlCache[bool] = TtlCache(KEEP_S, now_s, keeps_errors=False, place=place)
 
     def takes(self, token: str) -> bool:
-        """True unless the token is an API key: the cluster may know any other form."""
+        """True unless the token is an API key: the cluster may accept any other form."""
         return bool(token) and not token.startswith(PREFIX)
 
     def identify(self, token: str, *, fresh: bool, within_s: float = KEEP_S) -> Identity | None:
-        """Return the token's user; None if the cluster does not know it. UnavailableError: no answer.
+        """Return the token's user; None if the cluster rejects it. UnavailableError: no answer.
 
         With `fresh` the cluster is asked now, else its answer may be `within_s` old.
         """
@@ -139,7 +139,7 @@ class KubeIdentities:
 
 @dataclass(frozen=True, slots=True)
 class _Reviewed:
-    """A user whose rights the cluster reviews."""
+    """A user of the cluster, whose rights the cluster reviews."""
 
     user: _User
     ask: Callable[[_User, Operation, str, Pipeline | None, float], bool]
@@ -158,7 +158,7 @@ class _Reviewed:
 
 
 def _status(ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The status of the review. UnavailableError: there is none, or the service may not ask."""
+    """The status of the review. UnavailableError: no answer, or the service may not create reviews."""
     try:
         return ask()
     except (ForbiddenError, InputError, NotFoundError) as error:

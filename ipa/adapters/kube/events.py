@@ -66,10 +66,10 @@ def shortened(message: str) -> str:
 
 
 class KubeEvents:
-    """An EventSink that writes Events on pipelines' objects. Nothing is raised; thread-safe.
+    """An EventSink that writes Events on pipelines' objects. It raises nothing, and is thread-safe.
 
-    `place` is the object that a pipeline's Events are about, an IpaError if it has none. All calls for one
-    event together take no longer than one call of the client may.
+    `place` returns the object that a pipeline's Events are about; IpaError if there is none. All calls for
+    one event together have the time limit of one call of the client.
     """
 
     def __init__(self, client: KubeClient, clock: Clock, place: Callable[[Pipeline], ObjectRef]) -> None:
@@ -111,7 +111,7 @@ class KubeEvents:
         self._client.within(left_s).create(EVENT, place.namespace, body)
 
     def _has_room(self, uid: str, now_s: float) -> bool:
-        """True if the object has room for one more this minute, which counts then."""
+        """True if the object may get one more Event this minute; counts that Event."""
         with self._lock:
             recent = [at_s for at_s in self._recent_s.get(uid, ()) if now_s - at_s < 60.0]
             has_room = len(recent) < PER_MINUTE

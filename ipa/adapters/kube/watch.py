@@ -1,6 +1,6 @@
 """Watches objects, so that a change of a spec wakes its control loop at once.
 
-The control loop does not depend on it: what a watch misses, the next tick reads.
+The control loop does not depend on it: the next tick reads any change that a watch misses.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OnChange = Callable[[str, str], None]
 class Watcher:
     """Calls `on_change(namespace, name)` when the spec of an object of the kind in the namespace changes.
 
-    `run` it in a thread. It never ends by a failure: it lists again and goes on.
+    `run` is for a thread. It never ends by a failure: it lists again and goes on.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Watcher:
         return f"{self.kind.kind}s"
 
     def run(self) -> None:
-        """List and watch until it is closed."""
+        """List and watch until the watcher is closed."""
         while not self._closed:
             self.step()
 
     def close(self) -> None:
-        """Let `run` end soon, from any thread. The owner of the clock must end the clock's wait."""
+        """Let `run` end soon, from any thread. The owner of the clock must interrupt the clock's wait."""
         with self._lock:
             self._closed = True
             stream = self._stream
@@ -109,7 +109,7 @@ class Watcher:
             self._clock.wait(wait_s)
 
     def _list(self) -> None:
-        """List, and report what differs from the last list or event, so that no change is missed between."""
+        """List, and report every difference from the last list or event, so that no change is missed."""
         items, version = self._client.list_all(self.kind, self.namespace)
         if not version:
             raise UnavailableError("the list has no version")
@@ -162,12 +162,12 @@ class Watcher:
 
 
 def _spec_version(body: Json) -> str:
-    """Identifies the object and its spec; a change of its status leaves it as it is."""
+    """A text that changes with the object's spec, but not with its status."""
     return f"{body['metadata'].get('uid')}/{body['metadata'].get('generation')}"
 
 
 def _text(body: Json, key: str) -> str:
-    """A text of the object's metadata. UnavailableError if there is none: no server leaves it out."""
+    """A metadata text of the object. UnavailableError if it is missing: every server sends it."""
     metadata = body.get("metadata")
     text = metadata.get(key) if isinstance(metadata, dict) else None
     if not isinstance(text, str) or not text:
@@ -176,9 +176,9 @@ def _text(body: Json, key: str) -> str:
 
 
 class Watchers:
-    """Calls `wake(pipeline)` when its objects of that kind changed, at most once in `gap_s`.
+    """Calls `wake(pipeline)` when an object of the pipeline changed, at most once in `gap_s`.
 
-    A thread watches each namespace of the pipelines; what comes sooner than `gap_s` is left to the next tick.
+    A thread watches each namespace of the pipelines; changes sooner than `gap_s` are left to the next tick.
     `places_of` gives namespace and name of each object of a pipeline.
     """
 
@@ -205,7 +205,7 @@ class Watchers:
             self.add(pipeline)
 
     def add(self, pipeline: Pipeline) -> None:
-        """Watch this pipeline too."""
+        """Watch the objects of this pipeline too."""
         for namespace, name in self._places_of(pipeline):
             if not any(watcher.namespace == namespace for watcher in self.watchers):
                 watcher = Watcher(self._client, namespace, self._kind, self._changed, self._clock)
@@ -221,7 +221,7 @@ class Watchers:
             del self._pipelines[place]
 
     def close(self) -> None:
-        """End every watch; a call under way ends by its deadline. `stop` is to be set before."""
+        """End every watch; a call under way ends by its deadline. The caller sets `stop` first."""
         for watcher in self.watchers:
             watcher.close()
         for thread in self._threads:
@@ -241,7 +241,7 @@ class Watchers:
 
 
 def health_figures(client: KubeClient, events: KubeEvents, watchers: Sequence[Watcher]) -> Figures:
-    """Return the metrics of the clock, the watches and the Events; more watches may come while it runs."""
+    """Return the metrics of the clock, the watches and the Events; watches added later are included."""
     return Figures(
         (table.KUBE_SKEW, lambda: [] if (skew_s := client.skew_s) is None else skew_s),
         (table.KUBE_LISTS, lambda: [((it.namespace, it.what), it.lists) for it in list(watchers)]),

@@ -113,7 +113,7 @@ def _paths(shape: str, places: dict[str, int]) -> list[str]:
 
 
 def _walk(value: Any, path: str, paths: list[str]) -> None:
-    """Append the path of each value, in the order of the holes."""
+    """Append the path of each value, in the order in which the shape leaves them out."""
     if value is None:
         paths.append(path)
     for key, each in value.items() if isinstance(value, dict) else enumerate(value or ()):

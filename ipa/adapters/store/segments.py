@@ -113,7 +113,7 @@ def thinned(old: SignedCheckpoint, keyring: Keyring, *, keep_changes: bool = Tru
 
 
 def _signed(run: Checkpoint, rows: Sequence[Recorded], keyring: Keyring) -> SignedCheckpoint:
-    """The segment of the run, of which these rows are kept."""
+    """The segment of the run, with these rows kept."""
     decided = [each for each in (row.values for row in rows) if each["kind"] == EntryKind.DECISION]
     held = sum(not stays(each) for each in decided)
     ticks = [tick for each in decided if isinstance(tick := each["facts"].get("tick"), int)]
@@ -133,7 +133,7 @@ def _signed(run: Checkpoint, rows: Sequence[Recorded], keyring: Keyring) -> Sign
 
 
 def stays(values: dict[str, Any]) -> bool:
-    """True if the entry is kept longer than holds: a change, its outcome, or a person's action."""
+    """True if the entry outlives holds: it is a change, its outcome, or a person's action."""
     if values["kind"] != EntryKind.DECISION:
         return True
     is_outcome = str(values["decision_id"]).endswith(OUTCOME)
@@ -256,9 +256,9 @@ def _follow(chain: Chain, segment: SignedCheckpoint, seq: int, keyring: Keyring,
 def check_signature(
     chain: Chain, segment: SignedCheckpoint, keyring: Keyring, *, was_signed: bool = False
 ) -> bool:
-    """Check the signature and the block: True if a known key signed, False if there is none, or no key.
+    """Check signature and block: True if a known key signed; False without a signature or without a key.
 
-    The rows must be verified then. `was_signed` refuses a segment without a signature.
+    The caller must verify the rows if it is False. `was_signed` refuses a segment without a signature.
     """
     mine, key_id = segment.checkpoint, segment.key_id
     is_signed = bool(key_id) and keyring.verifies(key_id, segment.signature, mine.text)
@@ -281,9 +281,9 @@ def check_signature(
 def checked_rows(
     connection: Connection, chain: Chain, rows: Iterable[Any], before: int
 ) -> Iterator[Recorded]:
-    """Check that each row of `CHECKED_ROWS` is the next of the chain, its `seq` above that before; yield it.
+    """Check that each row of `CHECKED_ROWS` is the next of the chain, with a rising `seq`; yield it.
 
-    RecordError names the first row that is not.
+    RecordError names the first row that fails.
     """
     hot = HotRows()
     for each in rows:

@@ -1,4 +1,4 @@
-"""The file of a SQLite store: its permissions, the lock of its one service, and a guard while it is open."""
+"""The file of a SQLite store: its permissions, the lock of the one service that uses it, and its guard."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def narrow(path: Path) -> None:
 
 
 def page_faults(path: Path) -> list[str]:
-    """Return the first three faults of pages and indexes. It reads the whole file, without a lock."""
+    """Return the first three faults of pages and indexes. Reads the whole file, without a lock."""
     try:
         with closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
             faults = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
@@ -136,9 +136,9 @@ def page_faults(path: Path) -> list[str]:
 
 
 def locked_for_service(store: Path) -> FileLock:
-    """Return the lock of the service that uses the store, acquired.
+    """Acquire and return the lock of the service that uses the store.
 
-    ConflictError: another process holds it. ConfigurationError: the store's folder takes no lock.
+    ConflictError: another process holds it. ConfigurationError: the store's folder does not support locks.
     """
     # One for all symbolic links to a store.
     path = store.resolve()

@@ -79,9 +79,9 @@ def doctor(
 def _checks(
     settings: Settings, names: Sequence[str], at: str | None, namespaces: Sequence[str], timeout_s: float
 ) -> list[DoctorCheck]:
-    """The checks of the service and what it depends on.
+    """The checks of the service and everything it depends on.
 
-    A service elsewhere looks at its target itself, and tells what it sees; this machine may not reach that.
+    A remote service checks its target itself and reports it, since this machine may not reach the target.
     """
     from ipa.bootstrap.doctor import settings_checks, target_checks
     from ipa.clients.http import is_service
@@ -105,7 +105,7 @@ def _checks(
 
 
 def _target_of_service(url: str) -> str | None:
-    """The target of the service at that URL, empty if it does not tell us; None if no service answers."""
+    """The target of the service at that URL, empty if it does not report one; None if no service answers."""
     from ipa.clients.http import HttpClient
 
     try:
@@ -195,7 +195,7 @@ def service_findings(url: str, names: Sequence[str], timeout_s: float) -> Iterat
 
 
 def _sight(pipeline: str, status: Mapping[str, Any], at: str) -> Finding:
-    """Check that the service sees the pipeline's load, without which it cannot plan."""
+    """Check that the service observes the pipeline's load, without which it cannot plan."""
     name, remedy, live = f"service: {pipeline}", f"ipa status {pipeline} --at {at}", status["live"]
     if live is None:
         return warn(name, status.get("not_runnable_because") or "its loop has not run yet", remedy)

@@ -187,7 +187,7 @@ def _outcome(pair: Pair) -> str:
 
 
 def _exit_code(pairs: Iterable[Pair], *, is_one: bool) -> ExitCode:
-    """The exit code. Decisions of other kinds than ticks count only if requested by name."""
+    """The exit code. Decisions without a tick count only if requested by name."""
     outcomes = {_outcome(pair) for pair in pairs}
     if "differs" in outcomes:
         return ExitCode.CHANGED

@@ -76,7 +76,7 @@ def show_(
 
 
 def _value(value: object) -> str:
-    """The value as the environment has it."""
+    """The value in the form of an environment variable."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -186,7 +186,7 @@ def fleet(
 def parse_pairs(
     option: str, texts: Sequence[str], *, known: dict[str, float] | None = None
 ) -> dict[str, float]:
-    """The numbers by pipeline of texts `PIPELINE=NUMBER`; UsageError lists all that is wrong with them.
+    """The numbers by pipeline from texts `PIPELINE=NUMBER`; UsageError lists every fault.
 
     `known`: the pipelines that may be named.
     """

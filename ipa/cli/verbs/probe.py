@@ -177,7 +177,7 @@ def _timeout_s(given: str | None, usual_s: float) -> float:
 
 
 def _body(pipeline: Pipeline, file: Path | None) -> Mapping[str, Any]:
-    """The body to send, of the file or of the pipeline."""
+    """The body to send: the file's, else the pipeline's example."""
     if file is not None:
         return _read(file)
     if pipeline.probe is None:
@@ -189,7 +189,7 @@ def _body(pipeline: Pipeline, file: Path | None) -> Mapping[str, Any]:
 
 
 def _read(file: Path) -> Mapping[str, Any]:
-    """The JSON object in the file, or for `-` on standard input."""
+    """The JSON object in the file, or for `-` from standard input."""
     from ipa.files.reading import read_json
 
     try:

@@ -167,9 +167,9 @@ def _simulated(rates: str, speed: float, seed: int) -> Simulated:
 
 
 def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> None:
-    """Run the service until a signal; `logs` counts the lines that were lost.
+    """Run the service until a signal; `logs` counts lost lines.
 
-    Errors: those of `build`; UnavailableError: the port.
+    Errors: those of `build`; UnavailableError: the port is in use.
     """
     from ipa.bootstrap.app import build
     from ipa.bootstrap.identity import check_listening
@@ -223,7 +223,7 @@ def _listen(running: App, listener: socket.socket, say: Callable[[str], None]) -
     from ipa.serving.protocol import BoundedServer
 
     class Server(BoundedServer):
-        """A server without uvicorn's signal handling, which would end us before what we started."""
+        """A server without uvicorn's signal handling, which would end the process before its children."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:

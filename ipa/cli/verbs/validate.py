@@ -79,7 +79,7 @@ def _values(checked: Checked) -> dict[str, Any]:
 
 
 def target_notes(checked: Checked) -> list[str]:
-    """Notes for the pipeline's owner on how it runs on the targets whose sections it has."""
+    """Notes for the pipeline's owner on how it runs on each target that has a section in its file."""
     from ipa.bootstrap.targets import targets
     from ipa.model.serving import unbatched_notes
 

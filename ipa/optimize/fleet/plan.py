@@ -38,11 +38,11 @@ def plan_fleet(
     deadline_s: float = 5.0,
     limits: Mapping[str, float] | None = None,
 ) -> FleetPlan:
-    """The plans of most worth together within the budget, proved to 1e-9 if time allows.
+    """The plans of the highest total worth within the budget, proved to 1e-9 if time allows.
 
-    `limits` are the budgets of memory and kinds of accelerators, by name; what is not named is unlimited.
-    Of equally good selections one of fewer cores is taken. The resources are those of the plans, not of a
-    change from the running configuration.
+    `limits` are the budgets of memory and kinds of accelerators, by name; others are unlimited. Of equally
+    good selections one of fewest cores is taken. Only the plans' own resources count, not those of a change
+    from the running configuration.
 
     Errors: InputError (weights, budget, names), InfeasibleError (names every pipeline without a plan and why,
     or the missing resources), DeadlineError (no selection was found in time).
@@ -97,7 +97,7 @@ def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The members and their plans, in the order asked, and the fleet's sums."""
+    """The members and their plans, in the order given, and the fleet's sums."""
 
     members: tuple[Member, ...]
     plans: tuple[Plan, ...]
@@ -175,7 +175,7 @@ def _why(problem: PlanningProblem, explain: bool) -> str:
 
 
 def refuse(problems: Sequence[PlanningProblem], most: Mapping[str, float], deadline: Deadline) -> NoReturn:
-    """Raise InfeasibleError with the resources that are too scarce, each alone or only together."""
+    """Raise InfeasibleError naming the resources that are too scarce, alone or only together."""
     whose = "1 pipeline" if len(problems) == 1 else f"{len(problems)} pipelines together"
     try:
         least = {name: sum(_least_use(problem, name, deadline) for problem in problems) for name in most}
@@ -206,7 +206,7 @@ def refuse(problems: Sequence[PlanningProblem], most: Mapping[str, float], deadl
 
 
 def _least_use(problem: PlanningProblem, name: str, deadline: Deadline) -> float:
-    """The least of the resource that a plan of the problem needs, whatever the fleet's budget."""
+    """The least amount of the resource with which the problem has a plan, whatever the fleet's budget."""
     program = worth_program(problem, {} if name == CORES else {name: inf})
     if name != CORES and (not program.budgets or program.budgets[-1].name != name):
         return 0.0

@@ -110,7 +110,7 @@ def seldon_fault(answer: Any) -> str:
 
 
 def _run(python: str, question: Mapping[str, Any], within_s: float) -> dict[str, Any]:
-    """The worker's result. Errors: UsageError (no client there), InputError, UnavailableError."""
+    """The worker's result. Errors: UsageError (no client in that Python), InputError, UnavailableError."""
     # Isolated: neither the folder nor the environment of the service gets into its imports.
     command = [python, "-I", str(WORKER)]
     try:
