@@ -42,7 +42,7 @@ class TraceForecaster:
         self._trace: LoadHistory | None = trace
         self._parameters = {"horizon_s": horizon_s, "quantile": quantile, "smooth_s": smooth_s}
         self._rungs: tuple[Forecaster, ...] = rungs_of(name)
-        # Of our ladder the boosted rung, which there is only with a trace, and the first.
+        # The ladder's boosted rung, which exists only with a trace, and its first rung.
         above = (Boosted(), Learned()) if name == LADDER else self._rungs[:1]
         self._learning: tuple[Forecaster, ...] = above
         self._notes: tuple[str, ...] = (f"{above[0].name}: still learning from the trace",)

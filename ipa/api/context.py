@@ -59,7 +59,7 @@ class Streams:
                 hint="Close one; a stream can follow all pipelines at once.",
             )
         if self.open >= self.most:
-            raise UnavailableError("the most streams allowed are open", hint="Try again later.")
+            raise UnavailableError("the service has no room for another stream", hint="Try again later.")
         self.open += 1
         self._clients[client] += 1
         try:

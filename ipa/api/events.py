@@ -101,7 +101,7 @@ class HeldStream(StreamingResponse):
                     raise
                 # The server closes the connection of an answer that is left unfinished.
                 self._streams.dropped += 1
-                LOG.warning("a client that follows events took none for %g s", self._streams.send_s)
+                LOG.warning("a client of the event stream read nothing for %g s", self._streams.send_s)
 
 
 class StreamWatch:
@@ -228,7 +228,7 @@ class _Reader:
         newest = self._feed.newest(now=True)
         if self._seq is None:
             self._seq = newest
-        elif self._feed.gone(self._seq):
+        elif self._feed.is_gone(self._seq):
             detail = f"what follows {self._seq} is no longer kept as events; the newest is {newest}"
             self._seq = newest
             yield _event("reset", {"newest": newest, "detail": detail}, newest)

@@ -90,7 +90,7 @@ class Gate:
         request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         place, began_s = find_place(scope["app"].router, scope), time.monotonic()
-        # Without an answer: the client has gone, or the server failed.
+        # The values if no answer is sent: the client has gone, or the server failed.
         status, seconds, started = 500, 0.0, False
 
         async def dressed(message: Message) -> None:
@@ -148,7 +148,7 @@ class Gate:
             else:
                 await self._app(scope, receive, _in_time(send) if work is Work.LIST else send)
                 return
-            # What it held is free while the client reads why.
+            # Release its memory and place before the client reads the refusal.
             await held.aclose()
             await refusal(scope, receive, send)
 
@@ -185,10 +185,10 @@ def _is_address(host: str) -> bool:
 def _check_size(headers: Headers) -> None:
     """431 for too many headers, 415 for a compressed body: its size is not known."""
     if len(headers.raw) > MOST_HEADERS:
-        raise HTTPException(431, f"{len(headers.raw)} headers are more than {MOST_HEADERS}")
+        raise HTTPException(431, f"{len(headers.raw)} headers; at most {MOST_HEADERS} are accepted")
     size = sum(len(name) + len(value) for name, value in headers.raw)
     if size > HEADERS_LIMIT_BYTES:
-        raise HTTPException(431, f"headers of {size} bytes are more than {HEADERS_LIMIT_BYTES}")
+        raise HTTPException(431, f"headers of {size} bytes; at most {HEADERS_LIMIT_BYTES} are accepted")
     encoding = headers.get("content-encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise HTTPException(415, f"a body encoded with {encoding!r} is not accepted; send it uncompressed")

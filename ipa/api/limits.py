@@ -76,7 +76,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         for each in (working, leaving):
             each.cancel()
-        # Cancelled work may have to clean up: it releases its place once nothing computes in it.
+        # Wait for cancelled work to clean up: only then is its place free.
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
@@ -182,7 +182,7 @@ class RequestGate:
         try:
             await turn
         except BaseException:
-            # It was dropped or cancelled; its turn may have come nevertheless.
+            # The request was dropped or cancelled, possibly after it was admitted.
             if turn in mine.waiting:
                 mine.waiting.remove(turn)
             elif turn.done() and not turn.cancelled() and turn.exception() is None:
@@ -230,7 +230,7 @@ class RequestGate:
 
 
 def _busy() -> BusyError:
-    # Not their number: they are requests of others.
+    # The number is not shown: most are requests of other clients.
     return BusyError(
         "too many requests of this kind are running or waiting",
         hint="Try again in a moment; the control of pipelines is not affected.",

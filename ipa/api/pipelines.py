@@ -82,7 +82,7 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise _wrong("nested too deeply") from None
     except UnicodeEncodeError:
-        raise _wrong("not JSON: half of a surrogate pair is no character") from None
+        raise _wrong("not JSON: half of a surrogate pair is not a character") from None
     except ValueError as error:
         raise _wrong(f"not JSON: {error}") from error
 
@@ -96,7 +96,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _text(body: bytes) -> str:

@@ -102,7 +102,7 @@ def respond(
         request_id=request_id,
         errors=shown,
     )
-    # It may quote the request, which need not be text.
+    # It may quote the request, which may not be valid Unicode.
     body = json.dumps(document.model_dump(), ensure_ascii=False).encode("utf-8", "backslashreplace")
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
@@ -226,7 +226,7 @@ async def _on_ipa(request: Request, error: Exception) -> Response:
 
 
 async def _on_gone(request: Request, error: Exception) -> Response:
-    # Nobody reads it; the metrics count it as cancelled.
+    # The client has gone; the metrics count the request as cancelled.
     return Response(status_code=CLIENT_CLOSED)
 
 

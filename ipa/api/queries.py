@@ -91,7 +91,7 @@ class Paging:
         texts: list[bytes] = []
         size, last = 0, ""
         next_before: str | None = None
-        # One more than the page has shows if there is a next one.
+        # One more than the page holds, to know if there is a next page.
         for decision in newest_first(
             service.log, pipeline, self.before, self.limit + 1, applied_only=applied_only
         ):

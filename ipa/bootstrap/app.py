@@ -109,7 +109,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         }
         if options.mode is not None:
             _set_mode(store, pipelines, options.mode)
-        # Before anything is started: a name that is wrong is said at once.
+        # Before anything is started, so that a wrong name fails at once.
         inputs = {name: make_inputs(settings, options, it, profiles[name]) for name, it in pipelines.items()}
         chosen = {name: choose_policy(options.policy, it, settings.tick_s) for name, it in inputs.items()}
         shadows = {
@@ -182,7 +182,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             stop,
             Scheduler(lambda waker: target.clock(waker, options.simulated), stop),
             edits,
-            # A simulated service is not started again: what it was given need not be found then.
+            # A simulated service is never restarted, so its created pipelines need not be found again.
             only=frozenset(() if options.simulated else options.names),
             follow_s=settings.tick_s if leadership is not None else None,
             look_s=settings.peek_s,
@@ -215,7 +215,7 @@ def _set_mode(store: Store, names: Iterable[str], mode: Mode) -> None:
     attribution = Attribution(ControlAction.MODE, by="ipa serve", why="--mode")
     for name in names:
         control = store.control(name)
-        # A start that changes nothing says nothing, and needs no room in the store.
+        # An unchanged mode is not recorded again.
         if control.mode is not mode:
             store.set_control(name, replace(control, mode=mode), attribution)
 

@@ -155,7 +155,7 @@ class PipelineFactory:
 
     def check(self, pipeline: Pipeline) -> None:
         """InputError or UsageError if the pipeline has keys without effect on this target."""
-        # One that the target cannot run is kept to plan with, which its keys may be for.
+        # A pipeline that the target cannot run may have such keys: it is only planned.
         if not self.target.unfit(pipeline):
             check_carried(self.target, [pipeline], self.options.policy)
 
@@ -306,7 +306,7 @@ class Roster:
             if old is not None:
                 self._retire(old, attribution)
             self.store.records.begin(name, pipeline.namespace)
-            # Without the profiles of an earlier one of this name, and what was said of that.
+            # Without profiles and doubts of an earlier pipeline of this name.
             ready = self._made(pipeline)
             self.store.set_control(name, PipelineControl(), attribution)
             keep()
@@ -419,10 +419,10 @@ class Roster:
             pipeline = pipeline_from_mapping(mapping)
             record = self.store.records.adopt(name, pipeline.namespace)
             if record is None:
-                # Another replica gives or removes it just now; the next look sees what came of that.
+                # Another replica is changing it right now; the next look sees the result.
                 return
             here = self.pipelines.get(name)
-            # An earlier version may have kept keys that say nothing any more.
+            # An earlier version may have stored keys that no longer have a meaning.
             same = here is not None and pipeline_to_mapping(here) == pipeline_to_mapping(pipeline)
             if (
                 same
@@ -434,11 +434,11 @@ class Roster:
             try:
                 self.makers.check(pipeline)
             except (InputError, UsageError) as error:
-                # Keys without effect, which an earlier version took: the pipeline stays controlled.
+                # Keys without effect, which an earlier version accepted: keep controlling the pipeline.
                 log.warning("the pipeline %s: %s", name, error)
             ready = self._made(pipeline)
         except IpaError as error:
-            # It cannot be repaired over the API if the service does not start for it.
+            # Start the service anyway: the pipeline can only be repaired over its API.
             log.error("the pipeline %s, which was created over the API, is not controlled: %s", name, error)
             return
         self._end(name)

@@ -94,7 +94,7 @@ def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) ->
     asking = [it.name for it in pipelines if it.sets]
     if asking and not shares_load(policy):
         raise UsageError(
-            f"sets of {', '.join(asking)} has no effect: the policy {policy} runs one variant of a stage",
+            f"`sets` of {', '.join(asking)} has no effect: the policy {policy} runs one variant of a stage",
             hint="Use the policy infadapter, or leave out `sets`.",
         )
     check_honoured(target, pipelines)

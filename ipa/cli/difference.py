@@ -56,7 +56,7 @@ def difference(status: dict[str, Any], target: PlanFile) -> Difference:
     live = status["live"]
     observed = [stage["config"] for stage in live["stages"] if stage["config"]]
     running = in_millicores([StageConfig(**config) for config in observed])
-    # As it reads back: written cores are whole millicores.
+    # As read back after a write: cores are whole millicores.
     wanted = in_millicores(target.configs)
     known = {
         **target.beside,

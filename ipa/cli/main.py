@@ -104,7 +104,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         code = 0
     except OSError as error:
-        # A file that a verb reads or writes is missing or forbidden, or the disk is full.
+        # A file of the verb is missing or forbidden, or the disk is full.
         where = f"{error.filename}: " if error.filename else ""
         typer.echo(f"error: {where}{error.strerror or error}", err=True)
         code = ExitCode.ERROR
@@ -113,6 +113,6 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> None:
     """The entry point of the `ipa` script."""
-    # Before numpy is there: threads of its algebra wait for one another by computing, at matrices this small.
+    # Before numpy is imported: its threads would busy-wait for each other at matrices this small.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(run())

@@ -77,7 +77,7 @@ def option(default: Any, registry: Registry, *flags: str, help_text: str) -> Any
     """An option that takes a name of the registry, or module:attribute, whose code is then loaded."""
 
     def admit(name: str | None) -> str | None:
-        # Other names are looked up where they are used: completion and help need no package to be read.
+        # Other names are resolved where they are used, so that help reads no package.
         return registry.admit(name) if name and ":" in name else name
 
     return typer.Option(
@@ -133,7 +133,7 @@ AT = typer.Option(
     envvar="IPA_AT",
     help="a service's URL",
 )
-# Not the variable's before that of a saved plan, which is for one place.
+# No default from the variable: a saved plan names its own service.
 APPLY_AT = typer.Option(
     None,
     "--at",
@@ -201,10 +201,7 @@ class FileFolders(Bundle):
         return Settings.from_env(pipelines_dir=self.pipelines_dir, profiles_dir=self.profiles_dir)
 
     def load(self, name: str) -> tuple[Pipeline, dict[str, StageProfile], Settings]:
-        """The pipeline of that name or path, its profiles by stage, and the settings.
-
-        NotFoundError lists the existing pipelines.
-        """
+        """The named pipeline, its profiles by stage, and the settings; NotFoundError lists the names."""
         from ipa.files import load_profiles
         from ipa.files.pipelines import find_pipeline
 

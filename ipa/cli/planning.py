@@ -86,7 +86,7 @@ class Question(Bundle):
         if not target.placed(pipeline):
             raise UsageError(
                 f"pipeline {pipeline.name!r} has no section for {target.title}, "
-                "so what it takes is not known",
+                "so the cores that it adds are not known",
                 hint=f"Give it a `{target.sections.key}:` section, or leave out --at.",
             )
         check_honoured(target, [pipeline])
@@ -134,11 +134,11 @@ def planned(question: Question, rate_rps: float, sets: bool | None) -> Plan:
         )
     pipeline, profiles, settings = question.files
     inputs = PolicyInputs(pipeline, profiles, question.objective)
-    # Described by the formula that the set is planned with: capacities as measured.
+    # Described with the set's own formula: capacities as measured.
     task = replace(inputs.one_task(), profiled=inputs.published())
     policy = InfAdapter(task, settings.solver_deadline_s)
     best = policy.plan(rate_rps, PolicyState(()))
-    # A set that carries less than the whole rate is none.
+    # A set that carries less than the whole rate is no answer.
     return best if best.rate_rps >= rate_rps else task.infeasible(rate_rps, policy.name, best.note)
 
 

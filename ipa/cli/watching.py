@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ipa.cli.layout import by_whom, date_time
-from ipa.cli.output import Output, json_text, printed
+from ipa.cli.output import Output, json_text, print_values
 from ipa.cli.views.status_text import status_line, status_table
 from ipa.clients.http import HttpClient
 from ipa.control.ports import Clock
@@ -60,7 +60,7 @@ def followed(
                 place = int(event.id) if event.id else place
                 yield event
         except UnavailableError:
-            # Before the first event it is no break: there is no service.
+            # An error before the first event is not a break: the service does not answer.
             if not follow or place is None:
                 raise
         if not follow:
@@ -161,7 +161,7 @@ def _shower(console: Console, screen: ExitStack, output: Output) -> Callable[[di
             typer.echo(json_text(status))
         elif output is Output.YAML:
             typer.echo("---")
-            printed(output, status)
+            print_values(output, status)
         else:
             console.print(status_line(status), markup=False)
 

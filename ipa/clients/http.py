@@ -110,7 +110,7 @@ class HttpClient(AbstractContextManager["HttpClient"]):
 
     def preview_rollback(self, pipeline: str, to: str | None, *, by: str) -> JsonObject:
         """The changes that `rollback` would take back now, and the configuration that it would restore."""
-        # An older service goes by the name even if it authenticates nobody.
+        # An older service selects changes by the name even without authentication.
         return self._get(pipeline_path(pipeline, "rollback"), to=to, by=by)
 
     def rollback(self, pipeline: str, to: str | None, order: ChangeOrder) -> JsonObject:

@@ -102,12 +102,12 @@ class ClientConnection(asyncio.Protocol):
             if self._pending_bytes > MAX_HEAD_BYTES:
                 raise MalformedAnswerError(f"its head is longer than {MAX_HEAD_BYTES} bytes")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, MalformedAnswerError) as error:
-            # That which a callback of the parser raised, or what the parser says.
+            # The error that a parser callback raised, or else the parser's own.
             own = error.__context__
             if not isinstance(own, OversizedAnswerError | MalformedAnswerError):
                 own = MalformedAnswerError(str(own or error))
             self.fail(own)
-            # What comes without a request would be taken for the next answer.
+            # Unrequested data would be taken for the next answer.
             self.abort()
 
     def on_message_begin(self) -> None:
@@ -174,7 +174,7 @@ class Client:
         self._max_answer_bytes = max_answer_bytes
         # The connections without a request, the one that was used last at the end.
         self._idle: dict[Place, list[ClientConnection]] = {}
-        # Those with one.
+        # The connections with a request.
         self._busy: set[ClientConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 

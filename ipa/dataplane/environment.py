@@ -72,7 +72,7 @@ def edge() -> dict[str, Any]:
     return {
         "hosts": http.LOOPBACK_NAMES if http.is_loopback(host) else frozenset(),
         "limits": BodyLimits(round(body_mb * MIB), round(held_mb * MIB)),
-        # No process that this one starts inherits it.
+        # Removed, so that child processes do not inherit it.
         "admin_token": os.environ.pop(ADMIN_TOKEN, ""),
     }
 

@@ -307,7 +307,7 @@ def main() -> None:
         stage,
         model=setting("IPA_MODEL", str, None),
         model_url=setting("IPA_MODEL_URL", str, None),
-        # As MLServer's: 0 is no batching.
+        # As in MLServer, 0 means no batching.
         batch_size=max(1, setting("MLSERVER_MODEL_MAX_BATCH_SIZE", int, 1)),
         batch_timeout_s=setting("MLSERVER_MODEL_MAX_BATCH_TIME", float, 0.1),
         max_items=setting("IPA_MAX_ITEMS", int, 4096),

@@ -124,7 +124,7 @@ class BatchTimes:
 
     def __init__(self, model: str, registry: CollectorRegistry = REGISTRY) -> None:
         self._batches, self._seconds, self._items = (each.labels(model) for each in _counters(registry))
-        # Of the event loop's thread, which makes this.
+        # The clock of the event loop's thread, in which this object is created.
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
         self._ended, self._coding_s = self.now(), 0.0
         self._paid_at_s = self._ended.at_s

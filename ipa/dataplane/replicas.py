@@ -32,9 +32,9 @@ SUSPECT_AFTER_S = 2.0
 FIRST_SUSPECT_AFTER_S = 30.0
 # Larger batches are worth their longer service if each item takes at most this part of the time.
 SAVED_RATIO = 0.9
-# A variant that was not seen may be that much quicker than its profile says.
+# A variant that was never observed may be this much quicker than its profile.
 UNSEEN_RATIO = 0.5
-# Those of a replica of which nothing is known but its address.
+# The variants of a replica of which only the address is known.
 UNKNOWN_VARIANTS = ("",)
 # Without a profile each item of a batch takes as much as the first.
 ALL_ALIKE = (1.0, 1.0)
@@ -164,7 +164,7 @@ class ModelServers:
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
         self._services: dict[str, ServiceTimes] = {}
-        # That of the last batch.
+        # The variant of the last batch, and the quickest one.
         self._last_variant = self._quickest = ""
         self.set_urls(variants, heavier)
 
@@ -185,7 +185,7 @@ class ModelServers:
             if it.variants[0] != variants[url][0]:
                 it.served.clear()
             it.variants, it.heavier = variants[url], heavier.get(url, ())
-        # Those of the replicas that have most levels, from 0 on and below.
+        # The variants of the replicas with the most levels, from 0 on and below.
         servers = self._active.values()
         self._variants = max((it.variants for it in servers), key=len, default=UNKNOWN_VARIANTS)
         self._heavier = max((it.heavier for it in servers), key=len, default=())
@@ -282,7 +282,7 @@ class ModelServers:
         # Before a switch its batch was given to another variant.
         variant, items = replica.given_variant, replica.given_items
         usual_s = self._service_s(USUAL_RATIO, now_s, items, variant, self._remembered_s(variant))
-        # One that takes longer than usual is expected to take as long again.
+        # A batch that takes longer than usual is expected to take as long again.
         return now_s + (usual_s - (now_s - replica.given_s) % usual_s if usual_s > 0 else 0.0)
 
     def __len__(self) -> int:
@@ -323,7 +323,7 @@ class ModelServers:
             for variant in reversed(self._variants)
         }
         self._quickest = min(filter(times.get, times), key=times.__getitem__, default=self._variants[-1])
-        # A batch from before a switch says nothing of the variant after it.
+        # A batch from before a switch tells nothing about the variant after it.
         if replica.given_level == 0 and replica.given_variant == replica.variants[0]:
             replica.served.append((replica.given_items, service_s))
         self._leave(replica)
@@ -331,7 +331,7 @@ class ModelServers:
     def lost(self, replica: ModelServer, now_s: float) -> None:
         """Record that the replica's connection broke, and start its back-off."""
         replica.down_until_s = now_s + BACKOFF_S
-        # It may restart as another process.
+        # The replica may restart as another process.
         replica.served.clear()
         self._leave(replica)
 

@@ -202,7 +202,7 @@ def parse_order(body: bytes) -> dict[str, Any]:
         raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
     times = {"sla_s", "drop_after_s"}
     if not isinstance(order, dict) or order.keys() not in ({"shares"}, times, {"shares", *times}):
-        raise http.HttpError(422, "input", "the body must have shares, or sla_s and drop_after_s, or all")
+        raise http.HttpError(422, "input", "the body needs shares, or sla_s and drop_after_s, or all three")
     if "shares" in order:
         parse_shares(order["shares"])
     given = [order[key] for key in times & order.keys()]
@@ -344,7 +344,7 @@ class RouterServer(V2Server):
 
     async def _infer(self, call: http.Call) -> http.Response:
         loop = asyncio.get_running_loop()
-        # A busy router reads it late. The client counts from when it was sent.
+        # A busy router reads a request late, but the client counts from sending it.
         came_s = loop.time()
         began_s = came_s - self._lag.measure()
         self._metrics.arrivals.inc()
@@ -432,7 +432,7 @@ class RouterServer(V2Server):
                 raise _stage_error(name, status, answer, headers, is_first=index == 0)
             times = parse_timing(headers.get(TIMING_HEADER))
             request.times |= {f"{name}-{part}": seconds for part, seconds in times.items()}
-            # What the queue does not count is that of the hop to it and back.
+            # The time that the queue does not count is the hop to it and back.
             request.times[f"{name}-hop"] = loop.time() - sent_s - sum(times.values())
             if index == last:
                 return v2_response(answer, headers.get(tensors.JSON_LENGTH_HEADER))
@@ -519,7 +519,7 @@ def _stage_error(
         after = headers.get("retry-after", "")
         retry_after_s = float(after) if after.isdecimal() else 0.0
         return StageLoss(stage, status, "dropped", detail, cause=cause, retry_after_s=retry_after_s)
-    # Only the first stage sees the client's inputs; an error elsewhere is only the client's if of outputs.
+    # Only the first stage sees the client's inputs; elsewhere only unknown outputs are the client's fault.
     code = str(problem.get("code", "input"))
     if (is_first or code == tensors.UnknownOutputError.code) and 400 <= status < 500:
         return StageLoss(stage, status, code, detail, cause=LossCause.INVALID_REQUEST)

@@ -151,7 +151,7 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         return outputs, begun, self._times.now()
 
     def _cpu_since_s(self) -> float:
-        # Of the process, not of the thread: the model's own threads and the HTTP server count too.
+        # The whole process's time: the model's threads and the HTTP server count too.
         before_s, StageRuntime._cpu_counted_s = StageRuntime._cpu_counted_s, time.process_time()
         return 0.0 if StageRuntime._loading else StageRuntime._cpu_counted_s - before_s
 

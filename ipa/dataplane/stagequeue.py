@@ -469,7 +469,7 @@ class StageQueue:
             self._timer.cancel()
             self._timer = None
         if not self._timer and due_s < inf:
-            # Not asked of the timer: one of uvloop's that is due at once does not know.
+            # Stored here, since a timer of uvloop that is due at once does not know its time.
             self._timer, self._timer_s = loop.call_at(due_s, self._wake), due_s
 
     def _wake(self) -> None:
@@ -515,7 +515,7 @@ class StageQueue:
         self.replicas.release(replica, now_s, service_s)
         self._quick_sizes.clear()
         if replica.given_level <= 0:
-            # What makes a heavier variant slower makes the one that is to run slower.
+            # The causes that slow a heavier variant also slow the planned one.
             self._metrics.service_s.observe(service_s / replica.given_ratio)
             self._metrics.batch_size.observe(batch.items)
         is_late = any(now_s > piece.request.wanted_s for piece in batch.slices)
@@ -542,7 +542,7 @@ class StageQueue:
     def _end(self, requests: list[QueuedRequest]) -> None:
         for request in requests:
             ended = self._futures.pop(request)
-            # Cancelled if its caller disconnected.
+            # The future is cancelled if its caller disconnected.
             if not ended.done():
                 ended.set_result(None)
 

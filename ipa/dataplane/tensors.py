@@ -110,7 +110,7 @@ class Tensor:
         """The tensor in the JSON form of the V2 protocol."""
         data: list[Any] | orjson.Fragment = self.data
         if len(self.data) > WRITTEN_VALUES:
-            # As the JSON of its parts, so that other threads run meanwhile.
+            # Written in parts, so that other threads run in between.
             starts = range(0, len(self.data), WRITTEN_VALUES)
             parts = [orjson.dumps(self.data[start : start + WRITTEN_VALUES])[1:-1] for start in starts]
             data = orjson.Fragment(b"".join((b"[", b",".join(parts), b"]")))
@@ -494,7 +494,7 @@ def _elements(raw: bytes, values: int) -> list[bytes]:
         begin = start + 4
         start = begin + int.from_bytes(raw[start:begin], "little")
         if start > len(raw):
-            raise ValueError("has an element of BYTES that is longer than its bytes")
+            raise ValueError("has an element of BYTES that is longer than the rest of the data")
         elements.append(raw[begin:start])
     if start < len(raw) or len(elements) < values:
         raise ValueError(f"has {len(raw)} bytes, which are not {values} elements of BYTES, as its shape says")
@@ -517,7 +517,7 @@ def dump_with_bytes(
             continue
         parameters = dict(tensor.parameters or {})
         if tensor.datatype == "BYTES" and parameters.get(CONTENT_KIND) == BASE64:
-            # Its bytes stand for themselves here.
+            # In binary form the bytes need no content type.
             del parameters[CONTENT_KIND]
         head = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
         written.append({**head, "parameters": {**parameters, BINARY_SIZE: len(raw)}})

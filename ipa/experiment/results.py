@@ -184,7 +184,7 @@ def conduct(
     are those of `compute`. Errors: those of `compute` and of the runner.
     """
     cells, notes = runner_of(experiment.runner).cells(experiment)
-    # A folder that cannot be made is known before anything is computed.
+    # Fail before computing anything if the folder cannot be created.
     (out / CELLS).mkdir(parents=True, exist_ok=True)
     store = CellStore(out / CELLS, code_version())
     if is_fresh:
@@ -250,7 +250,7 @@ def compute(
             except IpaError:
                 raise
             except Exception:
-                # Its own error if a second signal ended the workers.
+                # Raise the workers' own error unless a signal ended them.
                 if not stop.is_set():
                     raise
             left = sum(outcome is None for outcome in outcomes)

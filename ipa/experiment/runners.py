@@ -98,5 +98,5 @@ def runner_of(name: str) -> ExperimentRunner:
     """The runner of that name, or of module:attribute. Errors: UsageError, PluginError."""
     runner = RUNNERS.load(RUNNERS.admit(name))
     if not isinstance(runner, ExperimentRunner):
-        raise RUNNERS.find(name).fault("is no ipa.experiment.runners.ExperimentRunner")
+        raise RUNNERS.find(name).fault("is not an ipa.experiment.runners.ExperimentRunner")
     return runner

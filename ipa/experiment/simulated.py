@@ -152,7 +152,7 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Cell
     result = simulate(setup)
     row = result.summary()
     del row["decisions_by_reason"]
-    # Before the first tick there is nothing to see: its requests count with the first.
+    # Requests before the first tick count with the first interval.
     edges_s = [tick.at_s for tick in result.ticks[1:]]
     by_interval = _by_interval(result, edges_s, setup.pipeline.sla.percentile)
     return CellOutcome(row, {**result.columns(), **by_interval})

@@ -172,7 +172,7 @@ def resolve_plain(text: str) -> Any:
 def check_within(path: Path, folder: Path) -> None:
     """InputError if a link leads out of the folder."""
     if not path.resolve().is_relative_to(folder.resolve()):
-        problem = Problem(f"this leads out of {folder}; put the file itself there", str(path), 1, 1)
+        problem = Problem(f"this link leads out of {folder}; put the file itself there", str(path), 1, 1)
         raise InputError(f"{path} is not in {folder}", problems=[problem])
 
 
@@ -257,7 +257,7 @@ class _Reader:
             value = self._read(next(self.events), ())
         except StopIteration:
             _refuse(self.document, (1, 1), "the file is empty")
-        # To its end: a second document is an error, and so is what is no YAML.
+        # Read to the end: a second document, or invalid YAML after it, is an error.
         list(self.events)
         if self.has_tags:
             self.document.raise_problems()
@@ -320,7 +320,7 @@ class _Reader:
             mark = _mark(event.start_mark)
             self.keys += 1
             if self.keys > MAX_KEYS:
-                self._fail(event, f"more than {MAX_KEYS} keys; write less")
+                self._fail(event, f"more than {MAX_KEYS} keys; use fewer")
             if type(event) is not yaml.ScalarEvent:
                 self._skip(event)
                 document.key_marks[(*pointer, "?")] = mark

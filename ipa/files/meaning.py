@@ -177,14 +177,14 @@ def _check_pin(
         document.problem((*place, "variant"), message)
     size, replicas = pin.get("batch_size"), pin.get("replicas")
     for owner, limits in (("stage", own), ("pipeline", whole)):
-        sizes = limits.get("batch_sizes")
+        sizes, least, most = (limits.get(key) for key in ("batch_sizes", "min_replicas", "max_replicas"))
         if size is not None and sizes and size not in sizes:
             message = f"batch_size {size} is not in bounds.batch_sizes of the {owner}"
             document.problem((*place, "batch_size"), f"{message}; take one of {_listed(sizes)}")
-        if _is_below(most := limits.get("max_replicas"), replicas):
+        if _is_below(most, replicas):
             message = f"replicas {replicas} is above bounds.max_replicas {most} of the {owner}"
             document.problem((*place, "replicas"), message)
-        if _is_below(replicas, least := limits.get("min_replicas")):
+        if _is_below(replicas, least):
             message = f"replicas {replicas} is below bounds.min_replicas {least} of the {owner}"
             document.problem((*place, "replicas"), message)
 

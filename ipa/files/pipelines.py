@@ -227,7 +227,7 @@ def load_pipeline(path: Path) -> Pipeline:
 def load_pipelines(folder: Path) -> dict[str, Pipeline]:
     """The pipelines in the sub-folders, by name. InputError lists the problems of all of them at once."""
     if not folder.is_dir():
-        raise NotFoundError(f"there is no folder {folder}", hint="It is the setting pipelines_dir.")
+        raise NotFoundError(f"there is no folder {folder}", hint="The setting pipelines_dir names it.")
     pipelines: dict[str, Pipeline] = {}
     problems: list[Problem] = []
     for path in sorted(folder.glob(f"*/{FILE_NAME}")):

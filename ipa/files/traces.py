@@ -316,7 +316,7 @@ def parse_trace(trace: str | Path) -> TraceReference:
         name, _, value = part.partition("=")
         if name not in OPTIONS or not value:
             raise InputError(
-                f"trace {text}: {part!r} is no option", hint=f"Give name=value; names: {', '.join(OPTIONS)}"
+                f"trace {text}: {part!r} is not known", hint=f"Give name=value; names: {', '.join(OPTIONS)}"
             )
         given[name] = unquote(value)
 
@@ -448,7 +448,7 @@ def _check_span(path: Path, seconds: float) -> None:
     if seconds >= MOST_SECONDS:
         raise InputError(
             f"{path} spans {seconds:.3g} s; at most {MOST_SECONDS} are read",
-            hint="Is a time wrong, or its unit? Name the column with it, as time_ms.",
+            hint="Check the times and their unit, which the column's name may have, as time_ms.",
         )
 
 

@@ -73,7 +73,7 @@ class Grant:
 
     def __post_init__(self) -> None:
         if self.role is Role.OPERATOR and self.namespace != EVERYWHERE:
-            raise ValueError("an operator is one of every namespace")
+            raise ValueError("the role operator applies to every namespace")
 
     def allows(self, operation: Operation, namespace: str) -> bool:
         """True if the grant covers the operation there; EVERYWHERE needs a grant for EVERYWHERE."""

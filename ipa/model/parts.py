@@ -133,7 +133,7 @@ class Overhead:
         """Overhead cores of each replica of the stage."""
         return next((cores for name, cores in self.each_cores if name == stage), 0.0)
 
-    def held(self, config: StageConfig) -> StageConfig:
+    def with_overhead(self, config: StageConfig) -> StageConfig:
         """Return the configuration with the overhead included in its cores per replica."""
         beside = self.each(config.stage)
         return replace(config, cores=config.cores + beside) if beside else config
@@ -141,7 +141,7 @@ class Overhead:
     def cores(self, configs: Sequence[StageConfig]) -> float:
         """Cores of all replicas of all stages, overhead included."""
         parts = max(1, len(parts_of(configs)))
-        return parts * self.fixed_cores + sum(self.held(config).total_cores for config in configs)
+        return parts * self.fixed_cores + sum(self.with_overhead(config).total_cores for config in configs)
 
 
 NO_OVERHEAD = Overhead()

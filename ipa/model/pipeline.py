@@ -199,7 +199,7 @@ class Bounds:
 
     def replica(self, config: StageConfig) -> Resources:
         """The resources of one replica of the configuration, its overhead included."""
-        return Resources(cpu_cores=self.overhead.held(config).cores) + self.beside(config)
+        return Resources(cpu_cores=self.overhead.with_overhead(config).cores) + self.beside(config)
 
     def held(self, configs: Sequence[StageConfig]) -> Resources:
         """The resources of all replicas of all stages, overhead included."""
@@ -471,12 +471,10 @@ class Pipeline:
     @property
     def is_chain(self) -> bool:
         """True if each stage passes all its output to the next alone: no fork, join, router or combiner."""
-        befores = (None, *(stage.name for stage in self.stages))
-        return all(
-            [edge.parent for edge in stage.after] == ([] if before is None else [before])
-            and stage.kind not in {StageKind.ROUTER, StageKind.COMBINER}
-            for before, stage in zip(befores, self.stages, strict=False)
-        )
+        if any(stage.kind in {StageKind.ROUTER, StageKind.COMBINER} for stage in self.stages):
+            return False
+        parents = [[edge.parent for edge in stage.after] for stage in self.stages]
+        return parents == [[], *([stage.name] for stage in self.stages[:-1])]
 
     def stage(self, name: str) -> Stage:
         """The stage of that name; NotFoundError lists the existing ones."""

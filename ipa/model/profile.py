@@ -125,6 +125,12 @@ class VariantProfile:
         next_s = mean_s / mean if next_s is None else next_s
         return mean_s - next_s * (mean - 1), next_s
 
+    def slowed(self, ratio: float) -> VariantProfile:
+        """The profile of replicas that take `ratio` times as long for each batch."""
+        return (
+            replace(self, points=tuple(point.slowed(ratio) for point in self.points)) if ratio != 1 else self
+        )
+
     @property
     def has_varying_rows(self) -> bool:
         """True if an item was answered with a number of rows other than one."""
@@ -161,13 +167,8 @@ class StageProfile:
     def slowed(self, slowdowns: Slowdowns) -> StageProfile:
         """The profile with each variant's times multiplied by its slowdown."""
         ratios = ratios_of(slowdowns, self.stage)
-        variants = tuple(
-            replace(each, points=tuple(point.slowed(ratios[each.variant]) for point in each.points))
-            if each.variant in ratios
-            else each
-            for each in self.variants
-        )
-        return replace(self, variants=variants)
+        variants = (each.slowed(ratios.get(each.variant, 1.0)) for each in self.variants)
+        return replace(self, variants=tuple(variants))
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ DIMENSIONS = (
     Dimension(CORES, "cpu_cores", "cores", "cpu"),
     Dimension("memory", "memory_gib", "GiB of memory", "memory"),
 )
-# Those that follow from a replica's variant alone; its cores are chosen.
+# The dimensions that follow from a replica's variant; its cores are planned.
 BESIDE_CORES = tuple(each for each in DIMENSIONS if each.name != CORES)
 BY_NAME = {each.name: each for each in DIMENSIONS}
 

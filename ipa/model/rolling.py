@@ -98,7 +98,7 @@ def peak_of(
     """
     before, after = old_each * old.replicas, new_each * new.replicas
     if rolling.keeps_replicas(old, new):
-        # Those that stay grow before others stop, and shrink once others are ready.
+        # Replicas that stay grow before others stop, and shrink once others are ready.
         staying = min(old.replicas, new.replicas)
         grown = old_each.maximum(new_each) * staying
         return grown + old_each * (old.replicas - staying) + new_each * (new.replicas - staying)

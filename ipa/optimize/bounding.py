@@ -43,14 +43,11 @@ def surrogates(program: Program) -> Surrogates:
     has_spread = program.has_spread
     for path in program.graph.paths:
         slope, start = chord(*spread_range(program, path)) if has_spread else (0.0, 0.0)
-        rows.append(
-            [
-                (stage.mean_s + slope * stage.spread_s2 if has_spread else stage.mean_s)
-                if at in path
-                else np.zeros(len(stage))
-                for at, stage in enumerate(program.stages)
-            ]
-        )
+        row = [np.zeros(len(stage)) for stage in program.stages]
+        for at in path:
+            stage = program.stages[at]
+            row[at] = stage.mean_s + slope * stage.spread_s2 if has_spread else stage.mean_s
+        rows.append(row)
         most.append(program.sla_s - start)
     for limit in program.limits():
         rows.append(list(limit.use))

@@ -183,7 +183,7 @@ def _allowed(problem: PlanningProblem, stage: StageProblem) -> Index:
 def scalars_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
     """The numbers of each block as rows: (`SCALARS` × blocks)."""
     is_released = problem.compat is Compat.IPA_ARTIFACT
-    batch_sizes = problem.batch_sizes if is_released else 0
+    batch_sizes = problem.batch_size_count if is_released else 0
     columns = []
     for block in blocks:
         stage = problem.stages[block.index]
@@ -280,7 +280,7 @@ def levels_of(problem: PlanningProblem) -> list[list[ItemCount]]:
             onward[at].append(by_child)
         if len(items[at]) > MOST_LEVELS:
             raise InputError(
-                f"stage {stage.name!r} may see more than {MOST_LEVELS} numbers of items of a request",
+                f"stage {stage.name!r} may get more than {MOST_LEVELS} numbers of items from a request",
                 hint="Give fewer fan-outs by variant before it, or equal ones to like variants.",
             )
     return [

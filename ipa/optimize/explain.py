@@ -131,7 +131,7 @@ def _infeasible(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> Exp
     summary = "no plan meets the limits; " + (
         f"the least that would help, each alone: {'; '.join(move.text for move in moves)}"
         if moves
-        else "no single limit moved alone makes it feasible"
+        else "no change of a single limit makes it feasible"
     )
     return Explanation(plan, summary, remedies=tuple(remedies), unfinished=tuple(unfinished))
 

@@ -46,7 +46,7 @@ class MilpRow:
 
 @dataclass(slots=True)
 class Milp:
-    """max Σ cost · column over the rows.
+    """Maximise Σ cost · column, subject to the rows.
 
     The first `binaries` columns and those in `choices` are 0 or 1, others in [0, upper].
     """
@@ -122,7 +122,7 @@ def chosen_options(program: Program, values: Sequence[float]) -> tuple[int, ...]
         part = [float(value) for value in values[first : first + len(stage)]]
         best = max(range(len(part)), key=part.__getitem__)
         others = [abs(value) for at, value in enumerate(part) if at != best]
-        # Not "is far from", since no comparison with NaN is true.
+        # Written with `not`, since every comparison with NaN is false.
         if not (abs(part[best] - 1) <= INTEGRAL and sum(others) <= INTEGRAL):
             raise SolverError(f"the solver's choice for stage {name} is not integral: {part}")
         chosen.append(best)
@@ -314,7 +314,7 @@ def _cut(program: Program, chosen: tuple[int, ...], ranges: Ranges) -> tuple[Ran
         return None
     low, high = ranges[at]
     if min(where - low, high - where) <= SAME * high:
-        # The plan is late by rounding alone: at an end of the range the chord is the root.
+        # The plan is late only by rounding: at an end of its range the chord equals the root.
         return None
     return (
         (*ranges[:at], (low, where), *ranges[at + 1 :]),

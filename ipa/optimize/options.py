@@ -66,7 +66,7 @@ def _running_use(problem: PlanningProblem) -> list[tuple[float, ...]]:
             use.append((0.0, *(0.0 for _ in limits)))
             continue
         each = problem.beside(stage, config.variant) * config.replicas if limits else NO_RESOURCES
-        use.append((problem.held(config).total_cores, *(each.amount(name) for name in limits)))
+        use.append((problem.with_overhead(config).total_cores, *(each.amount(name) for name in limits)))
     return use
 
 
@@ -146,7 +146,7 @@ def _stage_options(stage: StageProblem, candidates: Candidates, blocks: range) -
     options = options_of(point, replicas, enter, leave, candidates.numbers[:, whole])
     if len(blocks) == 1:
         return options
-    # Each block is in the order of names already.
+    # Each block is already in the order of names.
     rank = np.argsort(stage.columns.order)
     return options.take(np.lexsort((options.enter, options.replicas, rank[options.point])))
 

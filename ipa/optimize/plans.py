@@ -42,7 +42,7 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, answer: Pro
     if bound is not None:
         close = CONTRADICTION * max(1.0, abs(objective))
         is_met = answer.termination is Termination.OPTIMAL and bound - objective <= close
-        # A bound is never below the objective reached.
+        # A bound is never below the objective that was reached.
         bound = objective if is_met else max(bound, objective)
         gap = (bound - objective) / max(1.0, abs(objective))
     right = describe(problem, configs_of(problem, program, answer.chosen))
@@ -85,7 +85,7 @@ def verify(problem: PlanningProblem, plan: Plan, right: Plan | None = None) -> N
         faults = [words] if plan.stages or plan.objective is not None else []
     if faults:
         answer = f"the answer of {plan.solver} for pipeline {problem.pipeline!r}"
-        raise SolverError(f"{answer} does not hold", problems=map(Fault, faults))
+        raise SolverError(f"{answer} is invalid", problems=map(Fault, faults))
 
 
 def _faults_of_plan(problem: PlanningProblem, plan: Plan, right: Plan | None) -> Iterator[str]:
@@ -156,13 +156,13 @@ def _peak(problem: PlanningProblem, stages: Sequence[StagePlan]) -> tuple[Resour
     by_name = {stage.name: stage for stage in problem.stages}
     for planned in stages:
         new, old = planned.config, before.get(planned.stage)
-        new_cores = problem.held(new).cores
+        new_cores = problem.with_overhead(new).cores
         new_each = Resources(cpu_cores=new_cores) + planned.beside
         if old is None:
             peak += new_each * new.replicas
             continue
         beside = problem.beside(by_name[planned.stage], old.variant)
-        old_each = Resources(cpu_cores=problem.held(old).cores) + beside
+        old_each = Resources(cpu_cores=problem.with_overhead(old).cores) + beside
         peak += peak_of(old, old_each, new, new_each, problem.rolling)
         keeps = problem.rolling.keeps_replicas(old, new)
         fresh = max(0, new.replicas - old.replicas) if keeps else new.replicas

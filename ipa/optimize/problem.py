@@ -238,9 +238,9 @@ class PlanningProblem:
         """Cores of one-off overhead, not of any replica; part of every plan's cost."""
         return self.bounds.overhead.fixed_cores
 
-    def held(self, config: StageConfig) -> StageConfig:
+    def with_overhead(self, config: StageConfig) -> StageConfig:
         """The configuration with the replica's overhead added to its cores per replica."""
-        return self.bounds.overhead.held(config)
+        return self.bounds.overhead.with_overhead(config)
 
     def beside(self, stage: StageProblem, variant: str) -> Resources:
         """A replica's resources other than cores, for that variant; none if the stage lacks the variant."""
@@ -257,7 +257,7 @@ class PlanningProblem:
         return beside + Resources(cpu_cores=self.bounds.overhead.cores(configs))
 
     @property
-    def batch_sizes(self) -> int:
+    def batch_size_count(self) -> int:
         """K, the number of different batch sizes over all stages together."""
         sizes = [stage.columns.batch_size[self.allowed(stage)] for stage in self.stages]
         return len(np.unique(np.concatenate(sizes)))

@@ -236,7 +236,7 @@ def _most_pas(program: Program, deadline: Deadline) -> float | None:
 
 
 def _least_of(use: Callable[[Options], Array]) -> Nearest:
-    """The search of the least sum of something that adds up."""
+    """A search for the least sum of `use`, which `_least` maximises with the sign reversed."""
 
     def nearest(program: Program, deadline: Deadline) -> float | None:
         totals = _least(program, use, deadline)

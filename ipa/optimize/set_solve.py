@@ -248,7 +248,7 @@ def _capacity(problem: SetProblem, name: str, cores: float) -> float:
     for level in variant.usable if variant else ():
         if level.cores == cores:
             return level.capacity_rps
-    raise SolverError(f"{cores_of(cores)} is no level of variant {name!r}")
+    raise SolverError(f"{cores_of(cores)} is not an allowed number of cores of variant {name!r}")
 
 
 def _worth(problem: SetProblem, parts: Sequence[SetPart]) -> float:
@@ -335,7 +335,7 @@ class _Labels:
     def take(self, at: Index) -> _Labels:
         return _Labels(self.rows[:, at], self.chosen[:, at])
 
-    def beside(self, other: _Labels) -> _Labels:
+    def concatenate(self, other: _Labels) -> _Labels:
         return _Labels(np.hstack([self.rows, other.rows]), np.hstack([self.chosen, other.chosen]))
 
 
@@ -385,7 +385,7 @@ class _Search:
         for depth in range(len(self._variants)):
             if deadline.passed:
                 raise DeadlineError("the solver's time ran out")
-            labels = labels.beside(self._switched_on(labels, depth))
+            labels = labels.concatenate(self._switched_on(labels, depth))
             self.least_left = min(self.least_left, float(labels.rows[LOAD].min(initial=1.0)))
             if depth + 1 < len(self._variants):
                 labels = self._promising(labels, depth + 1, width)
@@ -480,7 +480,7 @@ class SetBounds:
         self._rows = rows[::-1]
 
     def upper(self, depth: int, labels: _Labels) -> Array:
-        """The most that each label is worth with variants from `depth` on."""
+        """The most that each label can be worth with variants from `depth` on: the least of all bounds."""
         cores, load, value, loading_s = labels.rows[:HELD]
         terms = (
             self._rows[depth][:, None] - self._mu[:, None] * load + self._nu[:, None] * (self._budget - cores)

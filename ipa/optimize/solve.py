@@ -52,7 +52,7 @@ def solve(
         if deadline.passed:
             notes.append("the time ran out before all was tried that could make it feasible")
         elif not moves:
-            notes.append("no single limit moved alone makes it feasible")
+            notes.append("no change of a single limit makes it feasible")
     if problem.compat is Compat.IPA_ARTIFACT and plan.stages:
         by_paper = describe(replace(problem, compat=Compat.PAPER), plan.configs)
         assert by_paper is not None, "the plan was described before"
@@ -96,7 +96,7 @@ class SolveCache:
         solvers: Solvers | None = None,
     ) -> Plan:
         """The plan, as `ipa.optimize.solve.solve` makes it; `solve_s` is the time of the original solve."""
-        # The problem itself is compared last: it is long.
+        # The key puts the problem last, since comparing it takes longest.
         key = (problem.rate_rps, problem.sla_s, problem.running, solver, explain)
         for cached_key, cached_problem, cached in tuple(self._cached):
             if cached_key == key and cached_problem == problem:

@@ -65,7 +65,7 @@ def _tail_times(
         for is_quota, mine in ((False, own & ~has_quota), (True, own & has_quota)):
             if not mine.any():
                 continue
-            # One row alone is summed in another order: a time must not depend on what is timed beside it.
+            # NumPy sums a single row in another order: times must not depend on the other rows.
             rows = np.flatnonzero(mine)
             at = np.resize(rows, max(2, rows.size))
             times = []

@@ -108,14 +108,14 @@ def set_question(
 def _faults(problem: PlanningProblem) -> Iterator[str]:
     """The reasons why no set can be planned; a set would silently break limits that it does not support."""
     if len(problem.stages) > 1 or problem.stages[0].is_free:
-        yield f"a set shares the load of one stage out, and it has {len(problem.stages)}"
+        yield f"a set needs a pipeline of one stage, and this one has {len(problem.stages)}"
         return
     (stage,), objective, bounds = problem.stages, problem.objective, problem.bounds
     if objective.accuracy_rule in RANKS:
         rule = objective.accuracy_rule.value
         yield f"objective {objective.name!r} counts accuracy as {rule}; a set has a mean of accuracies"
     if bounds.accuracy_floor is not None:
-        yield f"bounds.accuracy_floor is {bounds.accuracy_floor:g}; sets know no floor"
+        yield f"bounds.accuracy_floor is {bounds.accuracy_floor:g}; sets do not support a floor"
     least, _ = problem.replica_limits(stage)
     if least > 1:
         yield f"stage {stage.name!r} has at least {least} replicas; each variant of a set has one"
@@ -127,7 +127,7 @@ def _best_levels(problem: PlanningProblem, stage: StageProblem) -> dict[tuple[st
     coefficient = 1.0 if problem.objective.throughput_margin_ratio else COEFFICIENT
     best: dict[tuple[str, float], tuple[float, int]] = {}
     for point in sorted(points, key=lambda point: point.batch_size):
-        # Of a small share the timeout may end the wait for a batch.
+        # With a small share, the timeout may end the wait for a batch.
         forming_s = (stage.batch_timeout_s or 0.0) if point.batch_size > 1 else 0.0
         if point.latency_s + forming_s > problem.sla_s:
             continue
@@ -225,7 +225,7 @@ class SingleStagePipeline:
     def described(self, configs: Configs, rate_rps: float, name: str, note: str = "") -> Plan:
         """The configurations as a plan for the rate."""
         plan = self.profiled.describe(configs, rate_rps)
-        # It was built from points of the same profile.
+        # The plan exists: the set was built from points of the same profile.
         assert plan is not None
         return replace(plan, solver=name, note=note)
 

@@ -104,7 +104,7 @@ class Ours:
                 else:
                     low = middle + 1
         except (SolverError, DeadlineError):
-            # The best found so far may miss by more than necessary, or be nothing.
+            # No more time, or a solver failed: return the best plan so far, or None.
             return best
         return best
 
@@ -149,7 +149,7 @@ def waiting_plan(
     try:
         plan = shorter(pipeline, rate_rps, running, 1 - WAIT_RATIO)
     except (SolverError, DeadlineError):
-        # The plan that carries the peak exists already.
+        # The caller already has the plan that carries the peak.
         return None
     if not plan.stages:
         return None
@@ -195,7 +195,7 @@ def _fixed(stage: Stage, bounds: Bounds, replicas: int) -> Stage:
     return replace(stage, bounds=replace(stage.bounds, min_replicas=count, max_replicas=count))
 
 
-# Floors are compared with sums of floats.
+# Accuracy floors are compared with sums of floats.
 ROUNDING = 1e-9
 # The weight of accuracy beside cores, relative to the objective: it decides among plans of equal cores.
 TIE_RATIO = 1e-3

@@ -92,7 +92,7 @@ def planning_problem(
         raise NotFoundError(f"pipeline {pipeline.name!r} has no profile of {', '.join(missing)}")
     wanted = pipeline.objective(objective)
     source = LatencySource.MEASURED if compat is Compat.IPA_ARTIFACT else LatencySource.FITTED
-    # An SLA changes no point.
+    # Operating points do not depend on the SLA.
     fitted_for = replace(wanted, sla_s=None)
     stages = tuple(
         _fitted(_FittedKey(profiles[stage.name], stage, fitted_for, pipeline.bounds, allocation, source))

@@ -106,7 +106,7 @@ class Profiled:
         limit_s = self._deadline_s
         if self._until is not None:
             if self._until.passed:
-                raise DeadlineError("the time for all plans together is over")
+                raise DeadlineError("the time limit of all plans together has passed")
             limit_s = min(limit_s, self._until.remaining_s)
         return self._plans.solve(problem, self._solver, limit_s, explain=explain, solvers=self._solvers)
 

@@ -150,7 +150,7 @@ def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rollin
             batch_size=pin.batch_size or config.batch_size,
             cores=config.cores if pin.cores is None else pin.cores,
         )
-        # Never more than fill a whole budget, so that little is left to cut.
+        # At most as many as fill the whole budget, so that few are left to cut.
         each = bounds.replica(one).amounts | {CORES: one.cores}
         high = min([high, *(most // each[name] for name, most in bounds.limits.items() if name in each)])
         fitted.append(replace(one, replicas=int(min(max(config.replicas, low), max(low, high)))))

@@ -106,7 +106,7 @@ class PluginPolicy:
                 value = self._run(lambda: method(*arguments))
             if name == "remember" and not is_recordable(value):
                 raise self._plugin.fault(
-                    "remembers what is not made of frozen dataclasses, tuples and numbers"
+                    "has a memory that is not made of frozen dataclasses, tuples and numbers"
                 )
             return value if name == "remember" else bool(value)
 
@@ -122,7 +122,7 @@ def plan_faults(pipeline: Pipeline, plan: object) -> Iterator[str]:
         yield f"its termination is {plan.termination!r}"
     texts = (plan.pipeline, plan.solver, plan.objective_name, plan.note, *plan.relaxations)
     if not all(isinstance(text, str) for text in texts):
-        yield "its names, note or relaxations are no text"
+        yield "its names, note or relaxations are not text"
     if not plan.stages:
         if plan.termination in (Termination.OPTIMAL, Termination.FEASIBLE):
             yield f"it is {plan.termination.value} and has no stages"

@@ -266,7 +266,7 @@ def _reasons(profile: StageProfile) -> Iterator[str]:
     if counts[Oddity.DISTURBED] > MOST_RATIO * len(points):
         most = max(point.foreign_cpu_ratio or 0.0 for point in points)
         yield (
-            f"others used up to {most:.0%} of the CPUs while {counts[Oddity.DISTURBED]} of {len(points)} "
+            f"other work used up to {most:.0%} of the CPUs while {counts[Oddity.DISTURBED]} of {len(points)} "
             "points were measured"
         )
     few = [each.variant for each in profile.variants if len(each.points) == 1]

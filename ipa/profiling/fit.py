@@ -156,7 +156,7 @@ def _best(batches: _Floats, latencies: _Floats) -> tuple[Form, _Floats]:
 def _regress(batches: _Floats, latencies: _Floats, degree: int) -> _Floats:
     columns = np.column_stack([batches**power for power in range(1, degree + 1)])
     weights = latencies**-2
-    # About their weighted means, so that powers of large batches do not drown the rest.
+    # Centred at their weighted means, so that powers of large batches do not dominate.
     mean, level_s = np.average(columns, axis=0, weights=weights), np.average(latencies, weights=weights)
     each = np.sqrt(weights)
     slopes = np.linalg.lstsq((columns - mean) * each[:, None], (latencies - level_s) * each, rcond=None)[0]

@@ -174,7 +174,7 @@ def _measure_round(
         if by_size and _tail_s(by_size[max(by_size)]) * DOUBLING_RATIO > limit_s:
             break
         by_size[size] = measure_batches(replica, items, size, of_round, least=1, warm_up=warm_up)
-        # The quota is spent from the first size on.
+        # After the first size the saved quota is spent.
         of_round = replace(of_round, warm_up_s=0.0)
     return by_size
 

@@ -155,7 +155,7 @@ def operating_points(
         replace(point, **_beside(besides[measured.variant]), readiness_s=measured.readiness_s or 0.0)
         for measured in profiles
         for point in generate(measured, objective, candidates)
-        if _allowed(point, objective, sizes) and (cores is None or cores.get(point.variant) == point.cores)
+        if _is_allowed(point, objective, sizes) and (cores is None or cores.get(point.variant) == point.cores)
     )
 
 
@@ -165,7 +165,7 @@ def _beside(held: Resources) -> dict[str, Any]:
     return {name: getattr(held, name) for name in names}
 
 
-def _allowed(point: OperatingPoint, objective: Objective, sizes: tuple[int, ...] | None) -> bool:
+def _is_allowed(point: OperatingPoint, objective: Objective, sizes: tuple[int, ...] | None) -> bool:
     if objective.max_batch_size is not None and point.batch_size > objective.max_batch_size:
         return False
     return sizes is None or point.batch_size in sizes

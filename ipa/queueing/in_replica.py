@@ -188,7 +188,7 @@ def _work(
     made: _Batches,
 ) -> _Work:
     """The work of the batches `made`."""
-    # Nothing is saved by larger batches than were measured.
+    # Batches larger than measured save nothing more.
     item_s = (service_mean_s - service_one_s) / np.maximum(batch_size - 1, 1)
     item_s = np.where(batch_size == 1, service_one_s, item_s)
     one_s, more_s = service_one_s + item_s * (items - 1), item_s * items
@@ -224,7 +224,7 @@ def _batches(batch_size: Floats, rate_rps: Floats, come: Floats) -> _Batches:
     mean = timed @ more + most * full_ratio
     variance = np.maximum(timed @ more**2 + most**2 * full_ratio - mean**2, 0.0)
     later = np.where(more[:-1] < most[:, None], more[1:] * beyond[:, 1:], 0.0).sum(axis=1)
-    # In the time between two requests.
+    # In units of the time between two requests.
     open_variance = np.maximum(2 * later - mean**2, 0.0)
     requests = timed @ (more + 1)
     is_never = requests < TINY
@@ -236,7 +236,7 @@ def _batches(batch_size: Floats, rate_rps: Floats, come: Floats) -> _Batches:
         more_variance=variance[own],
         open_s=mean[own] / rate_rps,
         open_variance=open_variance[own] / rate_rps**2,
-        # What has come less what was expected to is a martingale: its variance is the mean of what has come.
+        # Arrivals minus their expected number are a martingale: its variance is their mean.
         covariance_s=(variance + open_variance - mean)[own] / (2 * rate_rps),
         full_ratio=full_ratio[own],
         timed=timed_size[own],
@@ -253,7 +253,7 @@ def _kinds(batch_size: Floats, rate_rps: Floats, timeout_s: Floats, made: _Batch
     full = batch_size * made.full_ratio / (1 + made.more)
     fills = np.flatnonzero(full > LEAST_SHARE)
     size, rate, most = batch_size[fills], rate_rps[fills], batch_size[fills] - 1
-    longest = np.minimum(most + 3.5 * np.sqrt(most) + 3 * (most > 0), rate * timeout_s[fills])
+    longest = np.minimum(most + 3.5 * np.sqrt(most) + np.where(most > 0, 3.0, 0.0), rate * timeout_s[fills])
     shortest = np.minimum(np.maximum(most - 3.5 * np.sqrt(most), 0.0), longest / 2)
     middle = (np.arange(STEPS) + 0.5)[:, None] / STEPS
     come = np.maximum(shortest + (longest - shortest) * middle, TINY)
@@ -331,7 +331,7 @@ def _time_exceeded_by(
     log_low, log_high = np.zeros_like(high), np.full_like(high, -inf)
     even = between * deviation_s / width_s
     for step in range(HALVINGS):
-        # By turns at the point an exponential tail would have between, and in the middle.
+        # Alternately at the point by an exponential tail between the ends, and in the middle.
         part = (log_low - log(late_ratio)) / np.maximum(log_low - log_high, TINY)
         middle = low + (high - low) * (part if step % 2 else 0.5)
         past_s = own_s - middle[at]

@@ -61,10 +61,9 @@ def means_of(
 
     `missing` stands for a name that a row lacks.
     """
-    return {
-        name: mean_of([value for row in rows if (value := row.get(name, missing)) is not None])
-        for name in dict.fromkeys(name for row in rows for name in row)
-    }
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name, missing) for row in rows] for name in names}
+    return {name: mean_of([it for it in column if it is not None]) for name, column in columns.items()}
 
 
 def paired(values: Sequence[float], others: Sequence[float], *, relative: bool) -> Mean | None:

@@ -146,7 +146,7 @@ def _in_force(applied: Sequence[Decision], after: Configs) -> list[Decision]:
 def _standing(decisions: Sequence[Decision]) -> list[Steps]:
     """The changes that were not taken back, the oldest first, each with its steps."""
     acts: list[Steps] = []
-    # What the newest undo took back: if that fails, it is in force again.
+    # The changes that the newest undo took back: in force again if it fails.
     undone: list[Steps] = []
     rollback, is_of_undo = "", False
     for decision in decisions:
@@ -180,7 +180,7 @@ def _last_of(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None, runni
     for at in reversed(range(len(acts))):
         first, before = acts[at][0], _configs_before(pipeline, acts, at)
         is_theirs = first.reason is ReasonCode.REQUESTED and whose in (None, first.by)
-        # What created the pipeline has nothing before it.
+        # The change that created the pipeline has no configuration before it.
         if is_theirs and before and before != running:
             return at
     return None
@@ -212,7 +212,7 @@ def _continues(step: Decision, last: Decision) -> bool:
         return step.step_of == (last.step_of or last.decision_id)
     if step.plan is None or last.plan is None or step.previous != last.configs:
         return False
-    # A plan that is reached in several steps is made again before each.
+    # A plan that takes several steps is made anew before each of them.
     return _is_partial(last) and step.plan.configs == last.plan.configs
 
 
@@ -252,7 +252,7 @@ def pause(
     if for_s is not None:
         end = now + timedelta(seconds=for_s)
     elif until is not None and until <= now:
-        problem = Problem(f"{until.isoformat()} is past", pointer="/until")
+        problem = Problem(f"{until.isoformat()} is in the past", pointer="/until")
         raise InputError("the pause would already be over", problems=[problem])
     by, why = attribution.by, attribution.why
     paused = {"paused": True, "paused_until": end, "paused_reason": why, "paused_by": by}
@@ -301,7 +301,7 @@ def remove_pin(service: Service, pipeline: Pipeline, attribution: Attribution, s
         if pins == control.pins:
             known = ", ".join(pin.stage for pin in control.pins) or "none"
             raise NotFoundError(
-                f"no stage {stage!r} of pipeline {pipeline.name!r} is pinned", hint=f"Pinned are: {known}"
+                f"stage {stage!r} of pipeline {pipeline.name!r} is not pinned", hint=f"Pinned are: {known}"
             )
         return replace(control, pins=pins)
 
@@ -329,7 +329,7 @@ def add_freeze(
     elif weekly and end - start >= WEEK:
         message = "a weekly freeze of a week or longer never ends; give a shorter one, or pause"
     elif not weekly and end <= now:
-        message = f"{end.isoformat()} is past"
+        message = f"{end.isoformat()} is in the past"
     if message:
         raise InputError("the freeze would have no effect", problems=[Problem(message, pointer="/end")])
     freeze = Freeze(start, end, attribution.why, attribution.by, weekly)

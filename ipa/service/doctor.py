@@ -169,7 +169,7 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
             )
         except (LicenceError, ImportError) as error:
             yield missing(
-                name, f"not to be used: {error}", remedy or "grbgetkey KEY, or leave it to label setting"
+                name, f"cannot be used: {error}", remedy or "grbgetkey KEY, or leave it to label setting"
             )
         except (SolverError, IpaError) as error:
             package = {"gurobi": "gurobipy", "highs": "highspy"}.get(solver)

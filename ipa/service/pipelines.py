@@ -114,7 +114,7 @@ class PipelineChange:
     def check(self, pipeline: Pipeline) -> None:
         """PreconditionError if the pipeline has another version."""
         registry = self.caller.service.registry
-        # As it is now, which may be another than when the request came.
+        # The present pipeline, which may have changed since the request arrived.
         now = registry.pipelines.get(pipeline.name, pipeline)
         self.expected.check(registry.version(now), f"pipeline {pipeline.name}")
 
@@ -139,7 +139,7 @@ def replace(change: PipelineChange, old: Pipeline, new: Pipeline) -> PipelineVie
     ForbiddenError, InputError (another name), ConflictError, InProgressError.
     """
     if new.name != old.name:
-        problem = Problem(f"the name is {new.name!r}, the address says {old.name!r}", pointer="/name")
+        problem = Problem(f"the name is {new.name!r}, and {old.name!r} in the address", pointer="/name")
         raise InputError("a pipeline keeps its name; give another one instead", problems=[problem])
     if new.namespace == old.namespace:
         # It may name another workload than the one that it replaces, with images of its own.
@@ -149,7 +149,7 @@ def replace(change: PipelineChange, old: Pipeline, new: Pipeline) -> PipelineVie
         change.caller.must(Operation.DEFINE, new.namespace)
     service, attribution = change.caller.service, change.attribution(ControlAction.REPLACE)
     with _one_at_a_time:
-        # Again, now that nobody else can come between.
+        # Checked again under the lock.
         change.check(old)
         now = service.registry.pipelines.get(old.name, old)
         changes = "; ".join(changes_of(pipeline_to_mapping(now), pipeline_to_mapping(new)))
@@ -175,7 +175,7 @@ def set_profile(change: PipelineChange, pipeline: Pipeline, stage: str, profile:
         change.check(pipeline)
         named = (("pipeline", profile.pipeline, pipeline.name), ("stage", profile.stage, stage))
         problems = [
-            Problem(f"the {key} is {given!r}, the address says {wanted!r}", pointer=f"/{key}")
+            Problem(f"the {key} is {given!r}, and {wanted!r} in the address", pointer=f"/{key}")
             for key, given, wanted in named
             if given != wanted
         ]
@@ -210,7 +210,7 @@ def _check_place(caller: Caller, pipeline: Pipeline) -> None:
     most = service.settings.api_pipelines
     if sum(each.namespace == namespace for each in others) >= most:
         raise ConflictError(
-            f"the namespace {namespace} has {most} pipelines that were given over the API, the most allowed",
+            f"the namespace {namespace} has {most} pipelines created over the API, the most allowed",
             hint="Remove one, or raise IPA_API_PIPELINES.",
         )
     taken = registry.pipelines.get(name)

@@ -73,7 +73,7 @@ class PlanRequest:
         objective = pipeline.objective(name)
         if self.sla_s is not None:
             objective = replace(objective, sla_s=self.sla_s)
-        # What is not replaced stays the same object, which a planner that has it need not be sent again.
+        # Unreplaced parts stay the same objects, which planner processes have cached.
         if self.weights:
             objective = replace(objective, **self.weights)
         bounds = pipeline.bounds

@@ -75,7 +75,7 @@ def rule_of(text: str) -> ReviewRule:
         limit = float("nan")
     if parts is None or not isfinite(limit):
         hint = 'Write a figure, <, <=, > or >=, and a number, as "violation_ratio > 0.01".'
-        raise UsageError(f"--fail-if {text!r} is no rule", hint=hint)
+        raise UsageError(f"--fail-if {text!r} is not a rule", hint=hint)
     return ReviewRule(parts[1], parts[2], limit)
 
 

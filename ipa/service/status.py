@@ -297,9 +297,8 @@ def _bounds_together(pipelines: Sequence[Pipeline]) -> dict[str, float]:
         used = {name for each in pipeline.bounds.measured.values() for name in each.beside.amounts}
         # A resource that none of its variants has needs no bound.
         own |= {name: 0.0 for name in names if name not in own and name not in (CORES, *used)}
-    return {
-        name: sum(each[name] for each in limits) for name in names if all(name in each for each in limits)
-    }
+    bounded = [name for name in names if all(name in each for each in limits)]
+    return {name: sum(each[name] for each in limits) for name in bounded}
 
 
 def _held(live: LiveState) -> dict[str, float] | None:

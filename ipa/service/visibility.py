@@ -67,14 +67,14 @@ def visible_to(identity: Identity, service: Service) -> Service:
     current: dict[str, str] = {}
     for pipeline in there:
         owner = service.record_owner(pipeline.name)
-        # Another namespace may have been given the name just now.
+        # The name may just have moved to another namespace.
         if pipeline.namespace in open_to and (owner is None or owner.namespace == pipeline.namespace):
             pipelines[pipeline.name] = pipeline
             current[pipeline.name] = owner.record if owner else service.record_of(pipeline.name)
     hidden = frozenset(it.name for it in there) - frozenset(pipelines)
 
     def record_of(name: str) -> str:
-        # As of now, also once another pipeline has one of their names.
+        # Checked at each call: another pipeline may have got one of the names.
         pipeline, at, policy = name.partition("@")
         return f"{current.get(pipeline, pipeline)}{at}{policy}"
 

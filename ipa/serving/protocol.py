@@ -134,7 +134,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._is_in_head = self._is_in_body = False
         # Bytes since the last that were passed on: of a head, the size of a chunk, a trailer.
         self._pending_bytes = 0
-        # What follows is not read, since it cannot be.
+        # True once the rest of the connection cannot be parsed, and is not read.
         self._is_unreadable = False
         self._dropped_bytes = 0
         self._unsent_bytes = 0
@@ -213,7 +213,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._answered is None or self._answered.response_complete or self._answered.more_body:
             self._close(status, code, detail)
         elif self.pipeline and self._is_in_body:
-            # The last of them is the one that cannot be read.
+            # The last queued request is the one that cannot be read.
             self.pipeline.popleft()
             self.cycle = self.pipeline[0][0] if self.pipeline else self._answered
             self.cycle.keep_alive = False
@@ -241,8 +241,8 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             elif name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
         if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
-            # Which of them counts others may see otherwise.
-            raise UnacceptableRequestError(f"it has {hosts} Host headers")
+            # Other servers may choose another one of them.
+            raise UnacceptableRequestError(f"the request has {hosts} Host headers")
         super().on_headers_complete()
         self._is_in_head, self._is_in_body, self._pending_bytes = False, True, 0
 
@@ -316,7 +316,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._set_timer(self._due_s)
 
     def _set_timer(self, at_s: float) -> None:
-        # Not asked of the timer: one of uvloop's that is due at once does not know.
+        # Stored here, since a timer of uvloop that is due at once does not know its time.
         self._timer, self._timer_s = self.loop.call_at(at_s, self._look), at_s
 
     def _look(self) -> None:

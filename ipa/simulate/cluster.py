@@ -300,10 +300,9 @@ class SimCluster:
 
     def next_event_s(self) -> float:
         """The time at which the next pod is ready or gone; infinite without one."""
-        moments = (
-            pod.gone_s if pod.is_draining else inf if pod.is_ready else pod.ready_s for pod in self._pods()
-        )
-        return min(moments, default=inf)
+        gone = [pod.gone_s for pod in self._pods() if pod.is_draining]
+        ready = [pod.ready_s for pod in self._pods() if not pod.is_draining and not pod.is_ready]
+        return min([*gone, *ready], default=inf)
 
     def advance(self, at_s: float) -> None:
         """Process the pods that become ready or end by that time, and the steps that follow.
@@ -501,7 +500,7 @@ class SimCluster:
             most -= 1
         current = self._current(run)
         is_short = len(run.live()) < wanted + surge and len(current) < wanted
-        # Back to the earlier configuration with fewer replicas: once the others are gone these are too many.
+        # After a return to the earlier configuration with fewer replicas, too many may be left.
         is_over = len(current) > wanted and len(current) == len(run.live())
         if is_short or is_over:
             self._roll(run, at_s)

@@ -144,7 +144,7 @@ class GroundTruth:
         ]
         if not same:
             raise NotFoundError(
-                f"{config} was not measured, so what it does is not known",
+                f"{config} was not measured, so its performance is not known",
                 hint="Measure it, or start with a configuration of the profiles.",
             )
         return min(same, key=lambda point: abs(log(point.batch_size / config.batch_size)))

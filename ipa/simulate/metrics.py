@@ -131,21 +131,17 @@ class SimMetrics:
             ended_s = self.ended.latencies_in(newest_s - settings.rate_window_s, newest_s, slot)
             return _attainment(ended_s, pipeline.sla.latency_s, settings.rate_window_s, age_s)
 
+        def batches(slot: int) -> dict[str, Measured[Batches] | Missing]:
+            names = [stage.name for stage in pipeline.served] if settings.tells_batches else []
+            return {name: self._batches([self.stages[name][slot]], newest_s, age_s) for name in names}
+
         return Signals(
             arrival_rate_rps=self._rate(self._arrived_before, times, age_s),
             load=self._load(times, window_s, age_s),
             latency_s=latency(),
             attainment=attainment(),
             parts={
-                str(slot): PartSignals(
-                    latency(slot),
-                    attainment(slot),
-                    {
-                        stage.name: self._batches([self.stages[stage.name][slot]], newest_s, age_s)
-                        for stage in (pipeline.served if settings.tells_batches else ())
-                    },
-                )
-                for slot in self.parts
+                str(slot): PartSignals(latency(slot), attainment(slot), batches(slot)) for slot in self.parts
             },
             stages={
                 stage.name: self._stage(list(self.stages[stage.name].values()), quantile, times, age_s)
@@ -231,7 +227,7 @@ class SimMetrics:
         return Measured(batches, age_s) if batches else NO_BATCHES
 
 
-NOT_ASKED = Missing(MissingReason.NOT_ASKED, "latencies of single stages are not asked for")
+NOT_ASKED = Missing(MissingReason.NOT_ASKED, "latencies of single stages are switched off")
 IDLE = Missing(MissingReason.ABSENT, "no request was answered in the window")
 NO_BATCHES = Missing(MissingReason.ABSENT, "no batch was served in the window")
 
@@ -248,7 +244,7 @@ def _attainment(
     if not ended:
         return IDLE
     lost = int(np.isnan(ended_s).sum())
-    # The simulated queues drop requests whose time is up; at which of them is not told.
+    # The simulated queues drop requests whose time is up; the stage is not known.
     losses = (Loss("", "no_time_left", float(lost)),) if lost else ()
     ratio = float((ended_s <= sla_s).sum()) / ended
     return Measured(Attainment(float(ended), ratio, window_s, losses), age_s)

@@ -143,9 +143,9 @@ class StageSim:
         kernel: str = "auto",
     ) -> None:
         if drop not in DROPS:
-            raise InputError(f"there is no drop {drop!r}", hint=f"There are: {', '.join(DROPS)}")
+            raise InputError(f"there is no drop rule {drop!r}", hint=f"There are: {', '.join(DROPS)}")
         if queue not in ("central", "replica"):
-            raise InputError(f"there is no queue {queue!r}", hint="There are: central, replica")
+            raise InputError(f"there is no kind of queue {queue!r}", hint="There are: central, replica")
         if queue == "replica" and drop_after_s is not None and drop != "none":
             raise InputError("a queue in each replica drops no request", hint="Leave drop_after_s out.")
         if batch_timeout_s < 0 or (drop_after_s is not None and drop_after_s <= 0):
@@ -160,7 +160,7 @@ class StageSim:
             else ReplicaQueues(float(batch_timeout_s), seeds, drive(kernel))
         )
         self._requests = Requests()
-        self.now_s = 0.0  # it has run until then
+        self.now_s = 0.0  # the stage has run until then
         self._last_offer_s = 0.0
         # Items that arrived or came back, and items that left.
         self._entered, self._left = CountsPerSecond(), CountsPerSecond()
@@ -265,7 +265,7 @@ class StageSim:
     def _reach(self, at_s: float) -> None:
         """Handle all events before `at_s`; InputError for a past moment."""
         if at_s < self.now_s:
-            raise InputError(f"it has run until {self.now_s}: a time must be that or more, not {at_s}")
+            raise InputError(f"the stage has run until {self.now_s}: a time must be that or more, not {at_s}")
         for formed in self._lanes.run(at_s):
             self._left.add(formed.starts_s, formed.stops)
             self.batches.add(formed)

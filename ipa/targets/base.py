@@ -176,7 +176,7 @@ class Target(ABC):
 
     def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
         """The kind of object on which rights are checked, and (namespace, name) of a pipeline's objects."""
-        raise self._cannot("say by a cluster who may do what")
+        raise self._cannot("check rights in a cluster")
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
         """The start and the monitoring of replicas, for the simulator: by default derived from `serving`."""
@@ -235,19 +235,19 @@ class Target(ABC):
         from ipa.targets.requests import check_url, probe_http
 
         if request.transport is not ProbeTransport.REST:
-            raise self._cannot("send a request but by plain HTTP")
+            raise self._cannot("send requests except by plain HTTP")
         if not request.address:
-            raise self._cannot("tell where the pipeline takes requests; give --url")
+            raise self._cannot("tell the address of the pipeline; give --url")
         check_url(request.address)
         return probe_http(request, self.address(pipeline, settings, request.address).url)
 
     def imported(self, settings: Settings, where: str, request: ImportRequest) -> Imported:
         """The pipeline that runs at `where`, the text after `NAME:` in `--at`."""
-        raise self._cannot("make a pipeline of a running workload")
+        raise self._cannot("import a pipeline from a running workload")
 
     def manifest(self, pipeline: Pipeline, text: str, path: str) -> ports.PipelineManifest:
         """The manifests of the pipeline in a file's text. NotFoundError if they are not in it."""
-        raise self._cannot("keep a pipeline in a file")
+        raise self._cannot("read a pipeline's manifest from a file")
 
     def _cannot(self, what: str) -> UsageError:
         return UsageError(f"{self.title} cannot {what}")

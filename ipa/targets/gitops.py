@@ -182,7 +182,7 @@ class Repository:
         """Point the branch to the commit, unless the branch moved meanwhile."""
         name, remote = self._branch, self._remote
         if remote:
-            # The lease is what was read: a branch that was moved or remade meanwhile is not pushed onto.
+            # Push only if the remote branch is still at the commit that was read.
             lease = f"--force-with-lease=refs/heads/{name}:{head}"
             words: tuple[str, ...] = ("push", "--quiet", lease, remote, f"{commit}:refs/heads/{name}")
         else:
@@ -227,7 +227,7 @@ def base_checkout(folder: Path, ref: str, timeout_s: float = TIMEOUT_S) -> Itera
     commit = git("merge-base", named, "HEAD", fault=lambda _: unrelated).strip()
     listed = git("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit).split("\0")
     with TemporaryDirectory() as made:
-        # An index of its own: that of the work tree stays as it is.
+        # A separate index, so that the work tree's stays as it is.
         index = {"GIT_INDEX_FILE": str(Path(made) / "index")}
         files = Path(made) / "files"
         git("read-tree", commit, environment=index)
@@ -301,7 +301,7 @@ class GitOpsWorkload:
         except DriftError as error:
             return Rollout(RolloutPhase.REPLACED, f"another writer changed the manifest: {error.message}")
         if wanted != in_millicores(change.configs):
-            # No cache is on the way, so this is newer than what we wrote, even if it is unchanged.
+            # Reads are not cached, so this is newer than the write, even if it looks unchanged.
             return Rollout(RolloutPhase.REPLACED, "another writer changed the manifest")
         if running != wanted:
             words = f"the GitOps tool has not brought {self._path_of(pipeline)} to the cluster yet"
@@ -326,7 +326,7 @@ class GitOpsWorkload:
         try:
             decision = self._decision(change.decision_id) if self._decision else None
         except IpaError:
-            # It is recorded before anything is written; a record that cannot be read now says the rest later.
+            # The decision is in the record, which can be read later for the rest.
             decision = None
         if decision is not None:
             # In one line, so that nothing in a detail can look like another line of ours.

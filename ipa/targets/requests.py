@@ -52,7 +52,7 @@ def post(client: httpx.Client, url: str, body: bytes, timeout_s: float) -> Probe
     status, timing, content, detail = None, "", bytearray(), ""
     started_s = time.perf_counter()
     try:
-        # No redirects: another server would answer.
+        # Without redirects, which another server would answer.
         sent = {"content-type": "application/json"}
         with client.stream("POST", url, content=body, headers=sent) as response:
             status, timing = response.status_code, response.headers.get("server-timing", "")
@@ -62,7 +62,7 @@ def post(client: httpx.Client, url: str, body: bytes, timeout_s: float) -> Probe
                     detail = f"the answer has more than {MAX_ANSWER_BYTES} bytes"
                     break
                 if time.perf_counter() - started_s > timeout_s:
-                    raise httpx.ReadTimeout("the whole answer is late")
+                    raise httpx.ReadTimeout("the answer was not complete in time")
     except httpx.TimeoutException:
         detail = f"no answer within {timeout_s:g} s"
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
@@ -93,7 +93,7 @@ def probe_http(
     request: ProbeRequest, url: str, protocol: str = V2, fault: Callable[[Any], str] = v2_fault
 ) -> ProbeResult:
     """The result of posting the request's body to the URL; `fault` judges an answer of the protocol."""
-    # To the address itself: by no proxy of the environment.
+    # Sent to the address itself, without the environment's proxies.
     with httpx.Client(timeout=request.timeout_s, trust_env=False) as client:
         result = post(client, url, orjson.dumps(dict(request.body)), request.timeout_s)
     return replace(result, protocol=protocol, detail=result.detail or fault(result.answer))

@@ -17,7 +17,7 @@ from tests.fakes.commands import Ipa
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_profile, over
 
 OCR = "/v1/pipelines/ocr"
-WORDS = "the profile of detect is not credible: others used up to 40% of the CPUs while 16 of 16 points"
+WORDS = "the profile of detect is not credible: other work used up to 40% of the CPUs while 16 of 16 points"
 
 
 def disturbed(profile: StageProfile) -> StageProfile:

@@ -159,7 +159,7 @@ def test_r23_what_expands_is_refused_at_a_named_bound(case: Case, tmp_path: Path
         read_trace(many)
     case.equal("rates of a day", len(read_trace(short)), 86_400)
     case.equal(
-        "problems", problems_of(lambda: load_pipeline(keys)), ["20001:1 / more than 20000 keys; write less"]
+        "problems", problems_of(lambda: load_pipeline(keys)), ["20001:1 / more than 20000 keys; use fewer"]
     )
 
 

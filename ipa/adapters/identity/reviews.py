@@ -111,14 +111,14 @@ class KubeIdentities:
 
         def may(name: str) -> bool:
             question = (user, verb, namespace, name)
-            return self._rights.get(question, lambda: self._allowed(*question), within_s)[0]
+            return self._rights.get(question, lambda: self._is_allowed(*question), within_s)[0]
 
         # Reads are of all objects: what someone sees of a namespace is asked once, not once a pipeline. What
         # is only to be created has no name yet. A role may be restricted to some names; "" stands for all.
         by_name = self._places(pipeline) if verb in BY_NAME and pipeline is not None else []
         return all(may(name) for name in [name for _, name in by_name] or [""])
 
-    def _allowed(self, user: _User, verb: str, namespace: str, name: str) -> bool:
+    def _is_allowed(self, user: _User, verb: str, namespace: str, name: str) -> bool:
         kind = self._kind
         wanted = {"group": kind.group, "version": kind.version, "resource": kind.plural, "verb": verb}
         # Without a namespace the review is for all of them.
@@ -152,7 +152,7 @@ class _Reviewed:
 
     def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
         """True if the cluster allows the operation's verb on the objects there, or on the pipeline's."""
-        # Filters of what a caller sees may use an older review, also in a request that writes.
+        # Filters of visible pipelines may use an older review, also in a request that writes.
         within_s = self.within_s if self.within_s > 0.0 or operation.writes else KEEP_S
         return self.ask(self.user, operation, namespace, pipeline, within_s)
 

@@ -78,7 +78,7 @@ class KubeEvents:
         # The times of Events of each object.
         self._recent_s: dict[str, list[float]] = {}
         self._silent_until_s = 0.0
-        # Not told: for want of room, or of an answer.
+        # Events dropped: the object has too many, or the API server did not answer.
         self.dropped = 0
 
     def emit(self, pipeline: Pipeline, event: Event) -> None:
@@ -98,7 +98,7 @@ class KubeEvents:
     def _emit(self, pipeline: Pipeline, event: Event, began_s: float) -> None:
         place = self._place(pipeline)
         about = self._client.get(place.kind, place.namespace, place.name)
-        # Counted before it is told: one that fails must not be tried without end either.
+        # Counted before it is sent, so that failing Events are limited too.
         if not self._has_room(about["metadata"]["uid"], began_s):
             self._drop(pipeline, event, f"{PER_MINUTE} were told in this minute")
             return
@@ -120,4 +120,4 @@ class KubeEvents:
 
     def _drop(self, pipeline: Pipeline, event: Event, why: str) -> None:
         self.dropped += 1
-        log.warning("event of %s not told (%s): %s %s", pipeline.name, why, event.reason.value, event.message)
+        log.warning("event of %s dropped (%s): %s %s", pipeline.name, why, event.reason.value, event.message)

@@ -110,14 +110,14 @@ def actor(kind: ResourceKind) -> RbacRole:
         (
             *_rights(kind, "patch"),
             *_rights(EVENT, "create"),
-            # What its PodSecurity admits is asked before each write.
+            # The namespace's PodSecurity level is read before each write.
             Right("get", "", "namespaces"),
         ),
     )
 
 
 ELECTOR = RbacRole("elector", "electing who writes", _rights(LEASE, "get", "create", "update"))
-# Of no namespace: a ClusterRole.
+# A ClusterRole, since reviews have no namespace.
 REVIEWER = RbacRole(
     "reviewer",
     "asking whose a token is",

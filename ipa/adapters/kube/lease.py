@@ -91,14 +91,14 @@ class LeaseLeadership:
             if step.act is not election.LeaseAction.WAIT:
                 self._carry_out(step)
         except Exception:
-            # A fault of this program must not end the taking part: the lease runs out, and is tried for anew.
+            # A bug must not end the participation: the lease runs out, and the next step tries again.
             log.exception("leadership: a step failed")
             self._election = election.unanswered(self._election, self._now_s(), 0.0)
             step = election.LeaseStep(election.LeaseAction.WAIT, wait_s=self._election.times.retry_s)
         self._tell()
         if step.act is not election.LeaseAction.WAIT:
             return 0.0
-        # Not past the moment at which it begins or ceases to lead, which is to be told.
+        # Not past the moment at which this replica begins or ceases to lead: `_tell` logs it then.
         state, now_s = self._election, self._now_s()
         turns = [at_s - now_s for at_s in (state.from_s, state.until_s) if at_s > now_s]
         return min([step.wait_s, *turns])
@@ -122,7 +122,7 @@ class LeaseLeadership:
             self._client.replace(LEASE, self._place.namespace, self._with(released))
             log.info("leadership: released, another can lead at once")
         except IpaError as error:
-            log.warning("leadership: not released (%s), another can lead once it has run out", error.message)
+            log.warning("leadership: not released (%s); another can lead once it expires", error.message)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -136,7 +136,7 @@ class LeaseLeadership:
                 self._write(step, step.lease)
             self._trouble = ""
         except (ConflictError, NotFoundError):
-            # Another was faster, or it was deleted: what there is now is to be read.
+            # Another replica was faster, or the Lease was deleted: read it again.
             self._election = election.refused(self._election, self._now_s(), self._draw())
         except IpaError as error:
             self._trouble = error.message

@@ -137,7 +137,7 @@ class Throttle:
             if not self.failures or sent_s < self._failed_s:
                 return
             self.failures, self._next_s = 0, -math.inf
-            # Those who waited must not all go at once. Where nobody had to wait there was no outage.
+            # Requests that waited must not all go at once. If none had to wait, there was no outage.
             if self._gap_s > 0.0:
                 now_s = self._clock.monotonic_s()
                 self._slow_until_s, self._next_s = now_s + SLOW_S, now_s + 1.0 / RATE_PER_S
@@ -172,12 +172,12 @@ Json = dict[str, Any]
 # A page of an answer to us is a few kilobytes, at most a few hundred pods.
 LONGEST_BODY = 16 * 1024 * 1024
 CHUNK = 64 * 1024
-# urllib3 knows no time-out of nothing.
+# urllib3 refuses a time-out of 0.
 SHORTEST_S = 0.001
 # A write was decided on what was just read, by one who was allowed to just then; it is not sent late.
 WRITE_WAIT_S = 1.0
 PUSHBACK = (429, 503)
-# The server, or what stands before it, is not there.
+# The server, or a proxy before it, is unreachable.
 ABSENT = (502, 504)
 POOL_SIZE = 64
 # The server ends a watch when it was asked to; one that is silent for this much longer is gone.
@@ -230,7 +230,7 @@ def parse_error(what: str, status: int, body: bytes) -> IpaError:
         case 404:
             return NotFoundError(f"{what}: does not exist")
         case 410:
-            return ExpiredError(f"{what}: the version asked for is too old")
+            return ExpiredError(f"{what}: the requested resourceVersion is too old")
         case _:
             return UnavailableError(f"{what}: the API server answered {status}")
 
@@ -320,7 +320,7 @@ class Transport:
         # By how much the server's clock is ahead of ours, None before its first answer; half a second of
         # error, and half a round trip.
         self.skew_s: float | None = None
-        # Its connection pool is all that is used of it: what it does with answers knows no deadline.
+        # Only its connection pool is used: its own handling of responses has no deadline.
         self.api = _make_client(load())
 
     def close(self) -> None:
@@ -337,7 +337,7 @@ class Transport:
             may_retry = answer.status in PUSHBACK and retry_after_s(answer.headers) is not None
             if request.is_write or not may_retry:
                 raise parse_error(request.what, answer.status, answer.body)
-            # The gate knows until when; it fails at once if that is after the deadline.
+            # The throttle waits as long as the server asked, or fails at once if that is too long.
 
     def opened(self, request: Request) -> Any:
         """The urllib3 response of a watch."""
@@ -352,7 +352,7 @@ class Transport:
         if answer.status != 401:
             return answer
         with self._renewing:
-            # Unless another thread just did. What cannot be read changes nothing.
+            # Unless another thread just did. A configuration that cannot be read changes nothing.
             if _authentication(request.what, self.api) == headers:
                 with suppress(ConfigurationError, OSError):
                     fresh = _make_client(self._load())
@@ -360,7 +360,7 @@ class Transport:
                         # Not closed: other threads may still be reading through the stale one.
                         self.api = fresh
         renewed = _authentication(request.what, self.api)
-        # The same again would be refused again.
+        # Unchanged credentials would be refused again.
         return answer if renewed == headers else self._once(request, renewed, until_s)
 
     def _once(self, request: Request, headers: Mapping[str, str], until_s: float) -> Answer:
@@ -410,7 +410,7 @@ class Transport:
                 body=body,
                 timeout=Timeout(total=left_s) if idle_s is None else Timeout(connect=left_s, read=idle_s),
                 preload_content=False,
-                # A repeated request is a decision of ours, and a redirect would take our token elsewhere.
+                # `Transport` decides on retries, and a redirect would send the token elsewhere.
                 retries=False,
                 redirect=False,
             )
@@ -422,7 +422,7 @@ class Transport:
                     if len(content) > LONGEST_BODY:
                         raise UnavailableError(f"{what}: the answer is longer than {LONGEST_BODY} bytes")
                     if time.monotonic() > until_s:
-                        raise UnavailableError(f"{what}: no whole answer within {request.timeout_s:g} s")
+                        raise UnavailableError(f"{what}: no complete answer within {request.timeout_s:g} s")
         return Answer(int(response.status), response.headers, bytes(content))
 
 
@@ -433,7 +433,7 @@ def _authentication(what: str, api: Any) -> dict[str, str]:
     try:
         settings = api.configuration.auth_settings()
     except (ConfigException, OSError, ValueError) as error:
-        # Neither the path nor what was found in it: a token may be a part of either.
+        # Without the path and its content: either may contain a token.
         raise UnavailableError(
             f"{what}: the service's token cannot be read ({type(error).__name__})"
         ) from None
@@ -445,9 +445,9 @@ def _make_client(configuration: Any) -> Any:
     from kubernetes import client  # half a second; only if a cluster is used
 
     configuration.retries = False
-    # A peer that is gone without a word is found out while a watch is silent, or between two ticks.
+    # A vanished peer is detected while a watch is silent, or between two ticks.
     configuration.keep_alive = True
-    # One for each thread that asks; there are no more than are used.
+    # One for each calling thread; connections are only opened when needed.
     configuration.connection_pool_maxsize = POOL_SIZE
     return client.ApiClient(configuration)
 
@@ -495,7 +495,7 @@ class Stream:
 
     def _events(self, response: Any) -> Iterator[Json]:
         what, rest = self._request.what, b""
-        # However much it says: a watch that outlives its time by that much is not believed.
+        # Even if events keep arriving: a watch that outlives its time by that much is broken.
         until_s = time.monotonic() + self._idle_s
         with _saying(what, self._idle_s):
             while part := response.read1(CHUNK):

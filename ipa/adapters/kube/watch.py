@@ -25,7 +25,7 @@ log = logging.getLogger("ipa.kube")
 
 # The server is asked to end a watch after so long, so that one that is silent for longer is known to be dead.
 WATCH_S = 30.0
-# A watch that ends sooner by itself was not let live.
+# A watch that the server ends sooner than this is repeated only after a pause.
 SHORT_S = 1.0
 BACKOFF = Backoff(first_s=1.0, longest_s=30.0)
 # A role that allows no watch is not asked again and again.
@@ -96,11 +96,11 @@ class Watcher:
                 log.exception("watch of %s of %s failed", self.what, self.namespace)
             elif not isinstance(error, ExpiredError) and not self._closed:
                 self.failures += 1
-                # Once a failure begins, not each time it goes on.
+                # Log when failures begin, not each one.
                 level = logging.DEBUG if self._failed_in_a_row else logging.WARNING
                 log.log(level, "watch of %s of %s: %s", self.what, self.namespace, error.message)
             least_s = FORBIDDEN_S if isinstance(error, ForbiddenError) else 0.0
-            # What was missed is not known: list.
+            # Changes may have been missed: list again.
             self._version = ""
             self._failed_in_a_row += 1
         # A single failure may be the only one.
@@ -112,12 +112,12 @@ class Watcher:
         """List, and report every difference from the last list or event, so that no change is missed."""
         items, version = self._client.list_all(self.kind, self.namespace)
         if not version:
-            raise UnavailableError("the list has no version")
+            raise UnavailableError("the list has no resourceVersion")
         self.lists += 1
         versions = {_text(each, "name"): _spec_version(each) for each in items}
         before, self._spec_versions, self._version = self._spec_versions, versions, version
         if before is not None:
-            # Only what was added, changed or deleted is in one of them alone.
+            # Added, changed and deleted objects are in only one of the two.
             self._tell(name for name, _ in before.items() ^ versions.items())
 
     def _watch(self) -> None:
@@ -129,7 +129,7 @@ class Watcher:
                 return
         for event in stream:
             self._hear(event)
-        # The server ended it: it goes on from where it was, slower if it is ended at once.
+        # The server ended the watch: resume it, after a pause if it ended at once.
         is_short = self._clock.monotonic_s() - began_s < SHORT_S
         self._failed_in_a_row = self._failed_in_a_row + 1 if is_short else 0
 
@@ -138,7 +138,7 @@ class Watcher:
         kind, body = event.get("type"), event["object"]
         if kind == "ERROR":
             if body.get("code") == GONE:
-                raise ExpiredError("the watch is too old")
+                raise ExpiredError("the resourceVersion of the watch is too old")
             raise UnavailableError("the watch ended with an error of the API server")
         if kind not in ("BOOKMARK", "ADDED", "MODIFIED", "DELETED"):
             raise UnavailableError("the watch has an event of an unknown type")
@@ -157,7 +157,7 @@ class Watcher:
             try:
                 self._on_change(self.namespace, name)
             except Exception:
-                # A fault of the listener must not end the watch.
+                # A failing listener must not end the watch.
                 log.exception("change of %s/%s could not be told", self.namespace, name)
 
 

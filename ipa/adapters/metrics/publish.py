@@ -71,7 +71,7 @@ class _Track:
             Input.WORKLOAD: _oldest([stage.running for stage in stages]),
         }
         for name, value in values.items():
-            # What is stale is too old to act upon, but its age is known.
+            # A stale value is too old to act upon, but its age is known.
             is_old = isinstance(value, Missing) and value.reason is MissingReason.STALE
             if value.age_s is not None and (isinstance(value, Measured) or is_old):
                 self.true_at_s[name] = at_s - value.age_s

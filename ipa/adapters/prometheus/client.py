@@ -163,7 +163,7 @@ class _Reading:
 
     def signals(self, window_s: float) -> Signals:
         """All signals of the pipeline; the load is that over `window_s`."""
-        # Without any series of the router the stages' have the server's time.
+        # Without series of the router, those of the stages give the server's time.
         for name in ("age", "stage_age"):
             _read(partial(self._all, name))
         pipeline, entry = self._pipeline, entry_stage(self._pipeline)
@@ -265,7 +265,7 @@ class _Reading:
         if key not in values:
             raise _MissingError(NO_SERIES)
         if self._repeated_s is None:
-            # Of the first age of a reading: the query that says it is sent each time.
+            # For the first age of a reading, whose query is sent each time.
             query, now_s = self._queries["age"], self._server_now_s
             if self._delivered.get(query, (0.0, 0.0))[0] != now_s:
                 self._delivered[query] = now_s, self._fetched_s
@@ -334,7 +334,7 @@ class _Reading:
         if not requests.value:
             return replace(signals, queue_length=replace(held, value=0.0))
         if isinstance(signals.batches, Missing):
-            # It is not known which of them wait.
+            # Without batches it is unknown how many of them wait.
             return replace(signals, queue_length=signals.batches)
         batches, rate = signals.batches.value, signals.arrival_rate_rps
         batches_rps = batches.count / batches.window_s
@@ -381,7 +381,7 @@ class _Reading:
         def ended(part: Key) -> Attainment:
             lost_rps = lost.get(part, 0.0)
             attainment = self._ended(buckets.get(part, {}), lost_rps, self._age("age"))
-            # Of which stage and cause is not known.
+            # The stage and the cause of the losses are not known.
             losses = (Loss("", "failed", lost_rps * attainment.window_s),) if lost_rps else ()
             return replace(attainment, losses=losses)
 
@@ -394,9 +394,10 @@ class _Reading:
             for part in buckets.keys() | lost.keys()
         }
 
-    def _load(self, name: str, age: str, of: Key, window_s: float) -> Measured[LoadHistory]:
-        age_s = self._age(age, of)
-        points = self._points(name, span := self._span(window_s))
+    def _load(self, name: str, age_name: str, key: Key, window_s: float) -> Measured[LoadHistory]:
+        age_s = self._age(age_name, key)
+        span = self._span(window_s)
+        points = self._points(name, span)
         if not points:
             raise _MissingError(Missing(MissingReason.ABSENT, "no rate in the window"))
         return self._history(points, span, window_s, age_s)
@@ -451,5 +452,5 @@ class _Reading:
 def _checked(value: float) -> float:
     """The value, if it is valid for a rate, length or age."""
     if not math.isfinite(value) or value < 0:
-        raise _MissingError(Missing(MissingReason.INVALID, f"the value {value:g}"))
+        raise _MissingError(Missing(MissingReason.INVALID, f"its value is {value:g}"))
     return value

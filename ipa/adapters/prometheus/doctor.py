@@ -98,7 +98,7 @@ class _Series:
         counted = self._stages(name, requests, self.dialect.held_label)
         timed = self._stages("batches of stages", batches)
         if counted.state is not Severity.OK and timed.state is Severity.OK:
-            # They have no series of requests before the first one.
+            # Replicas have no series of requests before the first request.
             counted = ok(self._name(name), "no request yet: their batches are scraped")
         yield counted
         if counted.state is Severity.OK and timed.state is not Severity.OK:

@@ -211,7 +211,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         *((name, name, rate, held, batch_s) for name in ("held", "held_seconds")),
     ]
     if "held" in series:
-        # Another process than that of the stages' arrivals has them.
+        # These series come from another process than the stages' arrivals.
         rows.append(("batch_age", "batches", age, stage, 0.0))
     if any(each.residents > 1 for each in pipeline.served):
         rows.append(("stage_variants", "stage_variants", rate, (*stage, of.VARIANT.name), batch_s))

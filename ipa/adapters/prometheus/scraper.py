@@ -178,7 +178,7 @@ class Scraper:
             scraped = self._pool.map(self._scrape, self._targets)
             for target, (at_s, samples) in zip(self._targets, scraped, strict=True):
                 self._store.add(target, at_s, samples)
-            # A scrape that took longer than the interval is not caught up.
+            # Scrapes missed during a slow one are not caught up.
             due_s = max(due_s + self._interval_s, time.monotonic())
 
     def _scrape(self, target: str) -> tuple[float, list[Sample]]:

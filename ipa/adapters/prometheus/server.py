@@ -87,7 +87,7 @@ def check_connection(settings: Settings) -> Settings:
     """Return the settings if Prometheus can be reached with them. ConfigurationError lists every fault."""
     if problems := [Problem(fault) for fault in _faults(settings)]:
         raise ConfigurationError(
-            "Prometheus cannot be asked with these settings",
+            "Prometheus cannot be queried with these settings",
             problems=problems,
             hint="docs/how-to/connect-prometheus.md has an example for each.",
         )
@@ -110,7 +110,7 @@ def _faults(settings: Settings) -> Iterator[str]:
     except UnavailableError as error:
         yield error.message
     if tenant and not re.fullmatch(r"[\x20-\x7e]+", tenant):
-        yield f"IPA_PROMETHEUS_TENANT={tenant!r} is not of printable ASCII characters"
+        yield f"IPA_PROMETHEUS_TENANT={tenant!r} has characters that are not printable ASCII"
     ca_file, cert_file = settings.prometheus_ca_file, settings.prometheus_cert_file
     key_file = settings.prometheus_key_file
     if (ca_file or cert_file or key_file) and urlsplit(settings.prometheus_url).scheme != "https":

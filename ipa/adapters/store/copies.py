@@ -56,7 +56,7 @@ def back_up(settings: Settings, target: Path, step: CopyStep) -> Backup:
         _sync(part)
         with part.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        # Renamed only now, when all of it is on the disk.
+        # Renamed only now that all of it is on the disk.
         part.replace(target)
     _sync(target.parent)
     return Backup(str(target), digest, contents)
@@ -207,13 +207,13 @@ def _check_guards(source: Path, part: Path) -> None:
         with closing(sqlite3.connect(read_only_uri(part), uri=True)) as connection:
             objects = connection.execute(query).fetchall()
     except sqlite3.DatabaseError:
-        # Opening it as a store says which fault it has.
+        # Opening it as a store reports the fault.
         return
     for name, sql in objects:
         if not GUARD.fullmatch(sql):
             raise InputError(
                 f"the backup {source} holds {name!r}, which no store of ipa has",
-                hint="Take another: somebody changed this one.",
+                hint="Use another backup: somebody changed this one.",
             )
 
 

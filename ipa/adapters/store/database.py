@@ -277,7 +277,7 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
     if access is Access.READ:
         raise ConfigurationError(
             f"the store {shown(engine.url)} has schema {current or 'none'}, older than {newest!r} of this "
-            "version of ipa, and is only read here",
+            "version of ipa, and reading does not upgrade it",
             hint=SERVE,
         )
     path = sqlite_file.database_path(engine.url)

@@ -118,7 +118,7 @@ class Keeper:
         last = segment.checkpoint.last
         with self._writing() as connection:
             newest = segments.last_sealed(connection, pipeline)
-            # A row that was recorded meanwhile may be read by those of the segment.
+            # Decompressing a row that was recorded meanwhile may need rows of the segment.
             query = select(EntryRow.frame).where(is_mine, EntryRow.number == last + 1)
             frame = connection.scalar(query)
             if (newest.last if newest else 0) != head.number or (frame is not None and frame <= last):
@@ -145,7 +145,7 @@ class Keeper:
                 return
             pipeline, mine = old.checkpoint.pipeline, old.checkpoint
             with self._noting(pipeline):
-                # Nothing may be made of a segment that is not as it was sealed.
+                # A segment that was changed after sealing must not be thinned.
                 if not check_signature(Chain(pipeline), old, self._keyring):
                     check_segment(old)
                 new = segments.thinned(old, self._keyring, keep_changes=keep_changes)

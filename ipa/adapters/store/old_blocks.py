@@ -202,7 +202,7 @@ def _columns(holders: Sequence[Sequence[int]], count: int, reader: _Reader) -> l
 
 def _values(count: int, reader: _Reader) -> list[Any]:
     if count > MOST_VALUES:
-        raise ValueError(f"it says to hold {count} values")
+        raise ValueError(f"it claims to hold {count} values")
     kind = reader.number()
     kinds = bytes([kind - 1]) * count if kind else reader.take(count)
     literals: dict[int, Iterator[Any]] = {}

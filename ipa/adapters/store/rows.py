@@ -219,5 +219,5 @@ class HotRows:
         for each in connection.execute(_GROUP, group):
             known = unfold(each.packed, each.number, known)
         if known is None or (known.number, known.frame) != (row.number - 1, row.frame):
-            raise ValueError(f"the rows {row.frame} to {row.number - 1} before it are not all there")
+            raise ValueError(f"the rows {row.frame} to {row.number - 1} before it are incomplete")
         return known

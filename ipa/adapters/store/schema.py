@@ -292,7 +292,7 @@ def _to_0009(connection: Connection) -> None:
     unsealed = connection.scalar(text("SELECT count(*) FROM ipa_entries WHERE frame IS NULL"))
     if unsealed:
         raise ConfigurationError(
-            f"the store has {unsealed} entries that an older version wrote and did not seal yet", hint=OLDER
+            f"the store has {unsealed} entries that an older version wrote and has not sealed", hint=OLDER
         )
     remove_guards(connection)
     # A pass that was interrupted left them.

@@ -240,7 +240,7 @@ def _follow(chain: Chain, segment: SignedCheckpoint, seq: int, keyring: Keyring,
     """Check that the segment is the next of the chain, and unchanged; True if it is signed."""
     mine, number = segment.checkpoint, chain.head.number + 1
     if mine.first < number:
-        raise chain.fault(f"the segment of {mine.where} was inserted: entry {number - 1} is in another")
+        raise chain.fault(f"the segment of {mine.where} was inserted: another has entry {number - 1}")
     if mine.first > number:
         is_one = mine.first == number + 1
         which = f"entry {number} was" if is_one else f"entries {number} to {mine.first - 1} were"
@@ -249,7 +249,7 @@ def _follow(chain: Chain, segment: SignedCheckpoint, seq: int, keyring: Keyring,
     if mine.previous != chain.head.digest:
         raise chain.fault(f"entry {number} does not follow the present entry {number - 1}")
     if mine.first_seq <= seq:
-        raise chain.fault(f"entry {number} was moved before another")
+        raise chain.fault(f"entry {number} was moved: its `seq` is not above that of the entry before it")
     return is_signed
 
 
@@ -312,7 +312,7 @@ def check_row(chain: Chain, columns: Any, row: Recorded, before: int) -> None:
     if not (is_same and is_its and columns.indexed_number == number):
         raise chain.fault(f"entry {number} was changed: its columns differ from its text")
     if columns.seq <= before:
-        raise chain.fault(f"entry {number} was moved before another")
+        raise chain.fault(f"entry {number} was moved: its `seq` is not above that of the entry before it")
     _check_decision(chain, values, row.decision)
     facts, is_decision = values["facts"], values["kind"] == EntryKind.DECISION
     if is_decision and (facts["tick"], facts["action"]) != (columns.tick, columns.action):

@@ -96,7 +96,7 @@ def create_private(path: Path, content: bytes) -> None:
         except FileExistsError:
             return  # another process created it
         except OSError:
-            # The file system has no hard links.
+            # The file system does not support hard links.
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb") as stream:
                 stream.write(content)
     finally:
@@ -140,7 +140,7 @@ def locked_for_service(store: Path) -> FileLock:
 
     ConflictError: another process holds it. ConfigurationError: the store's folder does not support locks.
     """
-    # One for all symbolic links to a store.
+    # All symbolic links to a store share one lock.
     path = store.resolve()
     path = path.with_name(f"{path.name}.lock")
     try:

@@ -422,7 +422,7 @@ class Keys:
         if body is None:
             raise NotFoundError(f"there is no key {key_id!r}", hint="`ipa key list` lists them.")
         if _key(key_id, body)[0].revoked_at is None:
-            # Nothing else of a key changes, so what was read is not older than what is written.
+            # Only `revoked_at` ever changes, so the rewritten body loses no other change.
             body = json.dumps(json.loads(body) | {"revoked_at": now.isoformat()})
             self._state.put(StateKind.KEY, key_id, body)
         return _key(key_id, body)[0]

@@ -456,7 +456,7 @@ class Store(Journal):
         path = database_path(self._engine.url)
         low = low_disk(path) if path is not None else ""
         reasons = database.write_health(self._engine).reasons()
-        # A write that failed for lack of space reports it already.
+        # A write that failed for lack of space already reports the full disk.
         return (*reasons, low) if low and not any(low in reason for reason in reasons) else reasons
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
@@ -561,7 +561,7 @@ def open_store(
 
 def open_from(settings: Settings, access: database.Access = database.Access.WRITE) -> Store:
     """Open the store of the settings. Errors: as `open_engine`."""
-    # 0 days keep for ever, 0 MB set no bound.
+    # 0 days: keep for ever; 0 MB: no bound.
     retention = Retention(
         decisions_s=settings.keep_decisions_days * DAY_S,
         changes_s=settings.keep_changes_days * DAY_S if settings.keep_changes_days else None,

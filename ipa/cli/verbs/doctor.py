@@ -92,7 +92,8 @@ def _checks(
     own = f"http://{settings.host}:{settings.port}"
     target = _target_of_service(own)
     given = at or os.environ.get("IPA_AT", "")
-    url = given if is_service(given) else "" if given or target is None else own
+    default = "" if given or target is None else own
+    url = given if is_service(given) else default
     if url:
         checks.append(DoctorCheck("service", lambda: service_findings(url, names, timeout_s)))
     if url in ("", own):
@@ -201,7 +202,7 @@ def _sight(pipeline: str, status: Mapping[str, Any], at: str) -> Finding:
         return warn(name, status.get("not_runnable_because") or "its loop has not run yet", remedy)
     reason = f"{live['reason']}: {live['detail']}"
     if live["rate_rps"] is None or live["reason"].startswith("hold.metrics"):
-        return fail(name, f"it sees no load: {reason}", remedy)
+        return fail(name, f"it observes no load: {reason}", remedy)
     if not status["healthy"]:
         return warn(name, reason, remedy)
     return ok(name, f"it sees {live['rate_rps']:g} rps")

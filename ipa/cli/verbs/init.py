@@ -170,7 +170,7 @@ def import_(
             hint="Use kubernetes or kubernetes:~/.kube/config, or -f FILE",
         )
     imported = target_named(kind).imported(settings, where, request)
-    # As a file is read, so that what no file may say is said here.
+    # Read it as a file, so that every fault that a file may have is reported.
     pipeline = pipeline_from_mapping(pipeline_to_mapping(imported.pipeline))
     notes, running = tuple(imported.notes), tuple(imported.configs)
     _write(output, pipeline, settings, notes=notes, running=running, force=force, has_models=True)

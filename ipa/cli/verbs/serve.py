@@ -182,7 +182,7 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
         running = build(settings, options)
         running.registry.register(Figures((table.LOG_DROPPED, lambda: logs.dropped)))
         if options.simulated is not None:
-            # What was built so far took time in which no loop controls the load.
+            # Time starts now: until here no loop controlled the load.
             options.simulated.pace.begin()
         try:
             if running.leadership is not None:
@@ -203,7 +203,7 @@ def _bound(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Inherited by accepted connections: a client that takes nothing is disconnected.
+        # Accepted connections inherit it: a client that reads nothing is disconnected.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_MS)
     try:
         listener.bind((host, port))

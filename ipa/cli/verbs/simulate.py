@@ -192,7 +192,7 @@ def compare(
         dict.fromkeys(POLICIES.admit(name.strip()) for name in policies.split(",") if name.strip())
     )
     if not admitted:
-        raise UsageError("--policies names none", hint=POLICIES.known())
+        raise UsageError("--policies names no policy", hint=POLICIES.known())
     reference = reference or admitted[-1]
     if reference not in admitted:
         raise UsageError(f"--reference {reference!r} is not among --policies {policies}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.output import OUTPUT, Output, printed
+from ipa.cli.output import OUTPUT, Output, print_values
 from ipa.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def validate(
             "there is no pipeline or profile file to check",
             hint="Give files or folders, or set IPA_PIPELINES_DIR and IPA_PROFILES_DIR.",
         )
-    if not printed(output, [_values(each) for each in checked]):
+    if not print_values(output, [_values(each) for each in checked]):
         for each in checked:
             _show(each)
     problems = [problem for each in checked for problem in each.problems]

@@ -221,7 +221,7 @@ class Chain:
         if values["previous"] != self.head.digest:
             raise self.fault(f"entry {number} does not follow the present entry {number - 1}")
         if values["kind"] == EntryKind.ADOPTED and values["facts"].get("damaged"):
-            raise self.fault(f"decision {values['facts']['damaged']!r} was changed before entry {number}")
+            raise self.fault(f"decision {values['facts']['damaged']!r} was changed, as entry {number} notes")
         self.decisions += bool(values["content"])
         self.head = Head(number, stored_digest)
         self._meet_anchor()
@@ -544,7 +544,7 @@ class RecordFeed:
                 return tuple(entry for entry in self._recent if entry.seq > seq)[:limit]
         return self._record.entries(seq, limit)
 
-    def gone(self, seq: int) -> bool:
+    def is_gone(self, seq: int) -> bool:
         """True if the entries after `seq` cannot be followed: they are too many, or of another store."""
         newest = self.newest()
         return seq > newest or newest - seq > self.max_missed

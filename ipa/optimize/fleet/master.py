@@ -44,15 +44,10 @@ class Offer:
         program = worth_program(problem, limits)
         budgets = {budget.name: at for at, budget in enumerate(program.budgets)}
         self.problem, self.weight, self._program = problem, weight, program
-        self.use = [
-            np.array(
-                [
-                    stage.cost_cores,
-                    *(stage.held(budgets[name]) if name in budgets else 0.0 * stage.cost for name in limits),
-                ]
-            )
-            for stage in program.stages
-        ]
+        self.use: list[Array] = []
+        for stage in program.stages:
+            held = [stage.held(budgets[name]) if name in budgets else 0.0 * stage.cost for name in limits]
+            self.use.append(np.array([stage.cost_cores, *held]))
         self._with_worth = _with_worth(program)
         # By kind of search: the prices for which multipliers were found, and these.
         self._multipliers: dict[bool, tuple[Array, Array]] = {}
@@ -248,6 +243,7 @@ class Master:
         self._deadline, self._searching = deadline, Deadline(SEARCHING * deadline.remaining_s)
         self._names, self._most = list(most), np.array(list(most.values()))
         self._limited = np.flatnonzero(np.isfinite(self._most))
+        # The unit of each limit in the MILP: the budget itself, unless that is about 0.
         self._unit = np.where(self._most[self._limited] > EQUAL, self._most[self._limited], 1.0)
         self._free = np.zeros(len(most))
         self._offers = []
@@ -260,7 +256,7 @@ class Master:
         self._options: list[tuple[int, ...]] = []
         self._known: set[tuple[int, tuple[int, ...]]] = set()
         self._searched = Searched(len(self._offers), len(most))
-        # The most worth of each pipeline.
+        # The highest worth that was found for each pipeline.
         self._top = np.zeros(len(self._offers))
         self._top = self._search(1.0, self._free, 0.0)
         self.without_plan = tuple(np.setdiff1d(np.arange(len(self._offers)), self._owner).tolist())

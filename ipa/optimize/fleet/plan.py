@@ -145,7 +145,7 @@ def plan_together(
     for member, each in zip(members, fleet.members, strict=True):
         plan = describe(member.problem, each.configs)
         if plan is None:
-            raise SolverError(f"the fleet's plan for pipeline {each.pipeline!r} was not measured")
+            raise SolverError(f"pipeline {each.pipeline!r}: its plan in the fleet has no profile")
         plans.append(plan)
     return Fleet(tuple(members), tuple(plans), fleet)
 
@@ -171,7 +171,7 @@ def _why(problem: PlanningProblem, explain: bool) -> str:
         return text
     plan = solve(problem, "exact", 1.0)
     moves = " or ".join(plan.relaxations)
-    return f"{text}: {'it would need ' + moves if moves else 'no single limit moved alone makes it feasible'}"
+    return f"{text}: {'it would need ' + moves if moves else 'no change of a single limit makes it feasible'}"
 
 
 def refuse(problems: Sequence[PlanningProblem], most: Mapping[str, float], deadline: Deadline) -> NoReturn:
@@ -181,13 +181,13 @@ def refuse(problems: Sequence[PlanningProblem], most: Mapping[str, float], deadl
         least = {name: sum(_least_use(problem, name, deadline) for problem in problems) for name in most}
     except DeadlineError as late:
         raise InfeasibleError(
-            f"the budget does not hold any plans of {whose}; {late.message}",
+            f"the budget is too small for any plans of {whose}; {late.message}",
             hint="Raise the budget, take pipelines out, or allow more time to learn what is missing.",
         ) from late
     short = {name: amount for name, amount in least.items() if amount > most[name] + tolerance(most[name])}
     if short:
         raise InfeasibleError(
-            f"the budget does not hold any plans of {whose}",
+            f"the budget is too small for any plans of {whose}",
             problems=[
                 Fault(
                     f"{in_words(name, most[name])}: the plans need at least {amount:g}, "
@@ -199,8 +199,8 @@ def refuse(problems: Sequence[PlanningProblem], most: Mapping[str, float], deadl
             "loosen their limits.",
         )
     raise InfeasibleError(
-        f"the budget does not hold any plans of {whose}: there is enough of each resource by itself "
-        f"({_listed(least, ', ')} at the least), but no plans need so little of all at once",
+        f"the budget is too small for any plans of {whose}: there is enough of each resource by itself "
+        f"({_listed(least, ', ')} at the least), but no plans need so little of all resources at once",
         hint="Raise the budget of several resources, take pipelines out, or loosen their limits.",
     )
 

@@ -95,7 +95,7 @@ class DeploymentState:
 
     @property
     def waits(self) -> str:
-        """What it still waits for; empty if it runs exactly as its object specifies."""
+        """Its remaining wait, in words; empty if it runs exactly as its object specifies."""
         return self.rolling or self.missing()
 
     @property
@@ -211,7 +211,7 @@ def counter_of(states: Iterable[DeploymentState]) -> str | None:
     if not deployed:
         return None
     if any(not it.is_observed or it.old_replicas > 0 or not it.ready for it, _ in deployed):
-        # Pods are not all of the newest template, or none of them serves.
+        # Some pods are of an older template, or none serves.
         return ""
     return ",".join(f"{metadata['uid']}/{metadata['generation']}" for _, metadata in deployed)
 
@@ -241,7 +241,7 @@ def judge(states: Sequence[DeploymentState], lost: Sequence[int] = ()) -> Rollou
             news = list(state.news(failures=False))
             is_broken |= bool(bad)
             is_crowded |= bool(state.refusal or news)
-            # Pods that end hold their room until then, those of a stage that rolls the orchestrator's.
+            # Terminating pods hold their room, and so those of a rolling stage hold the orchestrator's.
             ends = bool(waiting) and state.place.follows
             ends |= any(pod["metadata"].get("deletionTimestamp") for pod in state.pods or ())
             (bad if REFUSED in state.refusal and not ends else news).append(state.refusal)

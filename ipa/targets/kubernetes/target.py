@@ -43,7 +43,7 @@ class KubernetesTarget(base.Target):
             layout = self.layout_of(pipeline)
             return [(layout.namespace, name) for name in layout.names]
         except IpaError:
-            # It cannot run there as its file stands: every tick of it says so.
+            # Its file does not let it run here: every tick of it reports that.
             return []
 
     def entry_of(self, pipeline: Pipeline) -> ObjectRef:
@@ -73,7 +73,7 @@ class KubernetesTarget(base.Target):
         if settings.actuation == "gitops":
             from ipa.targets.gitops import through_gitops
 
-            # A GitOps tool writes the cluster: none of it is ours to write.
+            # The GitOps tool writes the cluster, and the service only reads it.
             return base.World(through_gitops(settings, workload, self, site.decision), self.metrics(site))
         events = KubeEvents(client, site.clock, self.entry_of)
 

@@ -120,7 +120,7 @@ class KubeWorkload:
         for name, changed in changes.items():
             live = objects[name]
             try:
-                # Where there was no answer it is read back, and never sent again.
+                # After a write without an answer, read the object back; never send the write again.
                 try:
                     written[name] = self._patch(layout, live, patch_of(live, changed))
                 except UnavailableError as error:
@@ -148,7 +148,7 @@ class KubeWorkload:
             return Rollout(RolloutPhase.REPLACED, words)
         running = layout.observe(objects)
         if running.configs != in_millicores(change.configs):
-            # What reads as before the write, at the revision before it, may be older than the write.
+            # An object that looks unchanged, at the revision before the write, may be an old read.
             is_moved = revision != change.revision
             is_back = is_moved and running.configs == in_millicores(change.previous)
             phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
@@ -202,7 +202,7 @@ class KubeWorkload:
             except ConflictError:
                 if not self._install or owner_of(live) == self._install:
                     raise
-                # Perhaps a status write alone: is it free as before?
+                # Perhaps only the status was written: check that the object is still unclaimed.
                 before, live = live, self._read_object(layout, ref.name)
                 if revision_of([live]) != revision_of([before]):
                     raise

@@ -98,7 +98,7 @@ class ForkServer:
         os.set_blocking(wake_write, False)
         signal.set_wakeup_fd(wake_write)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        # A terminal's interrupt goes to the whole group; it is the parent who decides.
+        # A terminal's interrupt goes to the whole group, but the parent decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with selectors.DefaultSelector() as selector:
             selector.register(self._orders, selectors.EVENT_READ)
@@ -275,11 +275,11 @@ def main() -> None:
     """Import the shared modules, then serve orders."""
     parser = argparse.ArgumentParser(prog="python -m ipa.targets.local.forkserver")
     parser.add_argument("--preload", nargs="*", default=[], metavar="MODULE")
-    # Of its own, so that what an import or a child prints is not taken for an answer.
+    # A separate descriptor, so that output of imports and children is not taken for an answer.
     answers = take_output()
     for module in parser.parse_args().preload:
         importlib.import_module(module)
-    # Without what it preloads: a search for a model server by name must not find all of them here.
+    # Hide the preloaded modules: a search for a model server by name must not find this process.
     setproctitle("ipa.targets.local.forkserver")
     # Objects that the collector does not touch stay shared between the children.
     gc.freeze()

@@ -75,7 +75,7 @@ class PipelineRunner:
         self, pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path, port: int = 0
     ) -> None:
         wanted = checked(pipeline, configs)
-        # Before all that has to be closed: it may fail.
+        # First, since it may fail and nothing has to be closed yet.
         listener = router_socket(port, folder / "router.port")
         self.pipeline = pipeline
         # The same with the pins of people, which say what queues may choose.
@@ -114,7 +114,7 @@ class PipelineRunner:
 
     def _queue(self, stage: Stage) -> Front:
         def environment() -> dict[str, str]:
-            # It goes on as it was: requests wait for it, and replicas are there.
+            # The restarted process keeps its configuration: requests wait for it.
             runs = [run for run in self._stages if run.stage.name == stage.name]
             parts = {run.part: run.applied.to_json() for run in runs if run.applied}
             return {
@@ -513,7 +513,7 @@ class PipelineRunner:
                 self._processes.kill(replica.pid, signal.SIGKILL)
 
     def _exited(self, pid: int, code: int) -> None:
-        # Called by the thread that also hears of starts: it must not wait for this runner.
+        # Called by the thread that also reports starts, so it must not wait for this runner.
         self._exits.append((pid, code))
         self._wake.set()
 

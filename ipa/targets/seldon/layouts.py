@@ -132,7 +132,7 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     parts.append(Part(PartRole.ROUTER, "", router))
     names = (part.service.removeprefix("http://").split(".")[0] for part in parts)
     problems = [
-        Problem(f"Service {name!r} would be longer than {LONGEST_NAME} characters")
+        Problem(f"the name {name!r} of a Service would be longer than {LONGEST_NAME} characters")
         for name in names
         if len(name) > LONGEST_NAME
     ]
@@ -331,8 +331,9 @@ class SplitLayout(SeldonLayout):
             else:
                 grows = own.cores >= before.cores and own.replicas >= before.replicas
                 shrinks = own.cores <= before.cores and own.replicas <= before.replicas
-                is_same = own.variant == before.variant
-                rank = SWITCHES if not is_same or grows == shrinks else GROWS if grows else SHRINKS
+                is_switch = own.variant != before.variant or grows == shrinks
+                rank = GROWS if grows else SHRINKS
+                rank = SWITCHES if is_switch else rank
             if own != before:
                 ranked.append((rank, name, self.changed(name, objects[name], (own,))))
         return {name: changed for _, name, changed in sorted(ranked, key=lambda each: each[0])}

@@ -378,10 +378,11 @@ class Nested:
     @property
     def ratio(self) -> dict[str, str]:
         """The parameter of Seldon's own router: the share of its first branch."""
-        first, name = self.children[0], self.stage.name
-        while name not in _parents(first.stage):
-            first = first.children[0]
-        share = next(edge.share for edge in first.stage.after if edge.parent == name)
+        entry, name = self.children[0], self.stage.name
+        # The node of the first branch may hold the stage that the router's edge leads to.
+        while name not in _parents(entry.stage):
+            entry = entry.children[0]
+        share = next(edge.share for edge in entry.stage.after if edge.parent == name)
         return {"name": "ratioA", "value": f"{share:.6g}", "type": "FLOAT"}
 
 
