@@ -103,7 +103,7 @@ class Allowance:
 class TokenBuckets:
     """A token bucket for each client: `rate_rps` requests a second, `most` of them at once.
 
-    By default, `most` is the number of one second.
+    By default, `most` is what one second allows.
     """
 
     def __init__(

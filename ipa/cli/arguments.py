@@ -14,7 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
+from typer.models import ArgumentInfo, ParameterInfo
 
 from ipa.model.errors import UsageError
 
@@ -91,7 +91,7 @@ def _plain(kind: Any) -> type:
 def _option(name: str, info: Any) -> str:
     if isinstance(info, ArgumentInfo):
         return str(info.metavar or name.upper())
-    declared: Sequence[str] = info.param_decls or () if isinstance(info, OptionInfo | ParameterInfo) else ()
+    declared: Sequence[str] = getattr(info, "param_decls", None) or ()
     long = [each.partition("/")[0] for each in declared if each.startswith("--")]
     return (long or [f"--{name.replace('_', '-')}"])[0]
 

@@ -114,7 +114,7 @@ class ServiceTimes:
         self._fit()
 
     def at_ratio(self, ratio: float, now_s: float, remembered_s: float, items: int) -> float:
-        """That quantile of the time for this many items in the last batches (1: the longest); 0 without any.
+        """The quantile `ratio` of the last batches' time for this many items (1: the longest); 0 without any.
 
         The profile extrapolates to a batch of more items than any of them had.
         """
@@ -244,7 +244,7 @@ class ModelServers:
         return other_s <= SAVED_RATIO * one_s
 
     def _service_s(self, ratio: float, now_s: float, items: int, variant: str, remembered_s: float) -> float:
-        """That quantile of the variant's service time: observed, else by its profile; 0 if unknown."""
+        """The quantile `ratio` of the variant's service time: observed, else profiled; 0 if unknown."""
         observed_s = self._times(variant).at_ratio(ratio, now_s, remembered_s, items)
         return observed_s or self._expected_s(ratio, now_s, items, variant)
 

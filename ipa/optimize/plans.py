@@ -140,7 +140,7 @@ def _faults_of_sums(problem: PlanningProblem, plan: Plan, right: Plan) -> Iterat
         most = max(limit, now.amount(name))
         if exceeds(peak.amount(name), most):
             words = in_words(name, peak.amount(name))
-            yield f"{words} of old and new together are above the bound of {most:g}"
+            yield f"{words} of old and new replicas together are above the bound of {most:g}"
     if objective.max_cost_cores is not None and exceeds(cores, objective.max_cost_cores):
         yield f"{cores:g} cores are above the cost ceiling of {objective.max_cost_cores:g}"
     if bounds.accuracy_floor is not None and exceeds(bounds.accuracy_floor, pas):

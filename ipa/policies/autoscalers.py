@@ -174,10 +174,11 @@ class Kpa(Autoscaler):
         each_rps = self.target_ratio * load.capacity_rps / load.items
         ready = max(1, load.ready)
         most, least = ceil(MAX_UP * ready), int(ready / MAX_DOWN)
-        stable, panic = (
-            min(max(whole(min(rate / each_rps, float(most))), least, 1), most)
-            for rate in (stable_rps, panic_rps)
-        )
+
+        def desired(rate_rps: float) -> int:
+            return min(max(whole(min(rate_rps / each_rps, float(most))), least, 1), most)
+
+        stable, panic = desired(stable_rps), desired(panic_rps)
         panicked_s = last.panicked_s
         if panic_rps / each_rps >= PANIC_RATIO * ready:
             panicked_s = now_s

@@ -88,7 +88,7 @@ def set_question(
     most = [limit for limit in (problem.bounds.cores, problem.objective.max_cost_cores) if limit is not None]
     largest = sum(max((level.cores for level in variant.levels), default=0.0) for variant in variants)
     weights = SetWeights(problem.objective.alpha, problem.objective.beta, 0.0)
-    budget_cores = min(most) if most else largest or 1.0
+    budget_cores = min(most) if most else (largest or 1.0)
     return SetQuestion(
         sla_s=problem.sla_s,
         objective_name=problem.objective.name,

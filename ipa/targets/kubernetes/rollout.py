@@ -177,10 +177,8 @@ def _pod_faults(pod: Json) -> Iterator[str]:
     if words := _unschedulable(pod):
         yield f"is {words}"
     for container in _containers(pod):
-        reason, ended = (
-            at(container, state, how, "reason")
-            for state, how in (("state", "waiting"), ("lastState", "terminated"))
-        )
+        reason = at(container, "state", "waiting", "reason")
+        ended = at(container, "lastState", "terminated", "reason")
         after = f" after {ended}" if ended else ""
         if reason in LOST_REASONS:
             yield f"is in {reason}{after}"

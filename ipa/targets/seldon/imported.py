@@ -187,7 +187,8 @@ def _stage(
     known = [*(env.get(key, "") for key in NAMING_ENV), "" if tag == "latest" else tag, model]
     name = next((name for name in known if NAME.fullmatch(name)), "current")
     batch_timeout_s = stage.batch_timeout_s
-    size, time = ((env_entry(container, it) or {}).get("value") for it in (BATCH_SIZE, BATCH_TIME))
+    size = (env_entry(container, BATCH_SIZE) or {}).get("value")
+    time = (env_entry(container, BATCH_TIME) or {}).get("value")
     if time is not None:
         try:
             batch_timeout_s = float(str(time))

@@ -508,7 +508,7 @@ def _flow(node: Json, before: list[Edge], stages: list[Stage], problems: list[st
             f"node {name!r} has {len(children)} children and no combiner: only the answer of the "
             "first one is used"
         )
-    return ends if is_router else ends or [Edge(name)]
+    return ends if is_router else (ends or [Edge(name)])
 
 
 def _kind(node: Json, problems: list[str]) -> StageKind:

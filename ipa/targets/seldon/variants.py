@@ -192,7 +192,7 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
             alone = tuple(replace(stage, resident=1) for stage in pipeline.stages)
             pipeline = replace(pipeline, stages=alone)
     stages = tuple(
-        # The reason of another shape, in which it ran before, is none here.
+        # Replace a reason that another shape may have set before.
         replace(
             stage,
             unbatched=why.get(stage.name, ""),
