@@ -233,7 +233,7 @@ def test_options_without_meaning_are_refused(arguments: list[str], words: str, i
 
 def test_a_pipeline_of_two_stages_has_no_sets(ipa: Ipa) -> None:
     err = ipa("plan", "video", "--sets", "--rate", "20", code=64).err
-    assert "shares the load of one stage out, and it has 2" in err
+    assert "a set needs a pipeline of one stage, and this one has 2" in err
 
 
 def with_stage(**changes: Any) -> Callable[[Pipeline], Pipeline]:
