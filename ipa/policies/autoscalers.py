@@ -339,7 +339,5 @@ def percentile_cores(histogram: Histogram) -> float:
     """The upper end of the bucket with the 90th percentile of the weight."""
     wanted = PERCENTILE * sum(weight for _, weight in histogram)
     reached = accumulate(weight for _, weight in histogram)
-    bucket = next(
-        (at for (at, _), sum_ in zip(histogram, reached, strict=True) if sum_ >= wanted), histogram[-1][0]
-    )
+    bucket = next(at for (at, _), sum_ in zip(histogram, reached, strict=True) if sum_ >= wanted)
     return FIRST_CORES * (GROWTH ** (bucket + 1) - 1) / (GROWTH - 1)
