@@ -145,6 +145,11 @@ def test_a_request_is_done_with_its_last_item_and_without_items_at_once() -> Non
     served = stage.run(9.0)
     assert served.ids.tolist() == [1, 0, 2]
     assert served.done_s.tolist() == [0.5, 2.0, 2.0]
+    stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1], [1, 2])
+    stage.offer([0.2], [2], items=[2])
+    served = stage.run(9.0)
+    assert served.ids.tolist() == [0, 1, 2]
+    assert served.done_s.tolist() == [1.0, 3.0, 5.0]
 
 
 def test_counts_by_the_second() -> None:
