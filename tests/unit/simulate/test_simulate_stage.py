@@ -204,6 +204,10 @@ def test_items_are_counted_by_the_second() -> None:
     assert by_second(stage_of([Pods(1, 1, FLAT)], times).items_before, 4) == [2, 2, 0, 1]
     none = stage_of([Pods(1, 1, FLAT)], [0.5, 2.5], [1, 0])
     assert by_second(none.items_before, 3) == [1, 0, 0]
+    # By when it came to the stage, not to the pipeline.
+    late = StageSim()
+    late.offer([1.5], [0], [0.5])
+    assert by_second(late.items_before, 2) == [0, 1]
 
 
 PAIRS = ServiceTime(1.0, 0.5)
