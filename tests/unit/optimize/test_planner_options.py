@@ -186,7 +186,7 @@ def test_more_numbers_of_items_than_can_be_told_apart_are_refused_by_the_stages_
         for depth in (1, 3)
     ]
     stages = chained([StageProblem(name, points) for name in ("a", "b", "c")], fans)
-    with pytest.raises(InputError, match="'c' may see more than 512"):
+    with pytest.raises(InputError, match="'c' may get more than 512"):
         build_program(problem(*stages))
 
 
