@@ -30,10 +30,10 @@ test-fast: install ## the quick tests of the pure rooms, within a minute on two 
 	@time $(PY) -m pytest $$($(PY) -m tools.pure_tests) -m "not live" -n 2 --dist loadgroup
 
 # Installed beside the lock: nothing else needs the two packages.
-mutants: install ## random changes of the pure rooms, each with the tests that reach it (COUNT=200, SEED=15, WORKERS=2, ONLY=policies/, CPU=400, REUSE=1, AGAIN=1)
+mutants: install ## random changes of the pure rooms, each with the tests that reach it (COUNT=200, SEED=15, WORKERS=2, ONLY=policies/, CPU=400, REUSE=1, AGAIN=1, RESUME=1)
 	@$(PY) -c "import cosmic_ray, pytest_cov" 2>/dev/null || .venv/bin/uv pip install --quiet --python $(PY) --no-build-isolation -e '.[mutants]'
 	$(PY) -m tools.mutants $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(WORKERS),--workers $(WORKERS)) \
-	  $(if $(CPU),--cpu $(CPU)) $(if $(ONLY),--only $(ONLY)) $(if $(REUSE),--reuse) $(if $(AGAIN),--again)
+	  $(if $(CPU),--cpu $(CPU)) $(if $(ONLY),--only $(ONLY)) $(if $(REUSE),--reuse) $(if $(AGAIN),--again) $(if $(RESUME),--resume)
 
 faults: install ## every fault case with its figure, as a table (also runs/faults/table.md)
 	IPA_FAULT_SEEDS=1000 IPA_FAULT_KILLS=30 IPA_FAULT_EXAMPLES=1000 IPA_FAULT_HOURS=1 $(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults

@@ -137,7 +137,7 @@ def load_profiles(folder: str | Path) -> dict[str, StageProfile]:
 
 
 def load_trace(path: str | Path) -> tuple[float, ...]:
-    """The rates of a trace file in requests a second, one a second, read as docs/how-to/use-a-trace.md says.
+    """The rates of a trace file in requests a second, one a second (docs/how-to/use-a-trace.md).
 
     Errors: InputError, NotFoundError.
     """
@@ -155,7 +155,7 @@ def plan(
 ) -> Plan:
     """The best plan for a rate at which requests arrive, in requests a second.
 
-    A plan without `stages` says by its `termination` whether there is none (INFEASIBLE; `relaxations` say
+    The `termination` of a plan without `stages` tells whether there is none (INFEASIBLE; `relaxations` tell
     what would change that) or none was found in `deadline_s` seconds. `objective` names one of the
     pipeline's; `solver` is auto, gurobi, highs or exact.
 
@@ -176,9 +176,9 @@ def frontier(
 ) -> tuple[FrontierPoint, ...]:
     """The Pareto-optimal plans in cost, accuracy and latency, by rising cost.
 
-    The cost is the price of the resources if the pipeline has prices, else the cores.
-    Empty if no plan carries the rate. Errors: those of `plan`; DeadlineError if `deadline_s` seconds do not
-    suffice to know all of them.
+    The cost is the price of the resources if the pipeline has prices, else the cores. Empty if no plan
+    carries the rate. Errors: those of `plan`; DeadlineError if `deadline_s` seconds do not suffice to find
+    all of them.
     """
     return _frontier(planning_problem(pipeline, profiles, arrival_rate_rps, objective=objective), deadline_s)
 
@@ -201,11 +201,11 @@ def simulate(
     """The result of running a policy on a simulated pipeline: its requests, ticks and decisions.
 
     `rates_rps` are requests a second, one entry per second. `policy` is a name, a policy, or a factory of one
-    that takes `PolicyInputs`, such as a class. An exception of an object that you pass is raised as it is;
-    one of a plug-in by name is a decision to hold. `forecaster` is a name or module:attribute, and forecasts
-    the peak of the next `horizon_s` seconds; the policy decides every `tick_s` seconds. `start` is the first
-    configuration; without it, our plan for the highest rate of the first 20 s. Pods without room in
-    `capacity_cores` wait. Time is virtual: an hour takes seconds.
+    that takes `PolicyInputs`, such as a class. An exception of an object that you pass is raised unchanged;
+    one of a plug-in by name becomes a decision to hold. `forecaster` is a name or module:attribute, and
+    forecasts the peak of the next `horizon_s` seconds; the policy decides every `tick_s` seconds. `start` is
+    the first configuration; by default, ipa's plan for the highest rate of the first 20 s. Pods without room
+    in `capacity_cores` wait. Time is virtual: an hour takes seconds.
 
     Errors: UsageError (no such name), InputError (rates), InfeasibleError (no plan carries the first rates),
     PluginError, those of `plan`.
@@ -245,9 +245,9 @@ def compare(
 ) -> PolicyComparison:
     """The figures of policies on one pipeline under the same requests, and their paired differences.
 
-    As `ipa compare` does, in this process: the papers' policies decide at ticks only, ours also read the load
-    between them. `policies` are names or module:attribute; the others are compared with
-    `reference`, the last one if not given.
+    As `ipa compare`, but in this process: the papers' policies decide at ticks only, ipa's own also read the
+    load between them. `policies` are names or module:attribute; the others are compared with `reference`, by
+    default the last one.
 
     Errors: UsageError (no such name), InputError (rates), PluginError, those of `plan`.
     """
@@ -291,8 +291,8 @@ def forecast(
     """The peak rate to expect over the next `horizon_s` seconds: a point and an upper quantile, in rps.
 
     `rates_rps` are the past rates, one a second, oldest first; None is a gap. `forecaster` is a name,
-    module:attribute, or a forecaster; when it cannot answer, the last value does, and `steps_down` says why.
-    Errors: DomainError (no rate), UsageError (no such forecaster), PluginError.
+    module:attribute, or a forecaster; when it cannot answer, the last value is the forecast, and `steps_down`
+    tells why. Errors: DomainError (no rate), UsageError (no such forecaster), PluginError.
     """
     load = LoadHistory(1.0, tuple(rates_rps))
     rungs = _rungs(forecaster)
@@ -313,7 +313,7 @@ def backtest(
 
     `rates_rps` are rates by the second. Each forecaster learns from the first `train_ratio` of them. At
     `forecasts` moments of the rest it forecasts the peak of the next `horizon_s` seconds from the `window_s`
-    seconds before. One that has too little to learn from is left out.
+    seconds before. A forecaster with too little to learn from is left out.
 
     Errors: InputError (too short a load), UsageError, PluginError.
     """

@@ -1,4 +1,4 @@
-"""Plug-ins: policies, forecasters and targets by name, ours and those of other installed packages.
+"""Plug-ins: policies, forecasters and targets by name, built-in ones and those of other installed packages.
 
 A package declares one as an entry point, and is found once it is installed:
 
@@ -46,7 +46,7 @@ class Plugin:
 
     @property
     def is_ours(self) -> bool:
-        """True if it comes with this package."""
+        """True if it belongs to this package."""
         return self.package == OURS
 
     def fault(self, words: str) -> PluginError:
@@ -67,7 +67,7 @@ class Plugin:
 
     @contextmanager
     def guarded(self, doing: str = "raised") -> Iterator[None]:
-        """Turn an exception that is no IpaError into a PluginError that names the plug-in and the cause."""
+        """Turn an exception that is not an IpaError into a PluginError that names plug-in and cause."""
         try:
             yield
         except IpaError:
@@ -76,7 +76,7 @@ class Plugin:
             raise self.fault(f"{doing} {_in_words(error)}") from error
 
     def check_has(self, instance: object, *names: str) -> None:
-        """PluginError if the object lacks one of those attributes; it lists all that are missing."""
+        """PluginError lists which of these attributes the object lacks, if any."""
         missing = [name for name in names if not hasattr(instance, name)]
         if missing:
             raise self.fault(f"does not fit: a {type(instance).__name__} has no {', '.join(missing)}")
@@ -124,7 +124,7 @@ class Registry(Collection[str]):
         return name in self.built_in or any(name == each for each, *_ in installed(self.group))
 
     def is_known(self, name: str) -> bool:
-        """True for names that `find` finds, those that were admitted included."""
+        """True for names that `find` finds, including admitted ones."""
         return name in self or name in self._admitted
 
     def admit(self, name: str) -> str:
@@ -171,7 +171,7 @@ class Registry(Collection[str]):
         return self.find(name).load()
 
     def known(self, name: str = "") -> str:
-        """The known names in a sentence; for `module:attribute` also why it is not taken."""
+        """The known names in a sentence; for a `module:attribute` also the reason why it is refused."""
         words = f"There are: {', '.join(self)}"
         if ":" not in name:
             return words

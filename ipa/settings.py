@@ -30,7 +30,7 @@ class SettingSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The service's settings: from options, variables (IPA_ and the name in capitals), or as here."""
+    """The service's settings: from options, variables (IPA_ and the name in capitals), or these defaults."""
 
     # Folder of pipeline.yaml files, one folder a pipeline.
     pipelines_dir: Path = Path("pipelines")
@@ -220,8 +220,8 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
         """Return the settings: `overrides` over the environment over the defaults.
 
-        ConfigurationError lists everything in the environment that is unknown (with the nearest name),
-        ill-typed or out of range; UsageError every override that is, as the option of its name.
+        ConfigurationError lists every variable of the environment that is unknown (with the nearest name),
+        ill-typed or out of range; UsageError every such override, as the option of its name.
         """
         values, faults = _from_variables(os.environ if environ is None else environ)
         if faults:
@@ -330,7 +330,7 @@ AUTHENTICATORS = ("keys", "kubernetes")
 
 
 def shown_setting(name: str, value: Any) -> Any:
-    """The value of a setting as errors and answers may show it."""
+    """The value of a setting for errors and answers, secrets masked."""
     if name in SECRETS:
         return HIDDEN if value else ""
     return mask_url(value, path=name in SECRET_PATHS) if isinstance(value, str) else value
@@ -359,7 +359,7 @@ def setting_fault(name: str, value: Any) -> str:
 
 
 def _url_fault(name: str, value: str) -> str:
-    """The reason why it is no URL that the service may pass on: it holds a credential."""
+    """The reason why the value is not a URL without credentials, which the service may pass on."""
     url = urlsplit(value)
     if url.scheme not in ("http", "https") or not url.netloc:
         return "is not an http or https URL"

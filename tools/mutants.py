@@ -20,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,7 @@ from tools.pure_tests import all_tests, imported, pure_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "runs" / "mutants"
-# How the last run ended for each place.
+# How the last run ended for each place, written as soon as it is known.
 FATES = FOLDER / "fates.json"
 LIVING = ("survived", "unreached", "undecided")
 # The places that are changed: rooms, and the modules of the control room that its engine imports.
@@ -67,6 +67,13 @@ def pytest_configure() -> None:
     settings.load_profile("mutants")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the order of the arguments: pytest moves a test to the place of its file if that is one too."""
+    order = {name: at for at, name in enumerate(config.args)}
+    last = len(order)
+    items.sort(key=lambda it: order.get(it.nodeid, order.get(it.nodeid.partition("::")[0], last)))
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A place that one operator changes: the `occurrence`th of its kind in the file."""
@@ -86,13 +93,16 @@ def places(file: str) -> Iterator[Place]:
     from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.plugins import get_operator, operator_names
 
-    nodes = list(ast_nodes(get_ast((ROOT / file).read_text())))
-    without_effect = list(_without_effect(ast.parse((ROOT / file).read_text())))
+    text = (ROOT / file).read_text()
+    nodes, lines = list(ast_nodes(get_ast(text))), text.splitlines()
+    without_effect = list(_without_effect(ast.parse(text)))
     for name in filter(OPERATORS.fullmatch, operator_names()):
         operator = get_operator(name)()
         positions = (at for node in nodes for at, _ in operator.mutation_positions(node))
         for occurrence, (line, column) in enumerate(positions):
-            if not any(start <= (line, column) < end for start, end in without_effect):
+            # The mark of keyword-only parameters is a product to cosmic-ray.
+            is_mark = lines[line - 1].startswith("*,", column)
+            if not is_mark and not any(start <= (line, column) < end for start, end in without_effect):
                 yield Place(file, line, column, name, occurrence)
 
 
@@ -160,6 +170,11 @@ class Reach:
         """The lines that each test ran."""
         return Counter(test for lines in self.lines.values() for tests in lines.values() for test in tests)
 
+    @cached_property
+    def imports(self) -> Mapping[str, Collection[str]]:
+        """The modules that each module of ipa imports."""
+        return House(ROOT).imports
+
     def tests(self, place: Place) -> list[str]:
         """The ids of the tests that run the function around a place, those that run the fewest lines first.
 
@@ -178,8 +193,7 @@ class Reach:
         others = [str(path.relative_to(ROOT)) for path in (*importing, *near)]
         around = _function_around(ROOT / place.file, place.line)
         if around is None:
-            imports = House(ROOT).imports
-            files = [place.file, *(_file_of(name) for name, used in imports.items() if module in used)]
+            files = [place.file, *(_file_of(name) for name, used in self.imports.items() if module in used)]
             reached = [tests for file in files for tests in self.lines.get(file, {}).values()]
         else:
             reached = [self.lines.get(place.file, {}).get(line, set()) for line in around]
@@ -249,7 +263,9 @@ class Copy:
             compiled.unlink()
         path.write_text(mutated)
         try:
-            first, rest = tests[:FIRST_TESTS], tests[FIRST_TESTS:]
+            # No whole file is among the first: it may need more time than they have.
+            first = [each for each in tests if "::" in each][:FIRST_TESTS]
+            rest = [each for each in tests if each not in first]
             for part, most_s, late in ((first, FIRST_CPU_S, "endless"), (rest, cpu_s, "undecided")):
                 if not part:
                     continue
@@ -264,12 +280,11 @@ class Copy:
             path.write_text(original)
 
 
-def shown(place: Place) -> str:
-    """The line before and after the change."""
+def shown(place: Place, before: str) -> str:
+    """The line before and after the change of the file's text."""
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
-    before = (ROOT / place.file).read_text()
     after = mutate_code(before, get_operator(place.operator)(), place.occurrence)
     pairs = zip(before.splitlines(), after.splitlines(), strict=False)
     changed = [(old.strip(), new.strip()) for old, new in pairs if old != new]
@@ -290,13 +305,15 @@ def main() -> int:
     parser.add_argument(
         "--again", action="store_true", help="of these, the places that lived in the last run"
     )
+    parser.add_argument("--resume", action="store_true", help="the places that a stopped run did not reach")
     given = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     reach = Reach(FOLDER / "reached")
-    chosen = [place for place in drawn(given.count, given.seed) if given.only in place.file]
-    last: dict[str, str] = json.loads(FATES.read_text()) if given.again else {}
-    if given.again:
-        chosen = [place for place in chosen if last.get(str(place)) in LIVING]
+    selected = [place for place in drawn(given.count, given.seed) if given.only in place.file]
+    fates: dict[str, str] = json.loads(FATES.read_text()) if given.again or given.resume else {}
+    chosen = [place for place in selected if fates.get(str(place)) in LIVING] if given.again else selected
+    if given.resume:
+        chosen = [place for place in selected if str(place) not in fates]
     with tempfile.TemporaryDirectory() as top:
         copies = SimpleQueue[Copy]()
         for number in range(given.workers):
@@ -304,23 +321,29 @@ def main() -> int:
         if not given.reuse or not reach.path.is_file():
             _map(copies, reach)
 
+        # Before the first mutant, since whoever waits for the last edits files.
+        tests = {place: reach.tests(place) for place in chosen}
+        texts = {place.file: (ROOT / place.file).read_text() for place in selected}
+
         def tried(place: Place) -> tuple[Place, str]:
             copy = copies.get()
             try:
-                fate = copy.fate(place, reach.tests(place), given.cpu)
+                return place, copy.fate(place, tests[place], given.cpu)
             finally:
                 copies.put(copy)
-            print(f"{fate:9} {place}", flush=True)
-            return place, fate
 
         with ThreadPoolExecutor(given.workers) as pool:
-            fates = {**last, **{str(place): fate for place, fate in pool.map(tried, chosen)}}
-    living = [place for place in chosen if fates[str(place)] in LIVING]
-    killed, ratio = len(fates) - len(living), 1 - len(living) / len(fates)
-    report = [f"{fates[str(place)]} {place}{shown(place)}" for place in living]
-    report.append(f"{killed} of {len(fates)} killed: {100 * ratio:.1f} %, seed {given.seed}")
+            for done in as_completed([pool.submit(tried, place) for place in chosen]):
+                place, fate = done.result()
+                fates[str(place)] = fate
+                FATES.write_text(json.dumps(fates, indent=1) + "\n")
+                print(f"{fate:9} {place}", flush=True)
+    selected = [place for place in selected if str(place) in fates]
+    living = [place for place in selected if fates[str(place)] in LIVING]
+    killed, ratio = len(selected) - len(living), 1 - len(living) / len(selected)
+    report = [f"{fates[str(place)]} {place}{shown(place, texts[place.file])}" for place in living]
+    report.append(f"{killed} of {len(selected)} killed: {100 * ratio:.1f} %, seed {given.seed}")
     (FOLDER / "survivors.txt").write_text("\n".join(report) + "\n")
-    FATES.write_text(json.dumps(fates, indent=1) + "\n")
     print(*report, sep="\n")
     return int(ratio < GOAL_RATIO)
 

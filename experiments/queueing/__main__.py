@@ -16,8 +16,8 @@ from rich.table import Table
 from experiments.queueing import in_replica
 from experiments.queueing.paths import MeasuredPath, draw_path, measure_path
 from experiments.queueing.points import NEVER_S, Measured, columns, draw, measure
+from experiments.queueing.stage_loop import Floats
 from ipa.queueing.tail import sojourn
-from tests.fakes.queue_loop import Floats
 
 # No point of the fit comes from these seeds.
 SEED = 2026

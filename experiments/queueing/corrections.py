@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.queueing.stage_loop import Floats
 from ipa.queueing.tail import EVEN, FREE, RISING
-from tests.fakes.queue_loop import Floats
 
 ROWS = (FREE.stop - FREE.start, RISING.stop - RISING.start, EVEN.stop - EVEN.start)
 # How hard a fall beyond the budget is punished while fitting.

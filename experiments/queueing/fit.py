@@ -15,6 +15,7 @@ from scipy.optimize import least_squares, minimize
 
 from experiments.queueing.corrections import Correction
 from experiments.queueing.points import PERCENTILES, columns, draw, draw_quiet, draw_short, draw_wide, measure
+from experiments.queueing.stage_loop import Floats
 from ipa.queueing.tail import (
     EVEN,
     Constants,
@@ -26,7 +27,6 @@ from ipa.queueing.tail import (
     service_spread,
     stage_parts,
 )
-from tests.fakes.queue_loop import Floats
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTS, TARGET = ROOT / "runs/queueing/training.npz", ROOT / "ipa/queueing/tail_fit.json"

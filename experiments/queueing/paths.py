@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from experiments.queueing.points import NEVER_S, Point, columns, draw
+from experiments.queueing.stage_loop import item_counts, run_stage, service_factors
 from ipa.queueing.tail import path_quantile_s, sojourn
-from tests.fakes.queue_loop import item_counts, run_stage, service_factors
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.queueing.stage_loop import Floats, StageRules, item_counts, run_stage, service_factors
 from ipa.queueing.tail import service_spread
-from tests.fakes.queue_loop import Floats, StageRules, item_counts, run_stage, service_factors
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 # A timeout that never ends the forming of a batch.

@@ -31,7 +31,7 @@ ForecasterOf = Callable[[Pipeline, Mapping[str, StageProfile]], PeakForecaster]
 
 
 class TraceForecaster:
-    """The ladder, whose learned rungs are fitted to the trace by `learn`. Thread-safe.
+    """The forecaster ladder, whose learned rungs are fitted to the trace by `learn`. Thread-safe.
 
     `smooth_s` must be at least the averaging window of the metrics: a model of finer rates would not fit.
     """
@@ -42,14 +42,14 @@ class TraceForecaster:
         self._trace: LoadHistory | None = trace
         self._parameters = {"horizon_s": horizon_s, "quantile": quantile, "smooth_s": smooth_s}
         self._rungs: tuple[Forecaster, ...] = rungs_of(name)
-        # Of our ladder the boosted rung, which there is only with a trace, and the first.
+        # The ladder's boosted rung, which exists only with a trace, and its first rung.
         above = (Boosted(), Learned()) if name == LADDER else self._rungs[:1]
         self._learning: tuple[Forecaster, ...] = above
         self._notes: tuple[str, ...] = (f"{above[0].name}: still learning from the trace",)
 
     @property
     def window_s(self) -> float:
-        """The seconds of load that a forecast needs, with those on which its rungs are weighted."""
+        """The seconds of load history that a forecast needs, those for the rungs' weights included."""
         return BACK_S + JUDGED_S
 
     def start(self) -> None:
@@ -57,7 +57,7 @@ class TraceForecaster:
         threading.Thread(target=self.learn, name="forecast-learning", daemon=True).start()
 
     def learn(self) -> None:
-        """Fit the learned rungs to the trace. If that fails the rungs stay, and forecasts say so."""
+        """Fit the learned rungs to the trace. On failure they stay unfitted, and forecasts mention it."""
         trace, self._trace = self._trace, None
         if trace is None:
             return
@@ -97,11 +97,11 @@ def forecast_horizon_s(settings: Settings, profiles: Iterable[StageProfile]) -> 
 def forecast_setup(
     settings: Settings, profiles: Mapping[str, Mapping[str, StageProfile]], averaged_s: float = 0.0
 ) -> ForecastSetup:
-    """Return the forecasters of the settings: each pipeline's, with its own horizon and its SLO's quantile.
+    """Return the forecasters of the settings: each pipeline has its own horizon and its SLO's quantile.
 
-    With a trace file it is one for all, which has started to learn from it: its horizon is the longest.
-    `profiles` are by pipeline and stage. `averaged_s` are the seconds over which the target's metrics average
-    a rate. Errors: InputError (the file is not a trace, or has no requests), UsageError (no such forecaster),
+    With a trace file all pipelines share one forecaster, which learns from the file in the background, for
+    the longest horizon. `profiles` are by pipeline and stage. Metrics average a rate over `averaged_s`
+    seconds. Errors: InputError (no trace, or one without requests), UsageError (unknown forecaster),
     PluginError.
     """
     quantile, smooth_s = settings.forecast_quantile, settings.smooth_s

@@ -5,8 +5,8 @@ inherits only the variables that `child_environment` passes: the service's envir
 and cloud credentials, a model server runs third-party code, and every process of the same user can read a
 process's environment.
 
-`take_output` and `end_with_parent` are for children that run this package. Beside them: a file that one
-process of the machine holds at a time, and the name of its processor.
+`take_output` and `end_with_parent` are for children that run this package. Also here: a file lock between
+processes, and the name of the machine's processor.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def start(
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process and every process that it has started, unless it was waited for."""
+    """Kill the process and every process that it has started, unless its exit was already collected."""
     # After the wait its number may belong to another process. macOS refuses to signal a group of zombies.
     if process.returncode is None:
         with suppress(ProcessLookupError, PermissionError):
@@ -94,7 +94,7 @@ def run(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the command with `given` on its input, and return its result.
 
-    Errors: TimeoutError (killed at the limit); OSError (it cannot be run).
+    Errors: TimeoutError (killed at the limit); OSError (the command cannot be run).
     """
     stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
     with start(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
@@ -124,7 +124,7 @@ def free_port() -> int:
 
 
 def take_output() -> int:
-    """Return a descriptor of a child's standard output. From now on prints go to the standard error."""
+    """Return a descriptor of this child's standard output; from now on prints go to the standard error."""
     answers = os.dup(1)
     os.dup2(2, 1)
     return answers
@@ -142,14 +142,14 @@ PRIVATE = 0o600
 
 
 class HeldError(OSError):
-    """Another process holds the file; the text says which, if it is known."""
+    """Another process holds the file; the text names it if it is known."""
 
 
 class FileLock:
     """An flock on a file, which ends with the process. The content of the file only informs people."""
 
     def __init__(self, path: Path) -> None:
-        """Acquire the lock. HeldError: another process holds it. OSError: no file, or no locks, there."""
+        """Acquire the lock. HeldError: another process holds it. OSError: the file cannot be locked."""
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -177,10 +177,10 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def processor_name(cpuinfo: Path = CPUINFO) -> str:
-    """The model's name as the kernel has it; if it has none, that of the architecture.
+    """The processor's model name from the kernel; the architecture if there is none.
 
-    A name without a number is that of many models: virtual machines say "AMD EPYC" of processors of which one
-    is twice as quick as another. Family and model follow it then, as in "AMD EPYC (family 26, model 2)".
+    Several models share a name without a number: virtual machines say "AMD EPYC" of processors of which one
+    is twice as quick as another. Family and model follow such a name: "AMD EPYC (family 26, model 2)".
     """
     try:
         first, _, _ = cpuinfo.read_text("utf-8").partition("\n\n")

@@ -97,7 +97,7 @@ class TtlCache(Generic[T]):
 
 
 class LruCache(Generic[T]):
-    """The `most` values that were used last, by key. Thread-safe."""
+    """The `most` values that were used most recently, by key. Thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most, self._lock = most, threading.Lock()
@@ -122,7 +122,7 @@ class LruCache(Generic[T]):
 class Bulkhead:
     """A bulkhead: at most `most` threads wait for `whom` at once, others fail immediately.
 
-    A service that does not answer must not occupy every thread of this one.
+    It keeps a service that does not answer from occupying every thread of this process.
     """
 
     def __init__(self, most: int, whom: str) -> None:

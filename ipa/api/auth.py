@@ -1,4 +1,4 @@
-"""The operation and the kind of work of each route, and the caller of a request. A route needs a row."""
+"""The operation and the kind of work of each route (every route needs a row), and a request's caller."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Work(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The operation of a route, the scope in which it must be allowed, and its work.
+    """The operation of a route, the scope in which it must be allowed, and its kind of work.
 
-    Without a work it is that of the operation.
+    Without a kind of work, the operation's default applies.
     """
 
     operation: Operation
@@ -145,7 +145,7 @@ BOUNDS: Mapping[Work, str] = {
 
 
 def work_of(route: tuple[str, str]) -> Work:
-    """The work of a route: its rule's, else by its operation; none if it is open to all."""
+    """The kind of work of a route: its rule's, else its operation's; none if it is open to all."""
     if route in OPEN_WORK:
         return OPEN_WORK[route]
     rule = RULES.get(route, READ)
@@ -192,7 +192,7 @@ Context = Annotated[ApiContext, Depends(get_context)]
 
 @dataclass(frozen=True, slots=True)
 class RoutePlace:
-    """The route of a request: its method and path as in RULES, and what the path names."""
+    """The route of a request: its method and path as in RULES, and the names in the path."""
 
     method: str
     path: str
@@ -243,7 +243,7 @@ def document_in(schema: dict[str, Any]) -> None:
 def find_place(router: Router, scope: Scope) -> RoutePlace | None:
     """The place of the request; None if it has no route, although its path may fit a template.
 
-    Metrics count it by the template, also if it is refused before its route is called.
+    Metrics count a request by the template, even if it is refused before its route is called.
     """
     for route in router.routes:
         match, child_scope = route.matches(scope)
@@ -259,7 +259,7 @@ def find_place(router: Router, scope: Scope) -> RoutePlace | None:
 
 
 def _token(headers: Headers) -> str | None:
-    """The bearer token; empty if another kind of credential is sent, None if none is."""
+    """The bearer token; empty for another kind of credential, None without credentials."""
     sent = headers.getlist("authorization")
     if not sent:
         return None
@@ -268,16 +268,16 @@ def _token(headers: Headers) -> str | None:
 
 
 def challenge_of(scope: Scope) -> str:
-    """The challenge to a caller that is not authenticated."""
+    """The WWW-Authenticate challenge for a caller that is not authenticated."""
     return CHALLENGE if _token(Headers(scope=scope)) is None else f'{CHALLENGE}, error="invalid_token"'
 
 
 def _admit(
     context: ApiContext, place: RoutePlace, token: str | None, within_s: float | None = None
 ) -> AdmittedCaller:
-    """The caller of the token at that route; errors say why it is refused.
+    """The caller of the token at that route; errors tell why it is refused.
 
-    `within_s` bounds the age of kept answers about the identity.
+    `within_s` bounds the age of cached answers about the identity.
     """
     if place.route not in RULES:
         raise ForbiddenError(f"no rule says who may {place.method} {place.path}")
@@ -300,7 +300,7 @@ def _admit(
 def _identify(
     context: ApiContext, token: str | None, *, fresh: bool, within_s: float | None = None
 ) -> Identity:
-    """The identity of the token. UnauthenticatedError has one message for every token that is not valid."""
+    """The identity of the token. UnauthenticatedError has the same message for every invalid token."""
     if token is None:
         raise UnauthenticatedError("the request has no token", hint=HINT)
     chosen = next((each for each in context.authenticators if each.takes(token)), None)
@@ -312,7 +312,7 @@ def _identify(
 
 
 def _allowed(caller: AdmittedCaller, rule: Rule | None, place: RoutePlace) -> AdmittedCaller:
-    """The caller again; ForbiddenError if the rule is not met, NotFoundError for what it may not see."""
+    """The caller itself; ForbiddenError without the right, NotFoundError for what it may not see."""
     if rule is None or rule.where is Where.SEEN:
         return caller
     if rule.where is Where.PIPELINE:

@@ -28,9 +28,9 @@ EARLIEST_YEAR, LATEST_YEAR = 1969, 2201
 
 
 def _as_text(value: object) -> object:
-    """The value; numbers are refused, since they would be read as seconds since 1970."""
+    """The value, unless it is a number, which would be read as seconds since 1970."""
     if isinstance(value, (int, float)):
-        raise ValueError("a time is text, such as 2026-11-24T12:00:00Z")
+        raise ValueError("a time must be text, such as 2026-11-24T12:00:00Z")
     return value
 
 
@@ -39,7 +39,7 @@ def at_most(most: int) -> BeforeValidator:
 
     def checked(value: object) -> object:
         if isinstance(value, list) and len(value) > most:
-            raise ValueError(f"{len(value)} entries are more than {most}")
+            raise ValueError(f"{len(value)} entries; at most {most} are accepted")
         return value
 
     return BeforeValidator(checked)
@@ -48,7 +48,7 @@ def at_most(most: int) -> BeforeValidator:
 def _in_utc(at: datetime) -> datetime:
     """The time in UTC; ValueError for years in which arithmetic could overflow."""
     if not EARLIEST_YEAR < at.year < LATEST_YEAR:
-        raise ValueError(f"the year of a time is from {EARLIEST_YEAR + 1} to {LATEST_YEAR - 1}")
+        raise ValueError(f"the year of a time must be from {EARLIEST_YEAR + 1} to {LATEST_YEAR - 1}")
     return at.astimezone(UTC)
 
 
@@ -86,13 +86,13 @@ class AttributedBody(Body):
 
 
 class ReplayBody(Body):
-    """The policy to replay a decision with; the one that took it if not given."""
+    """The policy to replay a decision with; by default the one that made it."""
 
     policy: Annotated[str, Field(max_length=64)] | None = None
 
 
 class BoundsBody(Body):
-    """Bounds that replace those of the pipeline if given."""
+    """Bounds that replace the pipeline's if given."""
 
     cores: Positive | None = None
     min_replicas: Count | None = None

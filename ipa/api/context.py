@@ -1,4 +1,4 @@
-"""The context of the HTTP application: the service, and the parts of HTTP alone, such as streams."""
+"""The context of the HTTP application: the service, and parts that only HTTP needs, such as streams."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Streams:
-    """The clients that follow the feed or take an export. For the server's event loop alone."""
+    """The clients that follow events or take an export. For use in the server's event loop only."""
 
     feed: RecordFeed
     # Each takes a connection, and reads the feed at every poll.
@@ -52,14 +52,14 @@ class Streams:
 
     @contextmanager
     def place(self, client: str) -> Iterator[None]:
-        """A place for a stream of the client. BusyError, UnavailableError: there is none."""
+        """A place for a stream of the client. BusyError, UnavailableError: no place is free."""
         if self._clients[client] >= self.each:
             raise BusyError(
                 f"{client} has {self.each} streams open, the most allowed",
                 hint="Close one; a stream can follow all pipelines at once.",
             )
         if self.open >= self.most:
-            raise UnavailableError("the most streams allowed are open", hint="Try again later.")
+            raise UnavailableError("the service has no room for another stream", hint="Try again later.")
         self.open += 1
         self._clients[client] += 1
         try:

@@ -50,7 +50,7 @@ async def exported_record(
         str | None, Query(description="a pipeline, or NAME~ID: the record of an earlier one of that name")
     ] = None,
 ) -> str | None:
-    """The record to export; None for all. Other records than a present pipeline's need the right to all."""
+    """The record to export; None for all. Only a present pipeline's record needs no right to all."""
     if pipeline is not None and MARK not in pipeline:
         return await named_record(pipeline, caller.service)
     caller.must(Operation.READ, EVERYWHERE)
@@ -80,7 +80,7 @@ class HeldStream(StreamingResponse):
         self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the client leaves or is too slow. BusyError, UnavailableError: there is no place."""
+        """Send until the client leaves or is too slow. BusyError, UnavailableError: no place is free."""
 
         is_late = False
 
@@ -101,7 +101,7 @@ class HeldStream(StreamingResponse):
                     raise
                 # The server closes the connection of an answer that is left unfinished.
                 self._streams.dropped += 1
-                LOG.warning("a client that follows events took none for %g s", self._streams.send_s)
+                LOG.warning("a client of the event stream read nothing for %g s", self._streams.send_s)
 
 
 class StreamWatch:
@@ -202,7 +202,7 @@ async def _events(
 
 
 class _Reader:
-    """The position of one client in the feed. `more`: there is more to read at once.
+    """The position of one client in the record's feed. `more`: further events can be read at once.
 
     It reads the pipelines that the client may see, or the one that it asks for.
     """
@@ -228,7 +228,7 @@ class _Reader:
         newest = self._feed.newest(now=True)
         if self._seq is None:
             self._seq = newest
-        elif self._feed.gone(self._seq):
+        elif self._feed.is_gone(self._seq):
             detail = f"what follows {self._seq} is no longer kept as events; the newest is {newest}"
             self._seq = newest
             yield _event("reset", {"newest": newest, "detail": detail}, newest)

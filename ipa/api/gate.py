@@ -1,6 +1,6 @@
 """The gate before the routes: headers, the caller, the body within bounds, and a place for the work.
 
-It also counts requests, adds headers to answers, and answers unforeseen errors.
+It also counts requests, adds headers to answers, and answers unexpected errors.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ SEND_S = 10.0
 class Gate:
     """Middleware that refuses requests as early as possible; `hosts`: the names it answers to (empty: any).
 
-    First by the headers (403, 415, 431), then the caller (401, 403) and its ration (429), then a change at a
-    replica that does not lead (409), then the body: 413 if it is too large, 408 if it does not arrive in
-    time, 422 if it is nested too deeply or holds too many values, 503 if there is no room for it. The place
-    is held until the answer is sent; a client that does not read a large one is dropped. The time of a
+    First by the headers (403, 415, 431), then the caller (401, 403) and its rate limit (429), then a change
+    at a replica that does not lead (409), then the body: 413 if it is too large, 408 if it does not arrive in
+    time, 422 if it is nested too deeply or holds too many values, 503 if there is no memory for it. The place
+    is held until the answer is sent; a client that does not read a large answer is dropped. The time of a
     request ends when its answer begins, since streams do not end.
     """
 
@@ -90,7 +90,7 @@ class Gate:
         request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         place, began_s = find_place(scope["app"].router, scope), time.monotonic()
-        # Without an answer: the client has gone, or the server failed.
+        # The values if no answer is sent: the client has gone, or the server failed.
         status, seconds, started = 500, 0.0, False
 
         async def dressed(message: Message) -> None:
@@ -126,7 +126,7 @@ class Gate:
     async def _answer(
         self, context: ApiContext, place: RoutePlace | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Call the application, or answer with the reason to refuse the request."""
+        """Call the application, or answer with the reason for refusing the request."""
         request_id, limits, headers = scope["state"]["request_id"], context.limits, Headers(scope=scope)
         async with AsyncExitStack() as held:
             refusal: Response
@@ -148,12 +148,12 @@ class Gate:
             else:
                 await self._app(scope, receive, _in_time(send) if work is Work.LIST else send)
                 return
-            # What it held is free while the client reads why.
+            # Release its memory and place before the client reads the refusal.
             await held.aclose()
             await refusal(scope, receive, send)
 
     def _check_names(self, context: ApiContext, scope: Scope, headers: Headers) -> None:
-        """403 for the name of another host, a change from another page, or a proxy before an open service."""
+        """403 for another host name, a change from another site's page, or a proxy before an open service."""
         host = _host(headers)
         own = str((scope.get("server") or ("",))[0])
         # Probes and scrapes use its address; rebinding needs a name.
@@ -185,17 +185,17 @@ def _is_address(host: str) -> bool:
 def _check_size(headers: Headers) -> None:
     """431 for too many headers, 415 for a compressed body: its size is not known."""
     if len(headers.raw) > MOST_HEADERS:
-        raise HTTPException(431, f"{len(headers.raw)} headers are more than {MOST_HEADERS}")
+        raise HTTPException(431, f"{len(headers.raw)} headers; at most {MOST_HEADERS} are accepted")
     size = sum(len(name) + len(value) for name, value in headers.raw)
     if size > HEADERS_LIMIT_BYTES:
-        raise HTTPException(431, f"headers of {size} bytes are more than {HEADERS_LIMIT_BYTES}")
+        raise HTTPException(431, f"headers of {size} bytes; at most {HEADERS_LIMIT_BYTES} are accepted")
     encoding = headers.get("content-encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise HTTPException(415, f"a body encoded with {encoding!r} is not accepted; send it uncompressed")
 
 
 async def _admit_caller(limits: ApiLimits, place: RoutePlace | None, scope: Scope) -> Work:
-    """The work of the request, whose caller is admitted and counted.
+    """The work of the request, after its caller was admitted and counted.
 
     Errors: those of `identify_caller`, BusyError, StandbyError.
     """
@@ -217,7 +217,7 @@ async def _admit_caller(limits: ApiLimits, place: RoutePlace | None, scope: Scop
 def _check_leader(service: Service) -> None:
     """StandbyError, which names the leader, if another replica leads.
 
-    This also applies to what is only stored: if each replica has its own store, the leader would not see it.
+    Changes of the store alone are refused too: with a store of its own, the leader would not see them.
     """
     standing = service.standing()
     if not standing.leading:
@@ -250,7 +250,7 @@ def _in_time(send: Send) -> Send:
 async def _body(
     limits: ApiLimits, scope: Scope, headers: Headers, receive: Receive, held: AsyncExitStack
 ) -> bytes:
-    """The body of the request, whose room is held; HTTPException if it is refused."""
+    """The body of the request, counted in the memory budget; HTTPException if it is refused."""
     most_bytes = JSON_LIMIT_BYTES if isinstance(scope.get("route"), JsonRoute) else BODY_LIMIT_BYTES
     incoming = Incoming(asyncio.timeout(limits.body_s))
     held.callback(limits.bodies.release, incoming)
@@ -265,7 +265,7 @@ async def _body(
 async def _read(
     headers: Headers, receive: Receive, limits: ApiLimits, incoming: Incoming, most_bytes: int
 ) -> bytes:
-    """The whole body of at most that size. GoneError if the client leaves before it is there."""
+    """The whole body of at most that size. GoneError if the client leaves before it is complete."""
     too_large = HTTPException(413, f"the request is larger than {most_bytes} bytes")
     length = headers.get("content-length", "0")
     if length.isdecimal() and (len(length) > len(str(most_bytes)) or int(length) > most_bytes):
@@ -292,7 +292,7 @@ async def _read(
 
 
 def structure_fault(body: bytes) -> str:
-    """The reason to refuse a JSON text for its nesting or its number of values; empty if there is none.
+    """The reason to refuse a JSON text for its nesting or its number of values; else empty.
 
     A text that is not JSON may pass: the parser reports its fault.
     """
@@ -318,7 +318,7 @@ def _no_room(error: NoRoomError) -> HTTPException:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """`receive` for the application: the body that was read, then later messages."""
+    """The application's `receive`: returns the body that was read, then later messages."""
     waiting = [body]
 
     async def replay() -> Message:

@@ -1,4 +1,4 @@
-"""Limits of one request, of one client, and of all requests together; work for a client that has gone."""
+"""Limits of one request, of one client, and of all requests; cancellation for clients that have gone."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 
 class GoneError(Exception):
-    """The client has gone, so that nobody takes the answer."""
+    """The client has disconnected, so that nobody receives the answer."""
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -76,7 +76,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         for each in (working, leaving):
             each.cancel()
-        # Cancelled work may have to clean up: it releases its place once nothing computes in it.
+        # Wait for cancelled work to clean up: only then is its place free.
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
@@ -93,7 +93,7 @@ def shortened(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """The rest of a client's ration: `after_s` until there is more; `allowed` is true if this request is."""
+    """The state of a client's token bucket: `allowed` if this request is, `after_s` until the next is."""
 
     allowed: bool
     left: int
@@ -103,7 +103,7 @@ class Allowance:
 class TokenBuckets:
     """A token bucket for each client: `rate_rps` requests a second, `most` of them at once.
 
-    Without `most`, as many as in one second.
+    By default, `most` is what one second allows.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class TokenBuckets:
         return math.ceil(self._most / self._rate_rps)
 
     def take(self, client: str) -> Allowance:
-        """Take a token from the client's bucket, if it has one; return the rest of its ration."""
+        """Take a token from the client's bucket, if it has one; return the state of the bucket."""
         with self._lock:
             now_s = self._now_s()
             tokens, since_s = self._clients.pop(client, (self._most, now_s))
@@ -140,7 +140,7 @@ class TokenBuckets:
 
 @dataclass
 class _Inside:
-    """The requests of one client in a gate: the number that run, and those that wait."""
+    """The requests of one client in a gate: how many run, and which wait."""
 
     running: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
@@ -153,9 +153,9 @@ class _Inside:
 class RequestGate:
     """Admits `running` requests at once, of one client at most `each`, and lets `waiting` more wait.
 
-    Clients take turns, and a full gate drops the newest waiting request of the client with the most of
-    them, so that no client keeps others out. BusyError for a request that is dropped or finds no place. Of
-    one event loop; a request that waits holds no thread.
+    Clients take turns, and a full gate drops the newest waiting request of the client with the most of them,
+    so that no client keeps others out. BusyError for a request that is dropped or finds no place. For one
+    event loop; a waiting request holds no thread.
     """
 
     def __init__(self, running: int, waiting: int, each: int | None = None) -> None:
@@ -182,7 +182,7 @@ class RequestGate:
         try:
             await turn
         except BaseException:
-            # It was dropped or cancelled; its turn may have come nevertheless.
+            # The request was dropped or cancelled, possibly after it was admitted.
             if turn in mine.waiting:
                 mine.waiting.remove(turn)
             elif turn.done() and not turn.cancelled() and turn.exception() is None:
@@ -230,7 +230,7 @@ class RequestGate:
 
 
 def _busy() -> BusyError:
-    # Not their number: they are requests of others.
+    # The number is not shown: most are requests of other clients.
     return BusyError(
         "too many requests of this kind are running or waiting",
         hint="Try again in a moment; the control of pipelines is not affected.",
@@ -291,7 +291,7 @@ class JsonRoute(APIRoute):
 
 
 def client_name(scope: Scope) -> str:
-    """The client of the request for rations: the name of the identity, else the address."""
+    """The client that limits count the request for: the name of the identity, else the address."""
     admitted = scope.get("state", {}).get("admitted")
     name = admitted.identity.name if admitted is not None else ""
     return name or client_address(scope)
@@ -303,7 +303,7 @@ def client_address(scope: Scope) -> str:
 
 
 def ration(buckets: TokenBuckets, kind: str, client: str, scope: Scope) -> None:
-    """Count a request of that kind; BusyError, with Retry-After, if its client is over its ration."""
+    """Count a request of that kind; BusyError, with Retry-After, if the client is over its limit."""
     allowance = buckets.take(client)
     again_s = max(math.ceil(allowance.after_s), 1)
     scope["state"]["headers"] = {

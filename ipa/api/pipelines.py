@@ -73,7 +73,7 @@ DocumentBody = Annotated[Document, Depends(parse_document)]
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. InputError if it is no JSON, has a key twice, or NaN."""
+    """The value of a JSON text. InputError for invalid JSON, a duplicate key, or NaN."""
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
         if _SURROGATE.search(text):
@@ -82,7 +82,7 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise _wrong("nested too deeply") from None
     except UnicodeEncodeError:
-        raise _wrong("not JSON: half of a surrogate pair is no character") from None
+        raise _wrong("not JSON: half of a surrogate pair is not a character") from None
     except ValueError as error:
         raise _wrong(f"not JSON: {error}") from error
 
@@ -96,7 +96,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _text(body: bytes) -> str:
@@ -116,7 +116,7 @@ def schema_reference(kind: str) -> dict[str, Any]:
 
 
 def file_body(kind: str, example: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry of the OpenAPI document for a body that is that kind of file."""
+    """The entry of the OpenAPI document for a body of that kind of file."""
     schema = schema_reference(kind)
     content = {JSON: {"schema": schema, "example": dict(example)}, YAML: {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
@@ -136,7 +136,7 @@ RequestedChange = Annotated[PipelineChange, Depends(requested_change)]
 
 
 def checked_change(pipeline: Named, change: RequestedChange) -> PipelineChange:
-    """The change, after the check of If-Match and before the body is read."""
+    """The change, after checking If-Match and before reading the body."""
     change.check(pipeline)
     return change
 
@@ -213,7 +213,7 @@ def replace_pipeline(
 ) -> PipelineView:
     """Replace a pipeline that was created over the API.
 
-    Its loop restarts at once, and goes on from where it was. 409: it comes from a file, which the hint names.
+    Its loop restarts at once, and keeps its state. 409: the pipeline comes from a file, which the hint names.
     """
     made = pipelines.replace(change, pipeline, wanted)
     response.headers["ETag"] = _entity_tag(service, wanted)
@@ -222,7 +222,7 @@ def replace_pipeline(
 
 @router.delete("/{pipeline}")
 def delete_pipeline(pipeline: Named, change: RequestedChange) -> Removed:
-    """Stop controlling a pipeline that was created over the API, and forget it. Its workload stays."""
+    """Stop controlling a pipeline that was created over the API, and delete it. Its workload stays."""
     return pipelines.remove(change, pipeline)
 
 

@@ -91,7 +91,7 @@ def apply_plan(
     """Apply the plan, once for the Idempotency-Key, with its ETag as If-Match.
 
     412 names the inputs that changed since the plan was made; 409: it has no configuration. The decision may
-    be a hold that says why nothing was changed.
+    be a hold with the reason why nothing was changed.
     """
     key, expected = check_key(idempotency_key), required_match(if_match, "the plan")
     order = ChangeOrder(expected, caller.name(body.by), body.reason, body.confirmed)
@@ -104,7 +104,7 @@ def apply_plan(
 async def explain_plan(
     request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
 ) -> Explanation:
-    """Explain a plan: what limits it, and its alternatives. `unfinished`: not in time."""
+    """Explain a plan: what limits it, and its alternatives. `unfinished`: parts not ready in time."""
     place = context.limits.solves.enter(client_name(request.scope))
     return await while_connected(request, plans.explain(service, pipeline, body.request(), place))
 

@@ -102,7 +102,7 @@ def respond(
         request_id=request_id,
         errors=shown,
     )
-    # It may quote the request, which need not be text.
+    # It may quote the request, which may not be valid Unicode.
     body = json.dumps(document.model_dump(), ensure_ascii=False).encode("utf-8", "backslashreplace")
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
@@ -115,7 +115,7 @@ def http_problem(
     hint: str = "",
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The response for a status of HTTP itself."""
+    """The problem for an HTTP status that no IpaError stands for."""
     phrase = HTTPStatus(status).phrase
     code, title = HTTP_CODES.get(status, (f"http.{status}", phrase))
     return respond(request_id, status, code, title, detail or phrase, hint=hint, headers=headers)
@@ -191,7 +191,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """The methods of every route of the address; the router names those of the first one only."""
+    """The methods of every route of the address; the router names only the first route's."""
     fitting = [
         route
         for route in request.app.routes
@@ -226,7 +226,7 @@ async def _on_ipa(request: Request, error: Exception) -> Response:
 
 
 async def _on_gone(request: Request, error: Exception) -> Response:
-    # Nobody reads it; the metrics count it as cancelled.
+    # The client has gone; the metrics count the request as cancelled.
     return Response(status_code=CLIENT_CLOSED)
 
 

@@ -87,11 +87,11 @@ class Paging:
         self.url, self.limit, self.before, self.inputs = request.url, limit, before, inputs
 
     def page(self, service: Service, pipeline: str, *, applied_only: bool) -> Response:
-        """The page, with a Link to the next; NotFoundError for an unknown `before`."""
+        """The page, with a Link to the next one; NotFoundError for an unknown `before`."""
         texts: list[bytes] = []
         size, last = 0, ""
         next_before: str | None = None
-        # One more than the page has shows if there is a next one.
+        # One more than the page holds, to know if there is a next page.
         for decision in newest_first(
             service.log, pipeline, self.before, self.limit + 1, applied_only=applied_only
         ):
@@ -121,7 +121,7 @@ Using = Annotated[Service, Depends(get_service)]
 
 
 async def named_pipeline(pipeline: str, service: Using) -> Pipeline:
-    """The pipeline of the path; NotFoundError names those there are."""
+    """The pipeline of the path; NotFoundError lists the existing ones."""
     return service.pipeline(pipeline)
 
 

@@ -43,7 +43,7 @@ def make_context(app: App) -> ApiContext:
 
 
 def server_bounds(settings: Settings) -> ServerBounds:
-    """The bounds of the server's connections: those of the settings, within the limit of open files."""
+    """The bounds of the server's connections: the settings', lowered to fit the limit of open files."""
     bounds = ServerBounds(
         connections=settings.api_connections,
         address_connections=settings.api_address_connections,

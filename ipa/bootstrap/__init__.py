@@ -1,1 +1,1 @@
-"""The composition root: the only room that names concrete adapters. Import from its modules."""
+"""The composition root: the only package that names concrete adapters. Import from its modules."""

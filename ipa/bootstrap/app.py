@@ -83,9 +83,9 @@ class App:
 def build(settings: Settings, options: ServeOptions) -> App:
     """The service, its pipelines running and its loops not yet started.
 
-    Call it from a thread that lives as long as the service: what it starts ends with that thread. Errors:
-    InputError (files), NotFoundError (a pipeline by name), UsageError (target, policy), InfeasibleError (the
-    start rate), ConfigurationError, UnavailableError.
+    Call it from a thread that lives as long as the service: processes that it starts end with that thread.
+    Errors: InputError (files), NotFoundError (a pipeline by name), UsageError (target, policy),
+    InfeasibleError (the start rate), ConfigurationError, UnavailableError.
     """
     check_settings(settings)
     stop = StopSignal()
@@ -109,7 +109,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         }
         if options.mode is not None:
             _set_mode(store, pipelines, options.mode)
-        # Before anything is started: a name that is wrong is said at once.
+        # Before anything is started, so that a wrong name fails at once.
         inputs = {name: make_inputs(settings, options, it, profiles[name]) for name, it in pipelines.items()}
         chosen = {name: choose_policy(options.policy, it, settings.tick_s) for name, it in inputs.items()}
         shadows = {
@@ -182,7 +182,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             stop,
             Scheduler(lambda waker: target.clock(waker, options.simulated), stop),
             edits,
-            # A simulated service is not started again: what it was given need not be found then.
+            # A simulated service is never restarted, so its created pipelines need not be found again.
             only=frozenset(() if options.simulated else options.names),
             follow_s=settings.tick_s if leadership is not None else None,
             look_s=settings.peek_s,
@@ -205,7 +205,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
 
 
 def _wake(loops: Mapping[str, ControlLoop], *names: str) -> None:
-    """Have those tick now that are still there."""
+    """Make the loops that still exist tick now."""
     for loop in [loops.get(name) for name in names]:
         if loop is not None:
             loop.wake()
@@ -215,7 +215,7 @@ def _set_mode(store: Store, names: Iterable[str], mode: Mode) -> None:
     attribution = Attribution(ControlAction.MODE, by="ipa serve", why="--mode")
     for name in names:
         control = store.control(name)
-        # A start that changes nothing says nothing, and needs no room in the store.
+        # An unchanged mode is not recorded again.
         if control.mode is not mode:
             store.set_control(name, replace(control, mode=mode), attribution)
 
@@ -223,7 +223,7 @@ def _set_mode(store: Store, names: Iterable[str], mode: Mode) -> None:
 def _chosen(
     of_files: Mapping[str, Pipeline], names: Sequence[str], given: Mapping[str, object]
 ) -> dict[str, Pipeline]:
-    """The pipelines of files that were asked for; the others were `given` over the API."""
+    """The requested pipelines of files; pipelines `given` over the API may be named too."""
     unknown = [name for name in names if name not in of_files and name not in given]
     if unknown:
         known = ", ".join(sorted({*of_files, *given})) or "none"
@@ -232,7 +232,7 @@ def _chosen(
 
 
 def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[str, StageProfile]:
-    """The profiles of the files, kept in the store as newest; the store's if there are no files."""
+    """The profiles of the files, stored as newest; without files, the store's profiles."""
     for profile in load_profiles(settings.profiles_dir, pipeline.name).values():
         store.save_profile(profile)
     return store.profiles(pipeline.name)
@@ -249,7 +249,7 @@ def record_figures(store: Store) -> Figures:
 
 
 def check_settings(settings: Settings) -> None:
-    """ConfigurationError lists all that is wrong with trace, GitOps and election."""
+    """ConfigurationError lists every fault of the settings of trace, GitOps and election."""
     faults = *_trace_faults(settings), *actuation_faults(settings), *election_faults(settings)
     if faults:
         problems = [Problem(fault) for fault in faults]

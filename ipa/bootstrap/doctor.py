@@ -41,7 +41,7 @@ def settings_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> li
 def target_checks(
     settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
 ) -> list[DoctorCheck]:
-    """Checks of the target, and of the folder of a GitOps tool if that carries out changes."""
+    """Checks of the target, and of the GitOps tool's folder if GitOps carries out changes."""
     checks = find_target(settings).doctor_checks(settings, pipelines, namespaces, elects=elects(settings))
     if settings.actuation == "gitops":
         checks.append(DoctorCheck("gitops", lambda: doctor.gitops_findings(settings)))

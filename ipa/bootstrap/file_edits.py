@@ -44,7 +44,7 @@ class FileEdits:
     """The files of pipelines and of their profiles, their states when read last, and their latest edits.
 
     Used by one thread at a time. A broken edit changes nothing: the version before it stays in force, and
-    `latest` says why.
+    `latest` tells why.
     """
 
     pipelines_dir: Path
@@ -56,7 +56,7 @@ class FileEdits:
 
     def load(self) -> dict[str, Pipeline]:
         """Every pipeline by its name. InputError lists the problems of all of them."""
-        # Before they are read: an edit meanwhile is noticed at the first look.
+        # Taken before the files are read, so that an edit meanwhile is noticed.
         names = sorted(path.parent.name for path in self.pipelines_dir.glob(f"*/{FILE_NAME}"))
         self._stamps = {name: self.stamp(name) for name in names}
         return load_pipelines(self.pipelines_dir)
@@ -115,7 +115,7 @@ class FileEdits:
             exchange(wanted, {**known, **given}, Attribution(ControlAction.EDIT, by, why))
             self._note(name, EditState.TAKEN, source=source, by=by, changes=changes)
         elif (before := self._latest.get(name)) is not None and before.state is not EditState.TAKEN:
-            # It is again as it was: there is nothing left to refuse.
+            # The edit was taken back: nothing is left to refuse.
             self._latest.pop(name)
 
     def _read(self, name: str) -> tuple[Pipeline, Profiles]:
@@ -140,7 +140,7 @@ class FileEdits:
         return str(path), owner
 
     def _note(self, name: str, state: EditState, **values: Any) -> None:
-        """Keep the state of the edit, and log it once."""
+        """Store the state of the edit, and log it once."""
         edit = PipelineEdit(state, at=self.now().isoformat(), **{"source": str(self.path(name)), **values})
         before = self._latest.get(name)
         self._latest[name] = edit
@@ -157,8 +157,8 @@ class FileEdits:
 
 
 def _in_a_line(error: IpaError) -> str:
-    """The message, the problems and the hint of the error."""
+    """The message, the problems and the hint of the error, on one line."""
     lines = [line.strip() for line in str(error).splitlines()]
-    # Problems with a place say more than how many there are.
+    # Problems with a place replace the message that counts them.
     has_places = bool(error.problems) and all(problem.path for problem in error.problems)
     return "; ".join(lines[1:] if has_places else lines)

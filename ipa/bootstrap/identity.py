@@ -1,4 +1,4 @@
-"""Authenticators of the settings, and the addresses where the service may listen with them."""
+"""Authenticators of the settings, and the addresses on which the service may listen with them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_authenticators(
             LOG.warning("there is no valid API key yet: `ipa key create --role owner` makes one")
         authenticators.append(KeyIdentities(store.keys, clock))
     if "kubernetes" in wanted:
-        # A client of its own: requests of others do not wait for what the loops ask, nor loops for them.
+        # A separate client, so that reviews and the loops' calls do not wait for each other.
         client = kube_client(settings)
         resources.callback(client.close)
         kind, places = cluster_target().access()

@@ -1,4 +1,4 @@
-"""The leader election among replicas of the service, of which one writes."""
+"""The leader election among replicas of the service, of which only the leader writes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make_leadership(
 ) -> LeaseLeadership | None:
     """This replica's leadership, not yet started; None without an election.
 
-    The settings were checked with `election_faults`.
+    `election_faults` must have found no fault in the settings.
     """
     if not elects(settings):
         return None

@@ -51,7 +51,7 @@ END_S = 15.0
 def make_inputs(
     settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> PolicyInputs:
-    """Inputs that construct the policies of a pipeline."""
+    """The inputs from which the policies of a pipeline are constructed."""
     return PolicyInputs(
         pipeline,
         profiles,
@@ -64,9 +64,9 @@ def make_inputs(
 
 
 def choose_policy(name: str, inputs: PolicyInputs, limit_s: float) -> Chosen:
-    """The policy of that name, with its inputs; a plug-in answers within `limit_s`.
+    """The policy of that name, with its inputs; a plug-in must answer within `limit_s`.
 
-    Errors: UsageError (there is none, or not for this pipeline), PluginError.
+    Errors: UsageError (no such policy, or not for this pipeline), PluginError.
     """
     return inputs, make_policy(name, inputs, TimeLimit(str(POLICIES.find(name)), limit_s))
 
@@ -79,7 +79,7 @@ def assemble_loop(
     hooks: Sequence[Hook],
     waker: threading.Event,
 ) -> ControlLoop:
-    """The loop of one pipeline, not yet started; `waker`, which the clock waits on, brings ticks forward."""
+    """The loop of one pipeline, not yet started; setting `waker` ends its clock's wait for the next tick."""
     inputs, policy = chosen
     return ControlLoop(
         inputs.pipeline,
@@ -118,7 +118,7 @@ class PipelineFactory:
     adopting: Adopting | None = None
 
     def make_loop(self, chosen: Chosen) -> ControlLoop:
-        """The loop of a pipeline, not yet started. If its mode writes, doubts of its profiles are logged."""
+        """The loop of a pipeline, not yet started. In a mode that writes, profile doubts are logged."""
         inputs, waker = chosen[0], self.stop.linked()
         pipeline = inputs.pipeline
         if self.store.control(pipeline.name).mode.writes:
@@ -135,7 +135,7 @@ class PipelineFactory:
         return assemble_loop(self.settings, self.sight, chosen, world, (), waker)
 
     def _own(self, waker: threading.Event) -> LoopPorts:
-        """The world of one loop, which is told if another replica may have led since it looked last."""
+        """The ports of one loop, with a leadership that reveals interruptions since its last check."""
         clock = self.target.clock(waker, self.options.simulated)
         if self.leadership is None:
             return replace(self.world, clock=clock)
@@ -154,8 +154,8 @@ class PipelineFactory:
         return self.make_loop(chosen), shadow
 
     def check(self, pipeline: Pipeline) -> None:
-        """InputError or UsageError if the pipeline has keys without effect here."""
-        # One that the target cannot run is kept to plan with, which its keys may be for.
+        """InputError or UsageError if the pipeline has keys without effect on this target."""
+        # A pipeline that the target cannot run may have such keys: it is only planned.
         if not self.target.unfit(pipeline):
             check_carried(self.target, [pipeline], self.options.policy)
 
@@ -168,21 +168,21 @@ class PipelineFactory:
         return {**files, **self.store.profiles(pipeline.name)}
 
     def shaped(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
-        """The pipeline with its shape on this target."""
+        """The pipeline as it runs on this target."""
         return with_profiles(self.target.shape(pipeline, profiles), profiles)
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
-        """The address for the pipeline's requests, or why there is no such address."""
+        """The address for the pipeline's requests, or the reason why there is none."""
         return self.target.address(pipeline, self.settings, self.endpoints.get(pipeline.name, ""))
 
     def begin(self, pipeline: Pipeline) -> None:
-        """Begin the metrics and the watch of an added pipeline."""
+        """Create the metrics and the watch of an added pipeline."""
         self.catalogue.start(pipeline)
         if self.watchers is not None:
             self.watchers.add(pipeline)
 
     def end(self, pipeline: Pipeline) -> None:
-        """End the metrics and the watch of a removed pipeline."""
+        """Remove the metrics and the watch of a removed pipeline."""
         self.catalogue.end(pipeline)
         if self.watchers is not None:
             self.watchers.remove(pipeline)
@@ -232,7 +232,7 @@ class Roster:
         self.files = frozenset(self.pipelines)
 
     def start(self) -> None:
-        """Schedule every loop; their first ticks are spread over the interval if they are many."""
+        """Schedule every loop; many first ticks are spread over the interval."""
         with self._lock:
             self._started = True
             names = list(self.loops)
@@ -250,7 +250,7 @@ class Roster:
             self.edits.look(self.pipelines, self.profiles, self.exchange)
 
     def join(self, within_s: float) -> None:
-        """Wait at most `within_s` real seconds for the loops to end. Set `stop` before."""
+        """Wait at most `within_s` real seconds for the loops to end. The caller sets `stop` first."""
         self.turns.join(within_s)
 
     def unfit(self, name: str) -> str:
@@ -258,7 +258,7 @@ class Roster:
         return self._unfit.get(name, "")
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
-        """The address for the pipeline's requests, or why there is no such address."""
+        """The address for the pipeline's requests, or the reason why there is none."""
         return self.makers.address(pipeline)
 
     def edit(self, name: str) -> PipelineEdit | None:
@@ -272,7 +272,7 @@ class Roster:
     def give(self, pipeline: Pipeline, attribution: Attribution) -> None:
         """Add or replace the pipeline, and control it at once if it can run here; a new one is advisory.
 
-        One that moves to another namespace counts as new: it keeps neither its control nor its record.
+        A pipeline that moves to another namespace counts as new: it keeps neither its control nor its record.
         Errors: ConflictError (it comes from a file, or exists and is not to be replaced), InProgressError (a
         change of it is rolling out), UsageError (the policy cannot plan it), InputError (keys without effect
         here).
@@ -306,7 +306,7 @@ class Roster:
             if old is not None:
                 self._retire(old, attribution)
             self.store.records.begin(name, pipeline.namespace)
-            # Without the profiles of an earlier one of this name, and what was said of that.
+            # Without profiles and doubts of an earlier pipeline of this name.
             ready = self._made(pipeline)
             self.store.set_control(name, PipelineControl(), attribution)
             keep()
@@ -317,8 +317,7 @@ class Roster:
         """Control the pipeline by its changed file.
 
         Its running replicas stay, except those that the file changes. Errors: InProgressError, ConflictError
-        (it must be started anew), InputError and UsageError (as at a start). After an error nothing has
-        changed.
+        (it must be restarted), InputError and UsageError (as at a start). After an error nothing has changed.
         """
         with self._lock:
             name, is_profiled = pipeline.name, profiles != self.profiles[pipeline.name]
@@ -343,9 +342,9 @@ class Roster:
             self._swap(made, attribution if leads else None, keep)
 
     def _swap(self, made: _Made, attribution: Attribution | None, keep: Callable[[], None]) -> None:
-        """Go on with other loops; record and `keep` the change if it has an attribution here.
+        """Replace the loops; record and `keep` the change if it has an attribution.
 
-        They show what those before saw last, and take up from the record what these learned.
+        The new loops show the old ones' last snapshot, and restore what those learned from the record.
         """
         name = made.pipeline.name
         old = self.loops.get(name)
@@ -364,7 +363,7 @@ class Roster:
         self._take(made)
 
     def give_profile(self, profile: StageProfile, attribution: Attribution) -> None:
-        """Keep the profile as the newest of its stage, and plan with it from now on. Errors: as `give`."""
+        """Store the profile as the newest of its stage, and plan with it from now on. Errors: as `give`."""
         name = profile.pipeline
         with self._lock:
             self._check_free(name)
@@ -378,7 +377,7 @@ class Roster:
     def remove(self, name: str, attribution: Attribution) -> str:
         """Stop controlling the pipeline and delete it; return what stays, in words. Errors: as `give`.
 
-        Its workload keeps running: nobody asked to end a service that people use.
+        Its workload keeps running: people may still use it.
         """
         with self._lock:
             self._check_free(name)
@@ -420,10 +419,10 @@ class Roster:
             pipeline = pipeline_from_mapping(mapping)
             record = self.store.records.adopt(name, pipeline.namespace)
             if record is None:
-                # Another replica gives or removes it just now; the next look sees what came of that.
+                # Another replica is changing it right now; the next look sees the result.
                 return
             here = self.pipelines.get(name)
-            # An earlier version may have kept keys that say nothing any more.
+            # An earlier version may have stored keys that no longer have a meaning.
             same = here is not None and pipeline_to_mapping(here) == pipeline_to_mapping(pipeline)
             if (
                 same
@@ -435,18 +434,18 @@ class Roster:
             try:
                 self.makers.check(pipeline)
             except (InputError, UsageError) as error:
-                # Keys without effect, which an earlier version took: the pipeline stays controlled.
+                # Keys without effect, which an earlier version accepted: keep controlling the pipeline.
                 log.warning("the pipeline %s: %s", name, error)
             ready = self._made(pipeline)
         except IpaError as error:
-            # It cannot be repaired over the API if the service does not start for it.
+            # Start the service anyway: the pipeline can only be repaired over its API.
             log.error("the pipeline %s, which was created over the API, is not controlled: %s", name, error)
             return
         self._end(name)
         self._take(ready)
 
     def _made(self, pipeline: Pipeline) -> _Made:
-        """All that can fail, before anything is changed."""
+        """The new pipeline with its profiles and loops; every step that can fail is done here."""
         profiles = self.makers.profiles(pipeline)
         shaped = self.makers.shaped(pipeline, profiles)
         missing = ", ".join(stage.name for stage in shaped.served if stage.name not in profiles)
@@ -478,7 +477,7 @@ class Roster:
         self._records.pop(name, None)
 
     def _retire(self, pipeline: Pipeline, attribution: Attribution) -> None:
-        """Stop controlling it; of all that is kept of it only the record stays."""
+        """Stop controlling the pipeline, and delete everything about it except its record."""
         name = pipeline.name
         self._end(name)
         try:
@@ -503,7 +502,7 @@ class Roster:
             )
 
     def _end(self, name: str) -> None:
-        """Have its loops end, and wait until they did. InProgressError: a tick takes too long; it goes on."""
+        """End the pipeline's loops and wait for them. InProgressError if a tick takes too long."""
         until_s, turns = self.clock.monotonic_s() + END_S, self._turns.pop(name, [])
         ended = [self.turns.end(turn, max(until_s - self.clock.monotonic_s(), 0.0)) for turn in turns]
         if not all(ended):

@@ -85,7 +85,7 @@ class Replayer:
         result = replay(decision, inputs, deciding, tuple(reversed(earlier)))
         if until.passed:
             raise DeadlineError(
-                f"{decision.decision_id} was not decided again within {self.within_s:g} s",
+                f"{decision.decision_id} was not replayed within {self.within_s:g} s",
                 hint="A replay plans again with the same solver and limits.",
             )
         return result

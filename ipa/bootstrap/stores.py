@@ -29,7 +29,5 @@ def checkpoint_verifier(key_file: Path) -> Verifies:
     """The check of signatures with the keys of that PEM file; InputError if it has none."""
     keyring = Keyring(key_file)
     if keyring.is_empty():
-        raise InputError(
-            f"there is no key in {key_file}", hint="It is beside the store, or IPA_STORE_KEY_FILE."
-        )
+        raise InputError(f"there is no key in {key_file}", hint="Name the key file with IPA_STORE_KEY_FILE.")
     return keyring.verifies

@@ -1,4 +1,4 @@
-"""The targets: that of the settings, the checks of what it supports, and what verbs need of others."""
+"""The targets: the settings' own, checks of what it supports, and what verbs need of others."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ServeOptions:
 
 
 def find_target(settings: Settings) -> Target:
-    """The target of the settings; UsageError lists those there are."""
+    """The target of the settings; UsageError lists the existing ones."""
     return target_named(settings.target)
 
 
@@ -84,24 +84,24 @@ def cluster_target() -> Target:
 
 
 def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) -> None:
-    """Return if the target and the policy support everything that the pipelines specify.
+    """Check that the target and the policy support everything that the pipelines specify.
 
-    UsageError if the policy's plans have parts side by side and one configuration runs at a time, or it
-    cannot have `sets`; InputError lists keys that have no effect on the target.
+    UsageError if the policy's plans have parts side by side and the target runs one configuration at a time,
+    or the policy does not support `sets`; InputError lists keys that have no effect on the target.
     """
     pipelines = list(pipelines)
     check_sharing(target, pipelines, policy)
     asking = [it.name for it in pipelines if it.sets]
     if asking and not shares_load(policy):
         raise UsageError(
-            f"sets of {', '.join(asking)} has no effect: the policy {policy} runs one variant of a stage",
+            f"`sets` of {', '.join(asking)} has no effect: the policy {policy} runs one variant of a stage",
             hint="Use the policy infadapter, or leave out `sets`.",
         )
     check_honoured(target, pipelines)
 
 
 def check_sharing(target: Target, pipelines: Iterable[Pipeline], policy: str) -> None:
-    """UsageError if the policy's plans have parts side by side and one configuration runs at a time."""
+    """UsageError if the policy's plans have parts side by side and the target runs one configuration."""
     alone = [pipeline for pipeline in pipelines if target.serving(pipeline).most_parts == 1]
     if alone and shares_load(policy):
         raise UsageError(
@@ -134,7 +134,7 @@ def usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile]
 def measurement_bench(pipeline: Pipeline, url: str = "") -> Iterator[MeasurementBench]:
     """A context with model servers of the pipeline's variants on this machine, which end with it.
 
-    With a `url`: servers that run there already. UsageError if it is no URL.
+    With a `url`: servers that already run there. UsageError if it is not a URL.
     """
     if url:
         from ipa.targets.requests import ServedBench
@@ -151,7 +151,7 @@ def measurement_bench(pipeline: Pipeline, url: str = "") -> Iterator[Measurement
 def infer_at(address: RequestAddress, body: Mapping[str, Any], timeout_s: float) -> ProbeResult:
     """The result of the request, sent to the address of a pipeline over HTTP.
 
-    UsageError: its requests have no URL, or another protocol than V2.
+    UsageError: its requests have no URL, or a protocol other than V2.
     """
     from ipa.targets.requests import probe_http
 
@@ -173,7 +173,7 @@ def kube_client(settings: Settings, backoff: Backoff = BACKOFF) -> KubeClient:
 def start_configs(
     settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> tuple[StageConfig, ...]:
-    """Initial configuration of a pipeline. InfeasibleError names changes that make the rate feasible."""
+    """The initial configuration of a pipeline. InfeasibleError names changes that make the rate feasible."""
     plan = plan_pipeline(
         pipeline,
         profiles,

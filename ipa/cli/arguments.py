@@ -1,7 +1,7 @@
 """Verbs for typer: shared bundles of options become options of the verb, and every argument is checked.
 
-Numbers must be finite and fit arithmetic and JSON; texts and paths must be ones that the system takes. The
-ranges of one option are declared with that option (`min`, `max`).
+Numbers must be finite and fit arithmetic and JSON; texts and paths must be valid for the system. The ranges
+of one option are declared with that option (`min`, `max`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
+from typer.models import ArgumentInfo, ParameterInfo
 
 from ipa.model.errors import UsageError
 
@@ -83,7 +83,7 @@ def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, type, str]]:
 
 
 def _plain(kind: Any) -> type:
-    """The type of one value: of `list[str] | None` it is `str`."""
+    """The type of one value, such as `str` for `list[str] | None`."""
     members = [each for each in get_args(kind) if each is not type(None)]
     return _plain(members[0]) if members else kind
 
@@ -91,13 +91,13 @@ def _plain(kind: Any) -> type:
 def _option(name: str, info: Any) -> str:
     if isinstance(info, ArgumentInfo):
         return str(info.metavar or name.upper())
-    declared: Sequence[str] = info.param_decls or () if isinstance(info, OptionInfo | ParameterInfo) else ()
+    declared: Sequence[str] = getattr(info, "param_decls", None) or ()
     long = [each.partition("/")[0] for each in declared if each.startswith("--")]
     return (long or [f"--{name.replace('_', '-')}"])[0]
 
 
 def value_fault(value: object) -> str:
-    """The fault of an argument's value, empty for none."""
+    """The fault of an argument's value; empty if it has none."""
     if isinstance(value, bool):
         return ""
     if isinstance(value, float):

@@ -21,7 +21,7 @@ class StageDifference:
     """The difference of one stage: running (None: unknown), wanted, and the fields that differ.
 
     `wanted` is None for a configuration that runs beside others and is to be removed. `beside` and
-    `wanted_beside` are the resources of all replicas beside their cores, None if they are not known.
+    `wanted_beside` are the resources other than cores of all replicas, None if they are not known.
     """
 
     stage: str
@@ -56,7 +56,7 @@ def difference(status: dict[str, Any], target: PlanFile) -> Difference:
     live = status["live"]
     observed = [stage["config"] for stage in live["stages"] if stage["config"]]
     running = in_millicores([StageConfig(**config) for config in observed])
-    # As it reads back: written cores are whole millicores.
+    # As read back after a write: cores are whole millicores.
     wanted = in_millicores(target.configs)
     known = {
         **target.beside,
@@ -97,7 +97,7 @@ def difference(status: dict[str, Any], target: PlanFile) -> Difference:
 
 
 def _total(amounts: Iterable[Resources | None]) -> Resources | None:
-    """The sum; None if one of them is not known."""
+    """The sum; None if one of the amounts is not known."""
     each = list(amounts)
     known = [amount for amount in each if amount is not None]
     return total(known) if len(known) == len(each) else None

@@ -19,7 +19,7 @@ UNKNOWN = "–"
 class ViewColumn:
     """A column of a table: its heading, and the value of a row by its key or by a function.
 
-    A column with a `form`, such as "{:.3f} s", has figures: they are aligned right, and None is a dash.
+    A column with a `form`, such as "{:.3f} s", has numbers: they are aligned right, and None is a dash.
     """
 
     heading: str
@@ -39,7 +39,7 @@ class ViewColumn:
 
 
 def make_table(rows: Iterable[Any], *columns: ViewColumn, indent: str = "") -> Table:
-    """The table without rules; `indent` is before its first column."""
+    """The table without lines; `indent` is the space before its first column."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for at, column in enumerate(columns):
         heading = column.heading if at else indent + column.heading
@@ -64,7 +64,7 @@ def resource_columns(names: Iterable[str], held: Callable[[Any], Resources | Non
 
 
 def figure(value: object, form: str = "{}") -> str:
-    """The value in that form; a dash if it is not known."""
+    """The value in that format; a dash if it is not known."""
     return UNKNOWN if value is None else form.format(value)
 
 

@@ -79,9 +79,9 @@ def build_app() -> typer.Typer:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """The exit code of `ipa ARGUMENTS`; errors are messages on standard error.
+    """The exit code of `ipa ARGUMENTS`; errors become messages on standard error.
 
-    Their traceback goes there too if `--traceback` was given.
+    With `--traceback` their traceback is printed there too.
     """
     wanted: set[str] = set()
     command = typer.main.get_command(build_app())
@@ -104,7 +104,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         code = 0
     except OSError as error:
-        # A file that a verb reads or writes is missing or forbidden, or the disk is full.
+        # A file of the verb is missing or forbidden, or the disk is full.
         where = f"{error.filename}: " if error.filename else ""
         typer.echo(f"error: {where}{error.strerror or error}", err=True)
         code = ExitCode.ERROR
@@ -112,7 +112,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def main() -> None:
-    """Entry point of the `ipa` script."""
-    # Before numpy is there: threads of its algebra wait for one another by computing, at matrices this small.
+    """The entry point of the `ipa` script."""
+    # Before numpy is imported: its threads would busy-wait for each other at matrices this small.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(run())

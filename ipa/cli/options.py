@@ -1,4 +1,4 @@
-"""Options that several verbs share, in bundles, their values, and what these name.
+"""Options that several verbs share, in bundles, their values, and the things that they name.
 
 A verb takes a bundle as a parameter; `ipa.cli.arguments.verb` makes each of its fields an option.
 """
@@ -37,7 +37,7 @@ DEFAULT_AT = "http://127.0.0.1:8080"
 
 
 def complete_pipelines(context: typer.Context) -> list[str]:
-    """Names of pipelines: of the files, and of the service if the command asks one."""
+    """Names of pipelines: of the files, and of the service if the command has one."""
     from ipa.clients.http import HttpClient
     from ipa.model.errors import IpaError
 
@@ -68,16 +68,16 @@ def complete_stages(context: typer.Context) -> list[str]:
 
 
 def names(registry: Registry, *without: str) -> str:
-    """The built-in names for a help text, which must not depend on what is installed."""
+    """The built-in names for a help text, which must not depend on installed plug-ins."""
     known = ", ".join(name for name in registry.built_in if name not in without)
     return f"{known}; a plug-in's name, {REFERENCE}"
 
 
 def option(default: Any, registry: Registry, *flags: str, help_text: str) -> Any:
-    """An option that names one of the registry, whose user may name code to load."""
+    """An option that takes a name of the registry, or module:attribute, whose code is then loaded."""
 
     def admit(name: str | None) -> str | None:
-        # Other names are looked up where they are used: completion and help need no package to be read.
+        # Other names are resolved where they are used, so that help reads no package.
         return registry.admit(name) if name and ":" in name else name
 
     return typer.Option(
@@ -133,7 +133,7 @@ AT = typer.Option(
     envvar="IPA_AT",
     help="a service's URL",
 )
-# Not the variable's before that of a saved plan, which is for one place.
+# No default from the variable: a saved plan names its own service.
 APPLY_AT = typer.Option(
     None,
     "--at",
@@ -170,7 +170,7 @@ BY = typer.Option(
 
 @dataclass(frozen=True, slots=True)
 class Author(Bundle):
-    """The person who changes something, and why."""
+    """The person who makes a change, and the reason."""
 
     reason: str = REASON
     by: str = BY
@@ -201,10 +201,7 @@ class FileFolders(Bundle):
         return Settings.from_env(pipelines_dir=self.pipelines_dir, profiles_dir=self.profiles_dir)
 
     def load(self, name: str) -> tuple[Pipeline, dict[str, StageProfile], Settings]:
-        """The pipeline of that name or path, its profiles by stage, and the settings.
-
-        NotFoundError names the pipelines there are.
-        """
+        """The named pipeline, its profiles by stage, and the settings; NotFoundError lists the names."""
         from ipa.files import load_profiles
         from ipa.files.pipelines import find_pipeline
 
@@ -261,7 +258,7 @@ def accelerator_counts(texts: Sequence[str]) -> dict[str, float]:
 
 
 def parse_choice(option: str, text: str, kind: type[E]) -> E:
-    """The member of that name; UsageError names those there are."""
+    """The member of that name; UsageError lists the existing ones."""
     if text not in list(kind):
         raise UsageError(f"{option} {text!r} is not known", hint=f"Use one of: {', '.join(kind)}")
     return kind(text)

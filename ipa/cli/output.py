@@ -41,7 +41,7 @@ class Output(StrEnum):
 OUTPUT = typer.Option(Output.TEXT, "--output", "-o", help="form of the answer")
 
 
-def printed(output: Output, values: Any) -> bool:
+def print_values(output: Output, values: Any) -> bool:
     """Print the values for programs and return True; return False if the form is one for people."""
     if output is Output.JSON:
         typer.echo(json_text(values, indent=2))
@@ -58,17 +58,18 @@ def json_text(values: Any, indent: int | None = None) -> str:
 
 
 def show(output: Output, values: Any, *lines: RenderableType | Iterable[RenderableType]) -> None:
-    """Print the values for programs, or the lines and tables for people, alone or several at once."""
-    if printed(output, values):
+    """Print the values for programs, or for people the lines and tables, given singly or in groups."""
+    if print_values(output, values):
         return
     from rich.text import Text
 
     console = printer(output)
     for each in lines:
-        for line in each if isinstance(each, list | Iterator) else (each,):
-            # A text of ours has no markup.
+        group = each if isinstance(each, list | Iterator) else [each]
+        for line in group:
+            # A plain text of a verb has no markup.
             shown = Text(line.rstrip()) if isinstance(line, str) else line
-            for part in markdown(shown) if output is Output.MD else (shown,):
+            for part in markdown(shown, console) if output is Output.MD else (shown,):
                 console.print(part, markup=False)
 
 
@@ -82,16 +83,22 @@ def printer(output: Output = Output.TEXT) -> Console:
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH)
 
 
-def markdown(shown: Any) -> Iterator[RenderableType]:
-    """Yield the parts of a group, each with an empty line after it, tables with the rules of Markdown."""
+def markdown(shown: Any, console: Console) -> Iterator[RenderableType]:
+    """Yield the parts of a group, each with an empty line after it, and tables as text in Markdown."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    for part in shown.renderables if isinstance(shown, Group) else (shown,):
+    parts = shown.renderables if isinstance(shown, Group) else [shown]
+    for part in parts:
         if isinstance(part, Table):
             part.box, part.padding, part.pad_edge, part.show_header = box.MARKDOWN, (0, 1), True, True
-        yield part
+            # The first and the last line are edges of the box, which are empty.
+            rows = console.render_lines(part)[1:-1]
+            yield Text("\n".join("".join(segment.text for segment in row).rstrip() for row in rows))
+        else:
+            yield part
         yield ""
 
 
@@ -109,8 +116,8 @@ def work_left(done: int, total: int, took_s: float, now: datetime) -> str:
 def progress(words: str, total: int | None = None) -> Iterator[Step]:
     """Show the work left of `total` parts during the block; call the yielded step as parts are done.
 
-    On a terminal it is a bar, a spinner without a total, and elsewhere a line each LINE_S, both on standard
-    error. NO_COLOR takes the colours away.
+    On a terminal it is a bar, or a spinner without a total, elsewhere a line each LINE_S, both on standard
+    error. NO_COLOR removes the colours.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn

@@ -86,14 +86,14 @@ class Question(Bundle):
         if not target.placed(pipeline):
             raise UsageError(
                 f"pipeline {pipeline.name!r} has no section for {target.title}, "
-                "so what it takes is not known",
+                "so the cores that it adds are not known",
                 hint=f"Give it a `{target.sections.key}:` section, or leave out --at.",
             )
         check_honoured(target, [pipeline])
         return replace(question, pipeline=target.shape(pipeline, profiles))
 
     def plan(self, rate_rps: float, *, explain: bool = True) -> Plan:
-        """The best plan for the rate; with `explain`, an infeasible one says what would make it feasible."""
+        """The best plan for the rate; with `explain`, an infeasible one tells what would make it feasible."""
         from ipa.optimize.solve import solve
         from ipa.policies.planning import check_rate
 
@@ -102,7 +102,7 @@ class Question(Bundle):
 
 
 def planned(question: Question, rate_rps: float, sets: bool | None) -> Plan:
-    """The best plan for the rate, of a single configuration or a set; `sets` None is as the file says.
+    """The best plan for the rate, of a single configuration or a set; `sets` None follows the file.
 
     UsageError lists the options that contradict each other.
     """
@@ -134,16 +134,16 @@ def planned(question: Question, rate_rps: float, sets: bool | None) -> Plan:
         )
     pipeline, profiles, settings = question.files
     inputs = PolicyInputs(pipeline, profiles, question.objective)
-    # Described by the formula that the set is planned with: capacities as measured.
+    # Described with the set's own formula: capacities as measured.
     task = replace(inputs.one_task(), profiled=inputs.published())
     policy = InfAdapter(task, settings.solver_deadline_s)
     best = policy.plan(rate_rps, PolicyState(()))
-    # A set that carries less than the whole rate is none.
+    # A set that carries less than the whole rate is no answer.
     return best if best.rate_rps >= rate_rps else task.infeasible(rate_rps, policy.name, best.note)
 
 
 def read_saved(file: Path) -> tuple[str, str, str]:
-    """The service, the pipeline and the id of a plan that `propose` saved; InputError: it is no such file."""
+    """The service, the pipeline and the id of a plan that `propose` saved; InputError: not such a file."""
     from ipa.files.reading import read_json
 
     hint = "Save one with `ipa plan PIPELINE --rate R --at URL --out FILE`."
@@ -162,8 +162,8 @@ def read_saved(file: Path) -> tuple[str, str, str]:
 def propose(question: Question, rate_rps: float, sets: bool | None, out: Path | None) -> tuple[int, bool]:
     """The exit code of the service's search, and True if the plan differs from the running configuration.
 
-    Prints the plan and the difference, and saves to `out` where the service keeps the plan.
-    Errors: UsageError (options that a service does not take), InputError (`out` cannot be written).
+    Prints the plan and the difference, and saves the plan's id in `out`. Errors: UsageError (options that a
+    service does not take), InputError (`out` cannot be written).
     """
     from ipa.cli.difference import difference
     from ipa.cli.views.status_text import difference_table

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ipa.cli.layout import by_whom, date_time
-from ipa.cli.output import Output, json_text, printed
+from ipa.cli.output import Output, json_text, print_values
 from ipa.cli.views.status_text import status_line, status_table
 from ipa.clients.http import HttpClient
 from ipa.control.ports import Clock
@@ -60,7 +60,7 @@ def followed(
                 place = int(event.id) if event.id else place
                 yield event
         except UnavailableError:
-            # Before the first event it is no break: there is no service.
+            # An error before the first event is not a break: the service does not answer.
             if not follow or place is None:
                 raise
         if not follow:
@@ -69,7 +69,7 @@ def followed(
 
 
 def parsed(lines: Iterable[str]) -> Iterator[StreamEvent]:
-    """The events of a text/event-stream; comments are none."""
+    """The events of a text/event-stream, without comments."""
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
@@ -88,7 +88,7 @@ FAILED = frozenset({"failed", "rolled_back", "rollback_failed"})
 
 
 class Until(StrEnum):
-    """The end of a watch: the last change has settled, or a new one has."""
+    """The condition that ends a watch: the last change has settled, or a new one has."""
 
     SETTLED = "settled"
     CHANGED = "changed"
@@ -161,7 +161,7 @@ def _shower(console: Console, screen: ExitStack, output: Output) -> Callable[[di
             typer.echo(json_text(status))
         elif output is Output.YAML:
             typer.echo("---")
-            printed(output, status)
+            print_values(output, status)
         else:
             console.print(status_line(status), markup=False)
 

@@ -16,7 +16,7 @@ _given: list[str] = []
 
 
 def give(token: str | None) -> None:
-    """Use this token from now on; None means the one in the environment."""
+    """Use this token from now on; None restores the one in the environment."""
     _given[:] = [token] if token else []
 
 

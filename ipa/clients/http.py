@@ -24,7 +24,7 @@ TIMEOUT_S = 30.0
 
 
 class HttpClient(AbstractContextManager["HttpClient"]):
-    """A running service, named by its base URL. Answers are JSON values; errors are those of IpaError."""
+    """A running service, named by its base URL. Answers are JSON values; errors are IpaErrors."""
 
     def __init__(
         self, at: str, transport: httpx.BaseTransport | None = None, timeout_s: float = TIMEOUT_S
@@ -49,7 +49,7 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         return [each["pipeline"] for each in self._get("pipelines")["pipelines"]]
 
     def definition(self, pipeline: str) -> JsonObject:
-        """The pipeline as its owner wrote it, and where it takes requests."""
+        """The pipeline as its owner wrote it, and its address for requests."""
         return self._get(pipeline_path(pipeline))
 
     def status(self, pipeline: str) -> JsonObject:
@@ -65,7 +65,7 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         applied_only: bool = False,
         inputs: bool = True,
     ) -> JsonObject:
-        """The `limit` decisions before the decision `before`, newest first; `inputs`: with theirs."""
+        """The `limit` decisions before the decision `before`, newest first; `inputs`: with their inputs."""
         path = pipeline_path(pipeline, "history" if applied_only else "decisions")
         more = {} if inputs else {"inputs": False}
         decisions: list[Any] = []
@@ -110,7 +110,7 @@ class HttpClient(AbstractContextManager["HttpClient"]):
 
     def preview_rollback(self, pipeline: str, to: str | None, *, by: str) -> JsonObject:
         """The changes that `rollback` would take back now, and the configuration that it would restore."""
-        # An older service goes by the name even if it authenticates nobody.
+        # An older service selects changes by the name even without authentication.
         return self._get(pipeline_path(pipeline, "rollback"), to=to, by=by)
 
     def rollback(self, pipeline: str, to: str | None, order: ChangeOrder) -> JsonObject:
@@ -129,7 +129,7 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         return self._ask("POST", path, json=body, headers=headers)
 
     def control(self, method: str, pipeline: str, *rest: str, **options: Any) -> JsonObject:
-        """The control of the pipeline after a change of it, such as POST of `pause`, with httpx's options."""
+        """The control of the pipeline after a request such as POST `pause`; options go to httpx."""
         return self._ask(method, pipeline_path(pipeline, *rest), **options)
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
@@ -207,7 +207,7 @@ def is_service(at: str) -> bool:
 
 
 def client_at(at: str) -> HttpClient:
-    """The client of the service at that URL; UsageError if it is no URL of a service."""
+    """The client of the service at that URL; UsageError if it is not a service's URL."""
     if not is_service(at):
         raise UsageError(
             f"--at {mask_url(at)!r} is not the URL of a service",

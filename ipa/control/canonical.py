@@ -48,7 +48,7 @@ def _recorded_name(of: Field[Any]) -> str:
 
 @cache
 def _left_out(kind: Any) -> tuple[tuple[str, Any], ...]:
-    """The names in records of fields that are left out at their default, each with that as plain value."""
+    """The names in records of fields that are left out at their default, each with its plain default."""
     return tuple(
         (
             _recorded_name(each),
@@ -60,7 +60,7 @@ def _left_out(kind: Any) -> tuple[tuple[str, Any], ...]:
 
 
 def canonical_json(value: Any) -> str:
-    """The value as JSON with sorted keys and no spaces; dataclasses, enums, dates and sets included."""
+    """The value as JSON with sorted keys and no spaces; also of dataclasses, enums, dates and sets."""
     return ENCODER.encode(plain(value))
 
 
@@ -70,13 +70,13 @@ def digest(text: str) -> str:
 
 
 def digest_of(value: Any) -> str:
-    """The digest of the canonical text of a value that never changes; made once for the same object."""
+    """The digest of the canonical text of an immutable value, computed once for the same object."""
     return _digest_of(_Same(value))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Same:
-    """A key that is equal for the same object only. It holds the object, so that its id is not reused."""
+    """A key that is equal only for the same object. It holds the object, so that its id is not reused."""
 
     value: Any
 
@@ -93,9 +93,9 @@ def _digest_of(same: _Same) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The value in dicts, lists, strings, numbers and None; TypeError if it has no such form.
+    """The value in dicts, lists, strings, numbers and None; TypeError if that is impossible.
 
-    An infinite number is None: JSON has none.
+    An infinite number becomes None: JSON has none.
     """
     kind = type(value)
     # The most frequent types first: this runs for every tick.
@@ -156,7 +156,7 @@ def restored(kind: type[T], value: Any) -> T:
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[tuple[Any]]:
-    """The decoder of a list that holds one value of the type, by the fields' names in records."""
+    """The decoder of a list with one value of the type, by the fields' names in records."""
     from pydantic import ConfigDict, TypeAdapter
 
     names = {attribute: name for each in _dataclasses(kind) for attribute, name in recorded_names(each) or ()}
@@ -165,7 +165,7 @@ def _adapter(kind: Any) -> TypeAdapter[tuple[Any]]:
 
 
 def _dataclasses(kind: Any) -> set[Any]:
-    """The dataclasses that a value of the type may hold, itself included."""
+    """The dataclasses that a value of the type may contain, including its own."""
     kinds: set[Any] = set()
     left = [kind]
     while left:

@@ -31,7 +31,7 @@ RELEASED_S = 1.0
 class LeaseTimes:
     """The duration of a lease, its holder's renewal deadline, and the interval between reads.
 
-    The defaults are client-go's. `faults` says in words what is wrong with them.
+    The defaults are client-go's. `faults` lists in words what is wrong with them.
     """
 
     lease_s: float = 15.0
@@ -39,7 +39,7 @@ class LeaseTimes:
     retry_s: float = 2.0
 
     def faults(self) -> tuple[str, ...]:
-        """The faults that would let two replicas lead at once, or none for long."""
+        """The faults by which two replicas might lead at once, or none for long."""
         faults = []
         if self.lease_s <= RELEASED_S or self.lease_s != int(self.lease_s):
             faults.append(f"the lease of {self.lease_s:g} s is not a whole number of seconds above 1")
@@ -58,9 +58,9 @@ class LeaseTimes:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The fields of a Lease. Its times are informative and show a change: no clock is compared with them.
+    """The fields of a Lease. Its times only inform and show a change: no clock is compared with them.
 
-    Two with the same fields are equal, whatever their versions.
+    Leases with the same fields are equal, whatever their versions.
     """
 
     holder: str
@@ -72,7 +72,7 @@ class Lease:
 
     @property
     def is_released(self) -> bool:
-        """True if its holder released it. A Lease cleared by hand still says when it was acquired."""
+        """True if its holder released it. A Lease cleared by hand still has its acquisition time."""
         return not self.holder and self.lease_s <= RELEASED_S and not self.acquired_at
 
 
@@ -87,7 +87,7 @@ class LeaseAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LeaseStep:
-    """The next step: for a write the Lease to write onto its `version`, for a wait its duration."""
+    """The next step: for a write the Lease and the `version` it replaces, for a wait its duration."""
 
     act: LeaseAction
     lease: Lease | None = None
@@ -96,7 +96,7 @@ class LeaseStep:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A write on its way, and when it was sent."""
+    """A write in flight, and the time at which it was sent."""
 
     lease: Lease
     sent_s: float
@@ -108,8 +108,8 @@ class Election:
     """The state of one replica. All times are of its own clock, which must not stop while the replica does.
 
     `lease` is the record as last read and `changed_s` when a read last differed; `is_current` is true if it
-    can be written onto; `mine` is our own newest record while we hold it. It leads in `from_s` ≤ now <
-    `until_s`. `term` counts how often it came to lead.
+    can be written onto; `mine` is this replica's own newest record while it holds the Lease. It leads in
+    `from_s` ≤ now < `until_s`. `term` counts how often it became leader.
     """
 
     me: str
@@ -129,7 +129,7 @@ class Election:
 
 @dataclass(frozen=True, slots=True)
 class LeaderStatus:
-    """The leadership as one replica knows it: the leader ("" for none), and why the Lease cannot be used."""
+    """The leader as one replica knows it ("" for none), and why the Lease cannot be used."""
 
     leading: bool
     identity: str
@@ -153,7 +153,7 @@ ALONE = LeaderStatus(True, "", "")
 
 
 def leader_status(election: Election, now_s: float, trouble: str = "") -> LeaderStatus:
-    """The status now; `trouble` says why the Lease cannot be used, if it cannot."""
+    """The status now; `trouble` is the reason if the Lease cannot be used."""
     leading = leads(election, now_s)
     holder = election.lease.holder if election.lease else ""
     return LeaderStatus(leading, election.me, election.me if leading else holder, trouble)
@@ -221,7 +221,7 @@ def wrote(election: Election, version: str, now_s: float, jitter: float) -> Elec
 
 
 def refused(election: Election, now_s: float, jitter: float) -> Election:
-    """The election after its write was refused, since another replica wrote first: the Lease must be read.
+    """The election after its write was refused, since another replica wrote first: read the Lease again.
 
     At once the first time; repeated refusals wait in between.
     """
@@ -237,19 +237,19 @@ def refused(election: Election, now_s: float, jitter: float) -> Election:
 
 
 def unanswered(election: Election, now_s: float, jitter: float) -> Election:
-    """The election after a read or a write without an answer: the Lease must be read."""
+    """The election after a read or a write without an answer: read the Lease again."""
     return replace(election, is_current=False, due_s=now_s + _retry_s(election, jitter))
 
 
 def resigned(election: Election) -> Election:
-    """The election that does not lead from now on, even if it holds the Lease."""
+    """The election after this replica resigned: it does not lead, even if it holds the Lease."""
     return replace(election, from_s=inf, until_s=-inf)
 
 
 def release_of(election: Election, now_s: float, stamp: str) -> Lease | None:
     """The Lease that lets another replica lead at once; None if this one does not hold it.
 
-    A holder that does not lead yet waits for another that may still lead, and so must its successor.
+    A holder that does not lead yet waits for another replica that may still lead, and so must its successor.
     """
     lease = election.lease
     if lease is None or not _is_ours(election, lease) or now_s < election.from_s:
@@ -287,7 +287,7 @@ def _held(election: Election, attempt: Attempt, version: str, now_s: float, jitt
 
 
 def _is_ours(election: Election, lease: Lease) -> bool:
-    """True if the Lease is the one that this replica wrote; its name alone may be someone else's edit."""
+    """True if this replica wrote the Lease; its name alone may be someone else's edit."""
     mine = election.mine
     return (
         mine is not None

@@ -58,7 +58,7 @@ class StageSignals:
 class PartSignals:
     """The signals of one of several configurations side by side: its latency, and its requests that ended.
 
-    `batches` are by stage those that its replicas served; empty if metrics do not distinguish them.
+    `batches` has for each stage those that its replicas served; empty if metrics do not distinguish them.
     """
 
     latency_s: Measured[float] | Missing
@@ -70,7 +70,7 @@ class PartSignals:
 class Signals:
     """The signals of a pipeline: `latency_s` at the SLA's percentile, `load` one rate a second.
 
-    `parts` are those of each of several configurations side by side, by `StageState.part`.
+    `parts` has the signals of each of several configurations side by side, by `StageState.part`.
     """
 
     arrival_rate_rps: Measured[float] | Missing
@@ -82,21 +82,21 @@ class Signals:
 
 
 class Metrics(Protocol):
-    """Reads load and latency. What cannot be read is Missing with its reason; nothing is raised."""
+    """Reads load and latency. An unreadable value is Missing with its reason; nothing is raised."""
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, its load over the last `window_s` seconds."""
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
-        """The load alone, as `read` has it; asked for between ticks, so it costs little."""
+        """The load alone, as in `read`; it is read between ticks, so it must be cheap."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageState:
     """The running configuration of one stage, and the number of its ready replicas.
 
-    `lost` is the reason, in words, why replicas that no change waits for are not ready, for how long is
-    unknown. `part` is the name in metrics of the configuration it belongs to, if several run side by side.
+    `lost` is the reason, in words, why replicas are not ready although no change waits for them; they may
+    stay so. `part` is the name in metrics of the configuration it belongs to, if several run side by side.
     """
 
     config: StageConfig
@@ -110,8 +110,8 @@ class WorkloadState:
     """The running configuration at one revision. `settled` is false while a change is still rolling out.
 
     `changed_by` is the author of the last change, if known and not this service. `counter` identifies the
-    process that counts the load: empty while it is being replaced, None if it never is. `problem` is a fault
-    of a workload that runs the wanted configuration, in words.
+    process that counts the load: empty while it is being replaced, None if it never is. `problem` is a fault,
+    in words, of a workload that runs the wanted configuration.
     """
 
     revision: str
@@ -136,8 +136,8 @@ class RolloutPhase(StrEnum):
 class Rollout:
     """The state of a rollout, and the cause if it waits or failed, in words.
 
-    `lacks_room`: it only waits for room; the new pods themselves are fine. `room_cores` are those of the
-    replicas that found room, if that is known.
+    `lacks_room`: it only waits for room; the new pods themselves are fine. `room_cores` are the cores of the
+    replicas that found room, if known.
     """
 
     phase: RolloutPhase
@@ -204,7 +204,7 @@ class StagePin:
 class PipelineControl:
     """The overrides that people have set: mode, pause (until when, why, by whom), pins and freezes.
 
-    `resumed_at` is when a person resumed it last: that also ends a block.
+    `resumed_at` is the time of the last resumption by a person, which also ends a block.
     """
 
     mode: Mode = Mode.ADVISORY
@@ -297,7 +297,7 @@ class ControlStore(Protocol):
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         """The current control; the default if nobody set one.
 
-        If it `may_lag`, a change by another process in the last quarter of a second may be missing.
+        With `may_lag`, a change by another process in the last quarter of a second may be missing.
         """
 
     def set_control(self, pipeline: str, control: PipelineControl, attribution: Attribution) -> None:

@@ -25,7 +25,7 @@ class Basis:
 class StoredPlan:
     """A stored plan. `asked` is the request as canonical JSON, `at` the time it was made (RFC 3339).
 
-    `record` is that of its pipeline; empty, as in older stores, for the one of the pipeline's name.
+    `record` is the record of its pipeline; empty, as in older stores, for the record of the pipeline's name.
     """
 
     plan_id: str
@@ -49,7 +49,7 @@ class PlanStore(Protocol):
         """Store the plan; UnavailableError if that fails."""
 
     def plan(self, plan_id: str) -> StoredPlan:
-        """The plan of that id; NotFoundError if there is none, or no longer."""
+        """The plan of that id; NotFoundError if it was never stored or is already deleted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The queue's rules, without I/O or clock: order, batch forming, early drop, retry, splitting and joining.
 
-Times are seconds of any one monotonic clock and come in as arguments.
+Times are seconds of any one monotonic clock, and are passed as arguments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_LOSSES = 3
 
 
 class Outcome(StrEnum):
-    """The outcome of a request. The router refuses requests that are invalid; that is the client's fault."""
+    """The outcome of a request. The router refuses invalid requests, which are the client's fault."""
 
     ANSWERED = "answered"
     DROPPED = "dropped"
@@ -95,7 +95,7 @@ class QueuedRequest:
 
 
 class Slice(NamedTuple):
-    """Items `start` to `stop` of a request. With `is_alone` no other request may share its batch."""
+    """Items `start` to `stop` of a request. With `is_alone` no other request may share the batch."""
 
     request: QueuedRequest
     start: int
@@ -109,11 +109,11 @@ class Slice(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        """True if its request has not ended."""
+        """True if its request is still waiting for an answer."""
         return self.request.outcome is None
 
     def joins(self, head: Slice) -> bool:
-        """True if it may be in the batch that begins with `head`."""
+        """True if it may share the batch that begins with `head`."""
         if self.request is head.request or not self.is_open:
             return True
         return not (head.is_alone or self.is_alone) and self.request.kind == head.request.kind
@@ -131,12 +131,12 @@ class Batch(NamedTuple):
 
     @property
     def open_slices(self) -> list[Slice]:
-        """The slices whose requests have not ended; none if nobody waits for the batch any more."""
+        """The slices whose requests still wait for an answer; none if the batch is no longer needed."""
         return [piece for piece in self.slices if piece.is_open]
 
     @property
     def values(self) -> int:
-        """The number of values in the requests whose items it has."""
+        """The number of values in all requests with items in the batch."""
         return sum(values_of(piece.request.inputs) for piece in self.slices)
 
     def inputs(self) -> Tensors:
@@ -152,7 +152,7 @@ class Batch(NamedTuple):
 
 @dataclass(slots=True)
 class Batcher:
-    """The waiting requests of one stage: the earliest deadline first, of equal ones the first to arrive.
+    """The waiting requests of one stage: the earliest deadline first, of equal deadlines the first to arrive.
 
     A batch is taken once `batch_size` items wait, or a request has waited `batch_timeout_s`, or the next
     request cannot join it. A request with more items than fit goes into several batches.
@@ -177,7 +177,7 @@ class Batcher:
         return True
 
     def items_before(self, deadline_s: float) -> int:
-        """The waiting items that are served before those of a new request with that deadline."""
+        """The waiting items that would be served before a new request with that deadline."""
         if not self._slices or self._slices[-1].request.deadline_s <= deadline_s:
             return self.waiting_items
         place = bisect_right(self._slices, deadline_s, key=lambda piece: piece.request.deadline_s)
@@ -186,8 +186,8 @@ class Batcher:
     def drop_late(self, now_s: float, service_s: float, *, has_replicas: bool = True) -> list[QueuedRequest]:
         """Drop the requests that will miss their deadline, and return them.
 
-        A waiting request is dropped as soon as a batch of `service_s` could not answer it by its deadline, a
-        request in a batch at its deadline. A later answer of that batch is ignored.
+        A waiting request is dropped as soon as a batch of `service_s` could not answer it by its deadline; a
+        request in a batch is dropped at its deadline, and a later answer is ignored.
         """
         dropped = []
         self._skip_ended()
@@ -210,9 +210,9 @@ class Batcher:
         return dropped
 
     def give_way(self, now_s: float, usual_s: float) -> list[QueuedRequest]:
-        """Drop requests that a batch of `usual_s` would answer too late, if other requests can fill it.
+        """Drop requests that a batch of `usual_s` would answer too late, if others can fill the batch.
 
-        If none can, they are served: the batch may be quicker than usual. Return the dropped ones.
+        Else they are served: the batch may be quicker than usual. Return the dropped ones.
         """
         dropped = []
         for piece in self._slices:
@@ -261,7 +261,7 @@ class Batcher:
         return Batch(tuple(taken))
 
     def next_wanted_s(self) -> float:
-        """The least `wanted_s` of the requests of the next batch; infinite if none waits."""
+        """The earliest `wanted_s` among the requests of the next batch; infinite if no request waits."""
         wanted_s, items = inf, 0
         for piece in self._slices:
             if items >= self.batch_size:
@@ -283,7 +283,7 @@ class Batcher:
         return min(moments, default=None)
 
     def answer(self, batch: Batch, outputs: Tensors, where: str = "") -> list[QueuedRequest]:
-        """Take the outputs of the batch, and return the requests that they complete or fail.
+        """Record the outputs of the batch, and return the requests that they complete or fail.
 
         `where` is the prefix of the details of failures.
         """
@@ -313,7 +313,7 @@ class Batcher:
         return ended
 
     def fail(self, batch: Batch, detail: str) -> list[QueuedRequest]:
-        """Take the failure of the batch. Return the requests that fail with it.
+        """Record the failure of the batch, and return the requests that fail with it.
 
         If several requests shared the batch, one of them may be the cause: each is retried in a batch of its
         own.
@@ -324,7 +324,7 @@ class Batcher:
         return self._fail(_requests(batch.open_slices), LossCause.MODEL_ERROR, detail)
 
     def lose(self, batch: Batch, detail: str) -> list[QueuedRequest]:
-        """Return the batch of a replica that died to its place in the queue. Return the requests that fail.
+        """Put the requests of a batch whose replica died back in the queue. Return the requests that fail.
 
         The cause may be the replica or a request: a request that loses its second replica is batched alone
         from then on, and fails when it loses replica number `MAX_LOSSES`.
@@ -341,7 +341,7 @@ class Batcher:
         return self._fail(lost, LossCause.LOST_REPLICAS, detail)
 
     def requeue(self, batch: Batch) -> None:
-        """Return a batch that no replica has started to its place in the queue."""
+        """Put the requests of a batch that no replica has started back in the queue."""
         self._enqueue(batch.open_slices)
 
     def _enqueue(self, slices: Iterable[Slice]) -> None:

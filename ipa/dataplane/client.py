@@ -30,7 +30,7 @@ Place = tuple[str, int]
 
 
 class ConnectionLostError(Exception):
-    """The connection was refused or broke without an answer. With `was_sent` the server may have started."""
+    """The connection was refused, or broke without an answer. With `was_sent` the server may have acted."""
 
     def __init__(self, message: str, *, was_sent: bool = False) -> None:
         super().__init__(message)
@@ -42,13 +42,13 @@ class OversizedAnswerError(Exception):
 
 
 class MalformedAnswerError(Exception):
-    """The answer is not HTTP/1.1, or comes without a request."""
+    """The answer is not HTTP/1.1, or arrives without a request."""
 
 
 class ClientConnection(asyncio.Protocol):
     """A connection to a server, with one request on it at a time.
 
-    `sent_s` is when that was sent, `idle_s` when the last one ended.
+    `sent_s` is the time at which that request was sent, `idle_s` the time at which the last one ended.
     """
 
     def __init__(self, max_answer_bytes: int) -> None:
@@ -65,7 +65,7 @@ class ClientConnection(asyncio.Protocol):
         self._pending_bytes = 0
 
     async def ask(self, head: bytes, body: bytes) -> Answer:
-        """Send a request and return its answer. ConnectionLostError, OversizedAnswerError: none is usable."""
+        """Send a request and return its answer. ConnectionLostError, OversizedAnswerError: there is none."""
         assert self._transport is not None, "it is connected"
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.writelines((head, body))
@@ -80,34 +80,34 @@ class ClientConnection(asyncio.Protocol):
         return answer
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection at once."""
         self.is_usable = False
         if self._transport is not None:
             self._transport.abort()
 
     def fail(self, error: Exception) -> None:
-        """End the request with that error, if it has not ended."""
+        """End the request with that error, unless it has ended."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note the transport; uvloop's is no subclass of asyncio's."""
+        """Keep the transport; uvloop's is no subclass of asyncio's."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of the answer."""
+        """Parse a part of the answer."""
         self._pending_bytes += len(data)
         try:
             self._parser.feed_data(data)
             if self._pending_bytes > MAX_HEAD_BYTES:
                 raise MalformedAnswerError(f"its head is longer than {MAX_HEAD_BYTES} bytes")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, MalformedAnswerError) as error:
-            # That which a callback of the parser raised, or what the parser says.
+            # The error that a parser callback raised, or else the parser's own.
             own = error.__context__
             if not isinstance(own, OversizedAnswerError | MalformedAnswerError):
                 own = MalformedAnswerError(str(own or error))
             self.fail(own)
-            # What comes without a request would be taken for the next answer.
+            # Unrequested data would be taken for the next answer.
             self.abort()
 
     def on_message_begin(self) -> None:
@@ -117,18 +117,18 @@ class ClientConnection(asyncio.Protocol):
         self._headers, self._body = {}, bytearray()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; a trailer, which comes after the body, is none."""
+        """Store a header; ignore a trailer, which comes after the body."""
         if not self._is_in_body:
             self._headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
-        """Begin the body. OversizedAnswerError: it is too large."""
+        """Begin the body. OversizedAnswerError: its declared length is too large."""
         self._is_in_body, self._pending_bytes = True, 0
         self.is_usable = self.is_usable and self._parser.should_keep_alive()
         self._check_size(int(self._headers.get("content-length", "0")))
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body. OversizedAnswerError: it is too large."""
+        """Store a part of the body. OversizedAnswerError: the body is too large."""
         self._pending_bytes = 0
         self._body += body
         self._check_size(len(self._body))
@@ -138,14 +138,14 @@ class ClientConnection(asyncio.Protocol):
             raise OversizedAnswerError(f"the answer has more than {self._max_answer_bytes} bytes")
 
     def on_message_complete(self) -> None:
-        """End the answer; 1xx comes before it."""
+        """End the answer, unless it is an interim one (1xx)."""
         self._is_in_body, self._pending_bytes = False, 0
         status = self._parser.get_status_code()
         if status >= 200 and self._answer is not None and not self._answer.done():
             self._answer.set_result((status, bytes(self._body), self._headers))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the answer if it ends with the connection, else the request."""
+        """End the answer if closing the connection ends it; else fail the request."""
         self.is_usable = False
         if exc is None and self._is_in_body and self._headers.keys().isdisjoint(FRAMING):
             self.on_message_complete()
@@ -154,7 +154,7 @@ class ClientConnection(asyncio.Protocol):
 
 @lru_cache(maxsize=4096)
 def _parse_url(url: str) -> tuple[Place, str]:
-    """The address of a URL, and its path with the header Host. ValueError: it is none of HTTP."""
+    """The address of a URL, and its path with the header Host. ValueError: not a valid HTTP URL."""
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         raise ValueError(f"{url} is not a URL of http://")
@@ -167,23 +167,23 @@ def _parse_url(url: str) -> tuple[Place, str]:
 class Client:
     """A client over persistent connections, from `open` to `close`. It follows no redirect.
 
-    A request lost on a reused connection is sent once more, over a new one: it must be safe to repeat.
+    A request lost on a reused connection is sent once more over a new one, so it must be safe to repeat.
     """
 
     def __init__(self, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._max_answer_bytes = max_answer_bytes
         # The connections without a request, the one that was used last at the end.
         self._idle: dict[Place, list[ClientConnection]] = {}
-        # Those with one.
+        # The connections with a request.
         self._busy: set[ClientConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        """The connections that are open."""
+        """The number of open connections."""
         return len(self._busy) + sum(map(len, self._idle.values()))
 
     async def open(self) -> None:
-        """Begin, in the event loop that it is used in."""
+        """Start the client, in the event loop that will use it."""
         self._sweep()
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -262,7 +262,7 @@ class Client:
         return connection
 
     def _sweep(self) -> None:
-        """Close what has been idle for long, or not answered for longer, now and from time to time."""
+        """Close connections idle for long, or unanswered for longer; repeat from time to time."""
         loop = asyncio.get_running_loop()
         for connection in self._busy:
             if connection.sent_s <= loop.time() - LONGEST_ANSWER_S:

@@ -43,7 +43,7 @@ BACKLOG = 2048
 
 
 def setting(name: str, kind: Callable[[str], T], default: D, *others: str) -> T | D:
-    """Return the value of the variable, or of the first of the others that is set.
+    """Return the value of the variable, or of the first alternative name that is set.
 
     An invalid value ends the process with a message.
     """
@@ -58,21 +58,21 @@ def setting(name: str, kind: Callable[[str], T], default: D, *others: str) -> T 
 
 
 def required(*names: str) -> list[str]:
-    """Return the values of the variables. It ends the process with a message if one of them is not set."""
+    """Return the values of the variables; if one is not set, end the process with a message."""
     if missing := [name for name in names if not os.environ.get(name)]:
         raise SystemExit(f"error: these variables must be set: {', '.join(missing)}")
     return [os.environ[name] for name in names]
 
 
 def edge() -> dict[str, Any]:
-    """Return a data-plane server's settings about callers: `hosts`, `limits` and `admin_token`."""
+    """Return a data-plane server's settings for its callers: `hosts`, `limits` and `admin_token`."""
     host = setting(HOST, str, http.LOOPBACK)
     body_mb = setting(MAX_BODY, float, MAX_BODY_BYTES / MIB)
     held_mb = setting(MAX_HELD, float, MAX_HELD_BYTES / MIB)
     return {
         "hosts": http.LOOPBACK_NAMES if http.is_loopback(host) else frozenset(),
         "limits": BodyLimits(round(body_mb * MIB), round(held_mb * MIB)),
-        # No process that this one starts inherits it.
+        # Removed, so that child processes do not inherit it.
         "admin_token": os.environ.pop(ADMIN_TOKEN, ""),
     }
 
@@ -103,7 +103,7 @@ def run(
     drain_s: float = DRAIN_S,
     listener: socket.socket | None = None,
 ) -> None:
-    """Serve the application until a stop signal, on a socket that listens already if there is one."""
+    """Serve the application until a stop signal, on `listener` if it is given."""
     # The limit of open files is the only bound on their number: all requests may come from one address.
     bounds = ServerBounds(
         connections=MOST_FILES,

@@ -48,7 +48,7 @@ LAGS_REMEMBERED = 3
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Times of a request in a stage, or in several together.
+    """Times of a request in one stage, or in several stages together.
 
     `wait_s` is the time until a batch takes it, 0 if no other requests wait; `usual_s` and `least_s` are the
     usual and the least time from then to the answer.
@@ -65,12 +65,12 @@ class StageTimes:
         return StageTimes(max(0.0, self.wait_s - age_s), self.usual_s, self.least_s)
 
     def with_hop(self, hop_s: float) -> StageTimes:
-        """The times with such a hop between router and queue: its part above the usual hop counts as wait."""
+        """The times with this hop between router and queue: its excess over the usual hop counts as wait."""
         wait_s = max(0.0, hop_s - USUAL_HOP_S)
         return StageTimes(self.wait_s + wait_s, self.usual_s + max(0.0, hop_s - wait_s), self.least_s)
 
     def to_header(self) -> str:
-        """As a header: milliseconds by name."""
+        """The times as a header: milliseconds by name."""
         wait_ms, usual_ms, least_ms = 1000 * self.wait_s, 1000 * self.usual_s, 1000 * self.least_s
         return f"wait={wait_ms:.3f}, usual={usual_ms:.3f}, least={least_ms:.3f}"
 
@@ -92,14 +92,14 @@ def server_timing(seconds: Mapping[str, float]) -> str:
 
 
 def parse_timing(text: str | None) -> dict[str, float]:
-    """Return the seconds by name of a `Server-Timing` header; of an invalid one those that are understood."""
+    """Return the seconds by name of a `Server-Timing` header, without entries that are invalid."""
     entries = (entry.strip().partition(";dur=") for entry in (text or "").split(",")[:MAX_TIMES])
     times = {name: parse_ms(value) for name, _, value in entries if name}
     return {name: seconds for name, seconds in times.items() if seconds is not None}
 
 
 def parse_ms(text: str | None) -> float | None:
-    """The seconds in a header of milliseconds; None without one or if it is invalid."""
+    """The seconds in a header of milliseconds; None without a valid header."""
     try:
         seconds = float(text) / 1000 if text else math.nan
     except ValueError:
@@ -108,7 +108,7 @@ def parse_ms(text: str | None) -> float | None:
 
 
 def parse_ratio(text: str | None) -> float:
-    """The ratio in a header, at least 1; 1 without one or if it is invalid."""
+    """The ratio in a header, at least 1; 1 without a valid header."""
     try:
         ratio = float(text) if text else 1.0
     except ValueError:
@@ -117,7 +117,7 @@ def parse_ratio(text: str | None) -> float:
 
 
 def parse_times(text: str | None) -> StageTimes:
-    """The times in a header; `UNKNOWN` without one or if it is invalid: it only advises."""
+    """The times in a header; `UNKNOWN` without a valid one, since the header is only advice."""
     if not text:
         return UNKNOWN
     times = dict.fromkeys(("wait", "usual", "least"), 0.0)
@@ -139,7 +139,7 @@ class LoopLag:
         self._is_wanted = False
 
     def measure(self) -> float:
-        """Return the longest lag lately, and go on to measure it."""
+        """Return the longest recent lag, and keep measuring."""
         self._is_wanted = True
         if self._timer is None:
             self._measure_next(asyncio.get_running_loop())
@@ -159,7 +159,7 @@ class LoopLag:
         self._timer = loop.call_later(LAG_EVERY_S, note)
 
     def stop(self) -> None:
-        """Measure no more, and forget what was measured."""
+        """Stop measuring, and discard the measurements."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -169,8 +169,8 @@ class LoopLag:
 class Passage:
     """Counts requests in flight: their mean time is their number over the rate of answers (Little's law).
 
-    This is known at once; stages report their queues only with answers. It is wrong for a load that has just
-    risen and is served, so it is used only while requests are lost or refused.
+    This figure is available at once, while stages report their queues only with answers. It is wrong just
+    after a rise of a load that can be served, so it is used only while requests are lost or refused.
     """
 
     def __init__(self, stages: int = 1) -> None:
@@ -188,9 +188,9 @@ class Passage:
         _forget(self._came_s, now_s)
 
     def arrivals_ratio(self, stage: int, now_s: float) -> float:
-        """The requests that arrive at the pipeline for each that is sent to the stage, this one included.
+        """The requests that arrive at the pipeline for each one sent to the stage, this one included.
 
-        1 while none is lost or refused.
+        1 while no request is lost or refused.
         """
         entered_s = self._entered_s[stage]
         entered_s.append(now_s)
@@ -205,11 +205,11 @@ class Passage:
             self._answered.append(now_s)
 
     def lose(self, now_s: float) -> None:
-        """Record that a request was refused, or late on the way."""
+        """Record that a request was refused, or became too late on the way."""
         self._lost_s = now_s
 
     def expected_s(self, now_s: float) -> float:
-        """The time until the answer of a request that comes now; 0 while none is lost or refused."""
+        """The time until the answer of a request that arrives now; 0 while none is lost or refused."""
         answered = self._answered
         while answered and now_s - answered[0] >= (
             COUNTED_FOR_S if len(answered) > LEAST_COUNTED else OLDEST_S
@@ -223,6 +223,6 @@ class Passage:
 
 
 def _forget(times_s: deque[float], now_s: float) -> None:
-    """Leave the times of the last COUNTED_S."""
+    """Drop times older than COUNTED_S."""
     while times_s and times_s[0] <= now_s - COUNTED_S:
         times_s.popleft()

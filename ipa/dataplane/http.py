@@ -57,7 +57,7 @@ class HttpError(Exception):
     """An error that is answered as problem+json (RFC 9457): status, code for programs, detail for people.
 
     The member `error` repeats the detail, as the V2 protocol requires; `cause` is a finer code than `code`.
-    With `closes` the connection is closed after the answer, since the rest of the request is not wanted. A
+    With `closes` the connection is closed after the answer, so that the rest of the request is not read. A
     503 has a Retry-After of `retry_after_s`, rounded up to whole seconds.
     """
 
@@ -84,14 +84,14 @@ class HttpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """The most bytes of a request's body, and of all that are read or served at once."""
+    """The most bytes of one request's body, and of all bodies that are read or served at once."""
 
     body_bytes: int = MAX_BODY_BYTES
     held_bytes: int = MAX_HELD_BYTES
 
     @property
     def values(self) -> int:
-        """The most values of a request."""
+        """The most values of one request."""
         return self.body_bytes // BYTES_A_VALUE
 
 
@@ -102,7 +102,7 @@ DEFAULT_LIMITS = BodyLimits()
 class Call:
     """An HTTP request with its complete body.
 
-    `hold` counts the memory of values parsed from the body until it is answered; HttpError 503: no room.
+    `hold` counts the memory of parsed values until the request is answered; HttpError 503: too much is held.
     """
 
     path: str
@@ -118,15 +118,15 @@ class Call:
         return len(self.body) > INLINE_BYTES
 
     async def parse_object(self, text: bytes) -> dict[str, Any]:
-        """Return the JSON object of a text of the body, after a count of its values.
+        """Return the JSON object of a text of the body, after counting its values.
 
-        InputError: it is none. HttpError 413: it has too many values; 503: there is no room for them.
+        InputError: not a JSON object. HttpError 413: it has too many values; 503: no memory is left for them.
         """
         self.hold(VALUE_BYTES * await aside(self.is_large, self._values, text))
         return await aside(self.is_large, parse_object, text, "the body")
 
     def _values(self, text: bytes) -> int:
-        """The values that a JSON text makes; a list counts for several."""
+        """An estimate of the values in a JSON text; a list counts for several."""
         most = self.limits.values
         # The content of strings counts only if it would be too much.
         for form in (bytes, structure):
@@ -141,7 +141,7 @@ class Call:
         )
 
     def budget_s(self) -> float | None:
-        """The time budget in seconds; None without the header. HttpError 400: it is not a valid time."""
+        """The time budget in seconds; None without the header. HttpError 400: the header is invalid."""
         text = self.headers.get(BUDGET_HEADER)
         if text is None:
             return None
@@ -158,7 +158,7 @@ class Call:
         return budget_s
 
     def part(self) -> str:
-        """The part that the call is for; the first without the header. HttpError 400: it is none."""
+        """The part that the request is for; without the header the first. HttpError 400: no such part."""
         part = self.headers.get(PART_HEADER, FIRST_PART)
         if part not in PARTS:
             raise HttpError(400, "input", f"{PART_HEADER}: {part[:40]!r} is not one of {', '.join(PARTS)}")
@@ -190,7 +190,7 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def with_headers(self, headers: Mapping[str, str]) -> Response:
-        """The response with those headers too."""
+        """The response with these headers added."""
         return replace(self, headers={**self.headers, **headers})
 
 
@@ -203,7 +203,7 @@ class Application:
 
     `hosts` are the accepted host names, empty for any. The check stops DNS rebinding: a web page that was
     rebound to this machine still sends its own host name. `served` names the served thing in errors.
-    `passing` returns the connections for forwarded requests.
+    `passing` returns the number of connections used for forwarded requests.
     """
 
     routes: Mapping[tuple[str, str], Handler]
@@ -268,7 +268,7 @@ class Application:
             self._budget.release(incoming)
 
     def _hold(self, incoming: Incoming, size: int) -> None:
-        """Count bytes that are held; HttpError 503, and none are counted, if they are too many."""
+        """Count bytes as held in memory; HttpError 503, without counting them, if they are too many."""
         try:
             self._budget.hold(incoming, size)
         except NoRoomError as error:

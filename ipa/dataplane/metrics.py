@@ -1,4 +1,4 @@
-"""The metrics of the queue and the router. Every series exists from the start, but for those of variants."""
+"""The metrics of the queue and the router. Every series exists from the start, except those of variants."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ MOST_SCRAPES = 8
 
 
 class Exposition:
-    """A registry and the handler of /metrics. Some series are of a part: the first, or that of `of_part`."""
+    """A registry and the handler of /metrics. Some series belong to a part: the first, or `of_part`'s."""
 
     def __init__(self) -> None:
         self.registry = new_registry()
 
     def of_part(self, part: str) -> Self:
-        """The same metrics, on the same registry, of that part."""
+        """The metrics of that part, on the same registry."""
         made = copy(self)
         made._label(part)
         return made
 
     def _label(self, part: str) -> None:
-        """Set the series of the part."""
+        """Choose the series of the part."""
 
     async def handle(self, _call: Call) -> Response:
         """The response with all series in the Prometheus text format."""
@@ -103,16 +103,16 @@ class RouterMetrics(Exposition):
 
 
 class MetricsThread(ThreadingMixIn, HTTPServer):
-    """A server of GET /metrics over a socket that listens already, from `start` on.
+    """A server of GET /metrics over an already listening socket, from `start` on.
 
-    A thread answers: the event loop may be busy for seconds.
+    It answers in threads, since the event loop may be busy for seconds.
     """
 
     daemon_threads = True
 
     def __init__(self, listener: socket.socket, registry: CollectorRegistry) -> None:
         class Handler(BaseHTTPRequestHandler):
-            """One scrape."""
+            """The handler of one scrape."""
 
             timeout = SCRAPE_REQUEST_S
 
@@ -139,16 +139,16 @@ class MetricsThread(ThreadingMixIn, HTTPServer):
         threading.Thread(target=self.serve_forever, name="metrics", daemon=True).start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own, once there is room."""
+        """Answer in a new thread, once fewer than the most are running."""
         self._places.acquire()
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and make room."""
+        """Answer, then let another thread start."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log nothing: a scraper that went away is no fault here."""
+        """Log nothing: a scraper that disconnects is not an error of this server."""

@@ -9,22 +9,22 @@
     PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."],
                                      "largest_batch_size": 8, "profiled_s": {"small": [0.02, 0.01]}}
 
-Every key of a PUT is optional. `profiled_s` are by variant the seconds for the first item of a batch
-and for each further one, as profiled: they estimate how long a batch takes until one was measured. A replica
-may be {"url": "http://...", "variant": "large", "lighter": ["small"], "heavier": ["huge"]}: errors then name
-the variant, batches that would be late are served by a lighter one, and heavier ones serve while there is
-time. Where several configurations run side by side, each has a queue of its own: the header ipa-part says
-which of them a request, or a configuration, is for.
+Every key of a PUT is optional. `profiled_s` gives, by variant, the profiled seconds for the first item of a
+batch and for each further one: the expected time of a batch until one was measured. A replica may be {"url":
+"http://...", "variant": "large", "lighter": ["small"], "heavier": ["huge"]}: errors then name the variant,
+batches that would be late are served by a lighter one, and heavier ones serve while there is time. Where
+several configurations run side by side, each has a queue of its own: the header ipa-part names the one that a
+request, or a configuration, is for.
 
 The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is off without a
 token, as in a container.
 
-The settings are IPA_PIPELINE, IPA_STAGE, IPA_PARTS (JSON: by part a configuration as of a PUT),
-IPA_MODEL_URL (the headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name
-at MLServer, in which {variant} is the replica's: those that have several loaded switch with a PUT),
-MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
-IPA_MAX_ITEMS, IPA_MAX_BODY_MB, IPA_MAX_HELD_MB, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or
-the port that the operator gives it.
+The settings are IPA_PIPELINE, IPA_STAGE, IPA_PARTS (JSON: by part a configuration as in a PUT), IPA_MODEL_URL
+(the headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer;
+{variant} in it stands for the replica's variant, so that replicas with several loaded switch by a PUT),
+MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning), IPA_MAX_ITEMS,
+IPA_MAX_BODY_MB, IPA_MAX_HELD_MB, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the port that the
+operator gives it.
 """
 
 from __future__ import annotations
@@ -85,19 +85,19 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a host; OSError if the name is not known."""
+    """Return the addresses of a host; OSError if the name cannot be resolved."""
     entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in entries]
 
 
 class QueueServer(V2Server):
-    """The HTTP server of a stage's queue. Without `sender` and `describe` it asks MLServer replicas.
+    """The HTTP server of a stage's queue. Without `sender` and `describe` its replicas are MLServers.
 
-    `model` is the model's name at MLServer (default: the stage's), in which {variant} stands for that of the
-    replica, `model_url` the Service of its replicas. `parts` are the configurations of further parts by their
-    names; the other settings are those of the first. `hosts` are the accepted host names, empty for any.
-    `admin_token` enables the admin address. `lookup` resolves names. If it cannot, the last known replicas
-    stay: sending to one finds out if it is gone.
+    `model` is the model's name at MLServer (default: the stage's); {variant} in it stands for the replica's
+    variant. `model_url` is the Service of the replicas. `parts` are the configurations of further parts by
+    name; the other settings are those of the first part. `hosts` are the accepted host names, empty for any.
+    `admin_token` enables the admin address. `lookup` resolves names. If it fails, the last known replicas
+    stay: a batch sent to one shows if it is gone.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class QueueServer(V2Server):
         self._looking = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
-        """Follow the replicas, and what their model declares, until cancelled."""
+        """Update the replicas, and the inputs and outputs of their model, until cancelled."""
         while True:
             if self._model_url:
                 await self.discover()
@@ -154,7 +154,7 @@ class QueueServer(V2Server):
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def discover(self) -> None:
-        """Serve with the replicas behind the Service of the model, if they are others than before."""
+        """Use the replicas behind the Service of the model, if they have changed."""
         parts = urlsplit(self._model_url or "")
         port = parts.port or 80
         try:
@@ -171,7 +171,7 @@ class QueueServer(V2Server):
             self._is_changed = True
 
     async def _learn(self) -> None:
-        """Ask a replica what its model declares."""
+        """Ask a replica for the inputs and outputs that its model declares."""
         self._is_changed = False
         if self._describe:
             try:
@@ -187,7 +187,7 @@ class QueueServer(V2Server):
         await super()._stop()
 
     async def _describe_replica(self) -> bytes:
-        """The metadata of a replica's model. ConnectionLostError: no replica answers for its model."""
+        """The metadata of a replica's model. ConnectionLostError: no replica answers."""
         for queue in list(self._queues.values()):
             for url, variant in queue.config.running.items():
                 model = self._model.replace(ANY_VARIANT, variant)
@@ -241,7 +241,7 @@ class QueueServer(V2Server):
         return response.with_headers(times)
 
     def _request(self, call: http.Call, body: dict[str, Any], rest: bytes | None) -> tensors.InferRequest:
-        """The request of a call; InputError if it is none, or none that the model takes."""
+        """The request of a call; InputError if it is invalid, or does not fit the model's inputs."""
         declared, most_values = self._declared, call.limits.values
         if rest is not None:
             tensors.fill(body.get("inputs"), rest, declared.content_type, most_values)
@@ -254,7 +254,7 @@ class QueueServer(V2Server):
     def _answer(
         self, call: http.Call, parsed: tensors.InferRequest, request: QueuedRequest, ended_s: float
     ) -> http.Response:
-        """The response to a request that has ended; InputError: it names outputs that there are not.
+        """The response to a request that has ended; InputError: it names unknown outputs.
 
         503: it was turned away; 504: it ran out of time.
         """
@@ -300,14 +300,14 @@ class QueueServer(V2Server):
 
 
 def main() -> None:
-    """Serve until a stop signal, as the environment says."""
+    """Serve until a stop signal, configured by the environment."""
     pipeline, stage = required("IPA_PIPELINE", "IPA_STAGE")
     server = QueueServer(
         pipeline,
         stage,
         model=setting("IPA_MODEL", str, None),
         model_url=setting("IPA_MODEL_URL", str, None),
-        # As MLServer's: 0 is no batching.
+        # As in MLServer, 0 means no batching.
         batch_size=max(1, setting("MLSERVER_MODEL_MAX_BATCH_SIZE", int, 1)),
         batch_timeout_s=setting("MLSERVER_MODEL_MAX_BATCH_TIME", float, 0.1),
         max_items=setting("IPA_MAX_ITEMS", int, 4096),

@@ -1,4 +1,4 @@
-"""The CPU time of a model server: a limit on it like `limits.cpu` of Kubernetes, and that of its batches."""
+"""The CPU time of a model server: a limit like `limits.cpu` of Kubernetes, and that of its batches."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CLOSE_S = 1.0
 
 
 class GivenCores:
-    """The cores that a process is given: those of IPA_CORES, or of the file that IPA_CORES_FILE names.
+    """The cores that this process may use: IPA_CORES, or the content of the file that IPA_CORES_FILE names.
 
-    Without IPA_CORES those of its container's limit, or 1 if that has none.
+    Without IPA_CORES they are the container's limit, or 1 if it has none.
     """
 
     def __init__(self, environ: Mapping[str, str], cgroup: Path = CGROUP) -> None:
@@ -42,7 +42,7 @@ class GivenCores:
         self._version = (0, 0)
 
     def now(self) -> float:
-        """The cores now. A file that is missing, or makes no sense, changes nothing."""
+        """The cores now. A missing or invalid file changes nothing."""
         if self._path:
             with suppress(OSError, ValueError):
                 stat = self._path.stat()
@@ -98,9 +98,9 @@ class CpuQuota:
 
 @cache
 def _counters(registry: CollectorRegistry) -> tuple[Counter, Counter, Counter]:
-    """The counters of batches, of their seconds and of their items, made once for all models of a process.
+    """The counters of batches, their seconds and their items, created once for all models of a process.
 
-    MLServer's worker processes share them by files, so they must not be made before a worker begins.
+    MLServer's worker processes share them by files, so they must not be created before a worker starts.
     """
     metrics = (table.REPLICA_BATCHES, table.REPLICA_SERVICE_SECONDS, table.REPLICA_ITEMS)
     batches, seconds, items = (counter(metric, registry) for metric in metrics)
@@ -108,7 +108,7 @@ def _counters(registry: CollectorRegistry) -> tuple[Counter, Counter, Counter]:
 
 
 class BatchMoment(NamedTuple):
-    """The time at which a batch begins or ends, and the CPU time of the event loop until then, in s."""
+    """The time at which a batch begins or ends, and the event loop's CPU seconds until then."""
 
     at_s: float
     coded_s: float
@@ -117,14 +117,14 @@ class BatchMoment(NamedTuple):
 class BatchTimes:
     """Counts the batches of a model, which serves them one after another.
 
-    A batch takes its time in the model, the CPU time of the event loop since the batch before, which codes
-    what a client sends and gets, and the time until its CPU time is paid for. Time in a queue is not in it.
-    It takes no less than on a busy replica, which has saved up no CPU time.
+    The time of a batch is its time in the model, the event loop's CPU time since the batch before (spent on
+    encoding and decoding), and the wait until the quota has paid for it; waiting in a queue is excluded. It
+    is at least the time on a busy replica, which has no CPU time saved up.
     """
 
     def __init__(self, model: str, registry: CollectorRegistry = REGISTRY) -> None:
         self._batches, self._seconds, self._items = (each.labels(model) for each in _counters(registry))
-        # Of the event loop's thread, which makes this.
+        # The clock of the event loop's thread, in which this object is created.
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
         self._ended, self._coding_s = self.now(), 0.0
         self._paid_at_s = self._ended.at_s
@@ -132,7 +132,7 @@ class BatchTimes:
     def add(
         self, begun: BatchMoment, ended: BatchMoment, items: int, wait_s: float = 0.0, busy_s: float = 0.0
     ) -> None:
-        """Count a batch whose CPU time is paid for `wait_s` after its end, and is `busy_s` at its quota."""
+        """Count a batch that the quota has paid for `wait_s` after its end, `busy_s` at the quota's rate."""
         if begun.at_s - self._ended.at_s < CLOSE_S:
             self._coding_s = begun.coded_s - self._ended.coded_s
         paid_at_s = ended.at_s + wait_s

@@ -32,9 +32,9 @@ SUSPECT_AFTER_S = 2.0
 FIRST_SUSPECT_AFTER_S = 30.0
 # Larger batches are worth their longer service if each item takes at most this part of the time.
 SAVED_RATIO = 0.9
-# A variant that was not seen may be that much quicker than its profile says.
+# A variant that was never observed may be this much quicker than its profile.
 UNSEEN_RATIO = 0.5
-# Those of a replica of which nothing is known but its address.
+# The variants of a replica of which only the address is known.
 UNKNOWN_VARIANTS = ("",)
 # Without a profile each item of a batch takes as much as the first.
 ALL_ALIKE = (1.0, 1.0)
@@ -68,7 +68,7 @@ class ModelServer:
     def patience_s(self) -> float:
         """The time that a batch may take before its replica is suspected to hang.
 
-        A batch of n times the items takes at most n times as long; of a heavier variant, as its profile says.
+        A batch of n times the items may take n times as long; a heavier variant's, as its profile says.
         """
         if not self.served:
             return FIRST_SUSPECT_AFTER_S
@@ -84,13 +84,13 @@ class ModelServer:
 
 
 def at_level(variants: tuple[str, ...], heavier: tuple[str, ...], wanted: int) -> tuple[int, str]:
-    """The nearest existing level, and its variant."""
+    """The existing level nearest to `wanted`, and its variant."""
     level = max(-len(heavier), min(wanted, len(variants) - 1))
     return level, heavier[-level - 1] if level < 0 else variants[level]
 
 
 class ServiceTimes:
-    """The service times of the last batches of one variant, as a time and a time for each item.
+    """The service times of one variant's last batches: a time per batch, and a time per item.
 
     `first` and `more` are the profiled times of the first item and of each further one, in any unit: they
     extrapolate from observed batch sizes to others.
@@ -109,14 +109,14 @@ class ServiceTimes:
         self.is_spread = False
 
     def add(self, now_s: float, items: int, service_s: float) -> None:
-        """Remember a batch that ends now."""
+        """Record a batch that ends now."""
         self._last.append((now_s, items, service_s))
         self._fit()
 
     def at_ratio(self, ratio: float, now_s: float, remembered_s: float, items: int) -> float:
-        """The time for this many items at that quantile of the last batches (1: the longest); 0 without any.
+        """The quantile `ratio` of the last batches' time for this many items (1: the longest); 0 without any.
 
-        A batch of more items than any of them is extrapolated by the profile.
+        The profile extrapolates to a batch of more items than any of them had.
         """
         while self._last and now_s - self._last[0][0] > max(remembered_s, 3 * self._last[0][2]):
             self._last.popleft()
@@ -134,7 +134,7 @@ class ServiceTimes:
         return self._first + self._more * (items - 1)
 
     def _fit(self) -> None:
-        """The least squares' time for each item, and by rank what each batch took beside that."""
+        """Fit the time per item by least squares, and sort the rest of each batch's time."""
         if not self._last:
             self._sorted_s, self.most_items = [], 0
             return
@@ -164,14 +164,14 @@ class ModelServers:
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
         self._services: dict[str, ServiceTimes] = {}
-        # That of the last batch.
+        # The variant of the last batch, and the quickest one.
         self._last_variant = self._quickest = ""
         self.set_urls(variants, heavier)
 
     def set_urls(
         self, variants: Mapping[str, tuple[str, ...]], heavier: Mapping[str, tuple[str, ...]] = NOTHING
     ) -> None:
-        """Set the replicas with their variants. Others drain.
+        """Set the replicas with their variants; all others drain.
 
         Service times are discarded if no profile says how they differ on other cores.
         """
@@ -185,7 +185,7 @@ class ModelServers:
             if it.variants[0] != variants[url][0]:
                 it.served.clear()
             it.variants, it.heavier = variants[url], heavier.get(url, ())
-        # Those of the replicas that have most levels, from 0 on and below.
+        # The variants of the replicas with the most levels, from 0 on and below.
         servers = self._active.values()
         self._variants = max((it.variants for it in servers), key=len, default=UNKNOWN_VARIANTS)
         self._heavier = max((it.heavier for it in servers), key=len, default=())
@@ -221,16 +221,16 @@ class ModelServers:
         )
 
     def usual_s(self, now_s: float, items: int, level: int = 0) -> float:
-        """The time in which most recent batches of the level's variant serve this many items; 0 without any.
+        """The time that most recent batches of the level's variant take for this many items; 0 without any.
 
-        If a lighter level exists, the time in which nearly all of them do.
+        If a lighter level exists, the time that nearly all of them take at most.
         """
         _, variant = at_level(self._variants, self._heavier, level)
         ratio = USUAL_RATIO if variant == self._quickest else SURE_RATIO
         return self._service_s(ratio, now_s, items, variant, self._remembered_s(variant))
 
     def saves(self, now_s: float, items: int, more: int, level: int = 0) -> bool:
-        """True if a batch of `more` items takes less time per item, or if that is unknown.
+        """True if a batch of `more` items takes less time per item than `items` do, or if that is unknown.
 
         The profile decides until batches of several sizes were observed.
         """
@@ -244,7 +244,7 @@ class ModelServers:
         return other_s <= SAVED_RATIO * one_s
 
     def _service_s(self, ratio: float, now_s: float, items: int, variant: str, remembered_s: float) -> float:
-        """The time of that rank of the variant: as seen, else by its profile; 0 if it is unknown."""
+        """The quantile `ratio` of the variant's service time: observed, else profiled; 0 if unknown."""
         observed_s = self._times(variant).at_ratio(ratio, now_s, remembered_s, items)
         return observed_s or self._expected_s(ratio, now_s, items, variant)
 
@@ -252,7 +252,7 @@ class ModelServers:
         return REMEMBERED_S if variant == self._quickest else REMEMBERED_SLOW_S
 
     def _expected_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
-        """The time by its profile, which is as wrong as that of the variant seen last; 0 if it is unknown."""
+        """The profiled time, corrected by the last observed variant's error; 0 if it is unknown."""
         if variant not in self._profiled_s or self._last_variant not in self._profiled_s:
             return 0.0
         own, other = self._times(variant), self._times(self._last_variant)
@@ -266,7 +266,7 @@ class ModelServers:
         return self._services[variant]
 
     def begin_s(self, now_s: float, batches: int, items: int, level: int = 0) -> float:
-        """The usual time at which a batch begins at that level behind `batches` batches of this many items.
+        """The usual time at which a batch begins at that level after `batches` batches of this many items.
 
         `now_s` without any replica.
         """
@@ -282,15 +282,15 @@ class ModelServers:
         # Before a switch its batch was given to another variant.
         variant, items = replica.given_variant, replica.given_items
         usual_s = self._service_s(USUAL_RATIO, now_s, items, variant, self._remembered_s(variant))
-        # One that takes longer than usual is expected to take as long again.
+        # A batch that takes longer than usual is expected to take as long again.
         return now_s + (usual_s - (now_s - replica.given_s) % usual_s if usual_s > 0 else 0.0)
 
     def __len__(self) -> int:
-        """The number of replicas that may be given a batch."""
+        """The number of replicas that accept batches."""
         return len(self._active)
 
     def given_variant(self, url: str) -> str:
-        """The variant that the replica's last batch is for; empty if it is not known."""
+        """The variant that serves the replica's latest batch; empty if it is not known."""
         replica = self._active.get(url) or self._draining.get(url)
         return replica.given_variant if replica else ""
 
@@ -299,7 +299,7 @@ class ModelServers:
         return [it for it in self._active.values() if not it.in_flight and it.down_until_s <= now_s]
 
     def acquire(self, now_s: float, items: int, level: int = 0) -> ModelServer:
-        """Return the replica for the next batch, of that level: the idle one that was unused longest.
+        """Return the replica for the next batch at that level: the idle one that was unused longest.
 
         A replica must be `idle`.
         """
@@ -314,7 +314,7 @@ class ModelServers:
         return chosen
 
     def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:
-        """Note that the replica answered its batch after `service_s`."""
+        """Record that the replica answered its batch after `service_s`."""
         self._times(replica.given_variant).add(now_s, replica.given_items, service_s)
         self._last_variant = replica.given_variant
         # The variant with the least known time; by its profile that should be the lightest.
@@ -323,15 +323,15 @@ class ModelServers:
             for variant in reversed(self._variants)
         }
         self._quickest = min(filter(times.get, times), key=times.__getitem__, default=self._variants[-1])
-        # A batch from before a switch says nothing of the variant after it.
+        # A batch from before a switch tells nothing about the variant after it.
         if replica.given_level == 0 and replica.given_variant == replica.variants[0]:
             replica.served.append((replica.given_items, service_s))
         self._leave(replica)
 
     def lost(self, replica: ModelServer, now_s: float) -> None:
-        """Note that the replica's connection broke, and start its back-off."""
+        """Record that the replica's connection broke, and start its back-off."""
         replica.down_until_s = now_s + BACKOFF_S
-        # It may restart as another process.
+        # The replica may restart as another process.
         replica.served.clear()
         self._leave(replica)
 
@@ -354,7 +354,7 @@ class ModelServers:
         return [it.url for it in known if it.in_flight and now_s - it.given_s >= it.patience_s]
 
     def to_json(self, now_s: float) -> dict[str, Any]:
-        """The URLs of the replicas that have a batch, that drain, and that are suspected to hang."""
+        """The URLs of the replicas with a batch, of those that drain, and of those suspected to hang."""
         return {
             "in_flight": [it.url for it in self._active.values() if it.in_flight],
             "draining": list(self._draining),

@@ -111,7 +111,7 @@ ALONE: Mapping[str, int] = {http.FIRST_PART: WHOLE_PERCENT}
 
 @dataclass(slots=True)
 class RoutedStage:
-    """A stage: its name, the URL of its queue, and the times that the queue reported last, and when."""
+    """A stage: its name, the URL of its queue, and the times that the queue last reported, and when."""
 
     name: str
     url: str
@@ -134,7 +134,7 @@ class RoutedPart:
         self.headers = {} if name == http.FIRST_PART else {http.PART_HEADER: name}
 
     def refuse_late(self, deadline_s: float, now_s: float) -> None:
-        """Raise StageLoss 503 if requests wait on the way and one would hardly be in time behind them.
+        """Raise StageLoss 503 if a new request would probably be late behind those on the way.
 
         The queue would refuse it too; under overload sending it there costs more than everything else. A
         request that is admitted with no time to spare is lost at a later stage, after it has used capacity.
@@ -163,7 +163,7 @@ class RoutedParts:
         self.share(shares)
 
     def share(self, shares: Mapping[str, int]) -> None:
-        """Give the parts these percents of the requests from now on; parts without any are forgotten."""
+        """Set the parts' percents of the requests from now on, and remove parts without any."""
         for name in shares.keys() - self._parts.keys():
             self._parts[name] = RoutedPart(name, self._stages, self._metrics)
         for name, part in list(self._parts.items()):
@@ -172,7 +172,7 @@ class RoutedParts:
                 del self._parts[name]
 
     def to_json(self) -> dict[str, Any]:
-        """The shares in percent, and the requests on their way, by part."""
+        """By part, the share in percent and the number of requests on their way."""
         parts = self._parts.items()
         return {
             "shares": {name: part.share_percent for name, part in parts if part.share_percent},
@@ -202,7 +202,7 @@ def parse_order(body: bytes) -> dict[str, Any]:
         raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
     times = {"sla_s", "drop_after_s"}
     if not isinstance(order, dict) or order.keys() not in ({"shares"}, times, {"shares", *times}):
-        raise http.HttpError(422, "input", "the body must have shares, or sla_s and drop_after_s, or all")
+        raise http.HttpError(422, "input", "the body needs shares, or sla_s and drop_after_s, or all three")
     if "shares" in order:
         parse_shares(order["shares"])
     given = [order[key] for key in times & order.keys()]
@@ -212,7 +212,7 @@ def parse_order(body: bytes) -> dict[str, Any]:
 
 
 def parse_shares(shares: Any) -> Mapping[str, int]:
-    """The percents by part; HttpError 422: they are none, or not 100 in all."""
+    """The percents by part; HttpError 422: they are invalid, or not 100 in all."""
     if isinstance(shares, dict) and all(name in http.PARTS for name in shares):
         percents = shares.values()
         if all(type(it) is int and it > 0 for it in percents) and sum(percents) == WHOLE_PERCENT:
@@ -225,8 +225,8 @@ def parse_shares(shares: Any) -> Mapping[str, int]:
 class RoutedRequest:
     """A request on its way through the stages of its part.
 
-    It is dropped at `deadline_s`; the SLA requires its answer by `aim_s`. `body` is the one for the next
-    stage, `layout` the header with its layout; `last` are the members for the last stage alone. `times` are
+    It is dropped at `deadline_s`; the SLA requires its answer by `aim_s`. `body` is the body for the next
+    stage, `layout` the header that describes it; `last` are the members for the last stage alone. `times` are
     the seconds spent in each part of the stages.
     """
 
@@ -299,7 +299,7 @@ class RouterServer(V2Server):
         await super()._stop()
 
     async def _ready(self, _call: http.Call) -> http.Response:
-        """Ready while it runs: a queue that is away is waited for, and its replicas are its own affair."""
+        """Ready while the router runs: it waits for unreachable queues."""
         return http.Response(b'{"ready":true}')
 
     async def _read_config(self, call: http.Call) -> http.Response:
@@ -344,7 +344,7 @@ class RouterServer(V2Server):
 
     async def _infer(self, call: http.Call) -> http.Response:
         loop = asyncio.get_running_loop()
-        # A busy router reads it late. The client counts from when it was sent.
+        # A busy router reads a request late, but the client counts from sending it.
         came_s = loop.time()
         began_s = came_s - self._lag.measure()
         self._metrics.arrivals.inc()
@@ -389,9 +389,9 @@ class RouterServer(V2Server):
         return response.with_headers(headers)
 
     async def _prepare(self, call: http.Call, request: RoutedRequest) -> None:
-        """Set the first body and what is the last stage's; InputError: layout or outputs are none.
+        """Set the first stage's body and the last one's members; InputError: invalid layout or outputs.
 
-        A body of which nothing is the last stage's is passed on as it came.
+        A body without members for the last stage is passed on unchanged.
         """
         text, rest = tensors.json_part(call.body, call.headers.get(tensors.JSON_LENGTH_HEADER))
         if any(mark in text for mark in LAST_MARKS):
@@ -432,7 +432,7 @@ class RouterServer(V2Server):
                 raise _stage_error(name, status, answer, headers, is_first=index == 0)
             times = parse_timing(headers.get(TIMING_HEADER))
             request.times |= {f"{name}-{part}": seconds for part, seconds in times.items()}
-            # What the queue does not count is that of the hop to it and back.
+            # The time that the queue does not count is the hop to it and back.
             request.times[f"{name}-hop"] = loop.time() - sent_s - sum(times.values())
             if index == last:
                 return v2_response(answer, headers.get(tensors.JSON_LENGTH_HEADER))
@@ -451,7 +451,7 @@ class RouterServer(V2Server):
         raise http.HttpError(502, "failed", f"pipeline {self._name} has no stages")
 
     async def _ask(self, request: RoutedRequest, index: int) -> tuple[int, bytes, Mapping[str, str]]:
-        """Status, body and headers of the queue's answer. StageLoss: 504 at the deadline, 502 without one."""
+        """Status, body and headers of the queue's answer. StageLoss: 504 at the deadline, 502 if none."""
         loop = asyncio.get_running_loop()
         stage, passage = request.part.stages[index], request.part.passage
         lost: ConnectionLostError | None = None
@@ -489,7 +489,7 @@ class RouterServer(V2Server):
 def outputs_as_inputs(answer: bytes, members: Mapping[str, Any]) -> bytes | None:
     """Return the request for the next stage, made from a stage's answer; None if the answer has no rows.
 
-    `members` are added to it.
+    `members` are added to the request.
     """
     response = orjson.loads(answer)
     inputs = [tensor for tensor in response["outputs"] if tensor["name"] != FAN_OUT]
@@ -519,7 +519,7 @@ def _stage_error(
         after = headers.get("retry-after", "")
         retry_after_s = float(after) if after.isdecimal() else 0.0
         return StageLoss(stage, status, "dropped", detail, cause=cause, retry_after_s=retry_after_s)
-    # Only the first stage sees the client's inputs; an error elsewhere is only the client's if of outputs.
+    # Only the first stage sees the client's inputs; elsewhere only unknown outputs are the client's fault.
     code = str(problem.get("code", "input"))
     if (is_first or code == tensors.UnknownOutputError.code) and 400 <= status < 500:
         return StageLoss(stage, status, code, detail, cause=LossCause.INVALID_REQUEST)
@@ -527,7 +527,7 @@ def _stage_error(
 
 
 def main() -> None:
-    """Serve until a stop signal, as the environment says."""
+    """Serve until a stop signal, configured by the environment."""
 
     def stage(text: str) -> tuple[str, str]:
         name, url = text.split("=", 1)

@@ -44,7 +44,7 @@ Tensor = Sequence[bytes] | Sequence[str] | np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """An input or output of a stage's model; `shape` is that of an item."""
+    """An input or output of a stage's model; `shape` is the shape of one item."""
 
     name: str
     datatype: str
@@ -55,10 +55,10 @@ class TensorSpec:
 class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
     """A stage's model. Subclasses implement `load_model` and `predict_batch`.
 
-    `predict_batch` runs in a thread of its own, one call at a time. All CPU time of the process is charged to
-    the quota of its cores, but for that while a model loads: those of IPA_CORES (or of the container's
-    limit), or those in the file that IPA_CORES_FILE names, which may change. `threads` (IPA_THREADS) is the
-    number of threads that the model may use.
+    `predict_batch` runs in a thread of its own, one call at a time. All CPU time of the process, except while
+    a model loads, is charged to its quota of cores: IPA_CORES (or the container's limit), or the content of
+    the file that IPA_CORES_FILE names, which may change. `threads` (IPA_THREADS) is the number of threads
+    that the model may use.
     """
 
     # Of the process, which may have several models.
@@ -85,7 +85,7 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         """Return the outputs of a batch by name, one row per item.
 
         Numbers are arrays of shape [items, ...], base64 BYTES are lists of bytes, other BYTES lists of str. A
-        stage that fans out adds `fan_out`: INT64 [items], the rows that each item has in the other outputs.
+        stage that fans out adds `fan_out`: INT64 [items], the rows of each item in the other outputs.
         """
         raise NotImplementedError
 
@@ -145,13 +145,13 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         )
 
     def _serve(self, inputs: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], BatchMoment, BatchMoment]:
-        """The outputs of a batch, and when the model began and ended it."""
+        """The outputs of a batch, and the moments at which the model began and ended it."""
         begun = self._times.now()
         outputs = self.predict_batch(inputs)
         return outputs, begun, self._times.now()
 
     def _cpu_since_s(self) -> float:
-        # Of the process, not of the thread: the model's own threads and the HTTP server count too.
+        # The whole process's time: the model's threads and the HTTP server count too.
         before_s, StageRuntime._cpu_counted_s = StageRuntime._cpu_counted_s, time.process_time()
         return 0.0 if StageRuntime._loading else StageRuntime._cpu_counted_s - before_s
 
@@ -160,7 +160,7 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
 
 
 def _declared(tensors: Sequence[TensorSpec]) -> list[MetadataTensor] | None:
-    """As MLServer's metadata has them."""
+    """The tensors in the form of MLServer's metadata."""
     return [
         MetadataTensor(
             name=spec.name,

@@ -1,4 +1,4 @@
-"""The queue of a stage: its configuration, and the rules of `batching` on an event loop, behind a sender."""
+"""A stage's queue on an event loop: its configuration, and `batching` between callers and replicas."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ Variants = Mapping[str, tuple[str, ...]]
 class QueueConfig:
     """The settings that can change while the queue runs.
 
-    `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead; `heavier`:
-    the more accurate ones, if it has any, the next one first. `largest_batch_size`: the most items of a batch
-    if more arrive than batches of `batch_size` carry. `profiled_s`: by variant the seconds for the first item
-    of a batch and for each further one, as profiled.
+    `replicas`: by URL, the variant that each runs, then the lighter ones that it can run instead. `heavier`:
+    the more accurate ones that it can run, the next one first. `largest_batch_size`: the most items of a
+    batch if batches of `batch_size` cannot carry the arrivals. `profiled_s`: by variant, the profiled seconds
+    for the first item of a batch and for each further one.
     """
 
     batch_size: int = 1
@@ -78,7 +78,7 @@ class QueueConfig:
 
     @property
     def running(self) -> dict[str, str]:
-        """The variant that each replica runs, by URL; empty for one that is not known."""
+        """The variant that each replica runs, by URL; empty if it is unknown."""
         return {url: variants[0] for url, variants in self.replicas.items()}
 
     def to_json(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ KEYS = tuple(each.name for each in fields(QueueConfig) if each.name != "heavier"
 
 
 def parse_config(given: Any, before: QueueConfig = FIRST_CONFIG) -> QueueConfig:
-    """Return the configuration `before` with the keys of a JSON object.
+    """Return the configuration `before` with the changes of a JSON object.
 
     InputError lists all faults.
     """
@@ -140,7 +140,7 @@ def _is_between(given: Any, least: float, most: float) -> bool:
 
 
 def _parse_replicas(given: Any) -> tuple[Variants, Variants]:
-    """The variants by URL, and the heavier ones if there are any; TypeError, ValueError: it is no list."""
+    """The variants by URL, and the heavier ones if any; TypeError, ValueError: not a list of replicas."""
     if not isinstance(given, list) or len(given) > MAX_REPLICAS:
         raise TypeError
     replicas: dict[str, tuple[str, ...]] = {}
@@ -165,9 +165,9 @@ class StageQueue:
     """A stage's queue: it accepts requests, sends batches to replicas, and ends each request exactly once.
 
     A request ends by its deadline, whatever the replicas do. If more arrives than they carry, batches grow;
-    if a request would be late, replicas also run lighter variants, as light as needed, until at most a batch
-    waits. While every request is served well within its time, they run heavier ones. `config` are the fields
-    of its first `QueueConfig`.
+    if a request would be late, replicas also run lighter variants, as light as needed, until at most one
+    batch waits. While every request is served well within its time, they run heavier ones. `config` are the
+    fields of the first `QueueConfig`.
     """
 
     def __init__(
@@ -207,9 +207,8 @@ class StageQueue:
     ) -> QueuedRequest:
         """Serve a request. Return it answered, dropped or failed. InputError: it is too large to queue.
 
-        `ahead` are the times of the later stages. `budget_s` and `aim_s` are the times until it is dropped
-        and until its answer is due, if need be by lighter variants; both are less the later stages' least
-        time.
+        `ahead` are the times of the later stages. The request is dropped after `budget_s`; to answer it
+        within `aim_s` lighter variants may serve it. Both are reduced by the later stages' least time.
         """
         loop = asyncio.get_running_loop()
         now_s = loop.time()
@@ -256,7 +255,7 @@ class StageQueue:
     def expected(self, items: int = 1) -> StageTimes:
         """The times of a request of this many items that arrives now and is served last.
 
-        They are those of the quickest level, which is chosen if the request would otherwise be late.
+        They are those at the quickest level, which is chosen if the request would otherwise be late.
         """
         now_s, waiting = asyncio.get_running_loop().time(), self._batcher.waiting_items
         times = [
@@ -268,8 +267,8 @@ class StageQueue:
     def _admit(self, request: QueuedRequest, now_s: float, ahead: StageTimes) -> float:
         """The seconds by which the request would be late if it were queued, at the level that suits it best.
 
-        0 if it competes with no other for a place, here or later: then nothing is lost in trying. If a
-        lighter level is needed, that is the queue's from now on.
+        0 if no other request competes for its place, here or at later stages: then trying costs nothing. If a
+        lighter level is needed, the queue changes to it.
         """
         waiting = self._batcher.waiting_items
         if waiting < self._batcher.batch_size and ahead.wait_s <= 0:
@@ -282,9 +281,9 @@ class StageQueue:
         return max(0.0, self._lighten(end_s, request.wanted_s) - request.due_s)
 
     def _lighten(self, end_s: Callable[[int], float], wanted_s: float) -> float:
-        """Take the first level from the current one on that ends by `wanted_s`, else the one that ends first.
+        """Choose the first level, from the current one on, that ends by `wanted_s`, else the earliest.
 
-        Return when it ends.
+        Return the time at which it ends.
         """
         ends = [(end_s(level), level) for level in self._levels(self._level)]
         best_s, level = next((it for it in ends if it[0] <= wanted_s), min(ends))
@@ -292,10 +291,10 @@ class StageQueue:
         return best_s
 
     def _carrying_level(self, now_s: float) -> int:
-        """The first level that carries what arrives, or that is quick enough to be tried; else the last.
+        """The first level that carries the arrivals, or that is quick enough to be tried; else the last.
 
-        What takes a good part of the time that requests have would make those late that come meanwhile.
-        Larger batches cost no accuracy: they do not wait for that.
+        A level that takes a good part of the requests' time would make requests late that arrive meanwhile.
+        Larger batches cost no accuracy, so they need not be that quick.
         """
         *before, last = self._levels(0)
         for level in before:
@@ -306,10 +305,10 @@ class StageQueue:
         return last
 
     def _heavier_level(self, now_s: float) -> int:
-        """The level of the most accurate variant that leaves a good part of the time that requests have.
+        """The level of the most accurate variant that leaves a good part of the requests' time.
 
-        It carries what arrived in the last second, and what waits is served quickly. 0 without one, and
-        while requests wait at later stages: time that is spent here would cost accuracy there.
+        It carries the arrivals of the last second, and serves waiting requests quickly. 0 if there is none,
+        and while requests wait at later stages: time that is spent here would cost accuracy there.
         """
         if self._later_wait_s or now_s < max(self._pressed_until_s, self._lighter_until_s):
             return 0
@@ -323,9 +322,9 @@ class StageQueue:
         return 0
 
     def _carries(self, now_s: float, level: int) -> bool:
-        """True if the replicas carry at that level what arrived lately, up to two deviations of chance.
+        """True if the replicas carry the recent arrivals at that level, up to two standard deviations.
 
-        While requests are lost, also all that came in the last second, whatever the chance.
+        While requests are lost, they must also carry all arrivals of the last second.
         """
         lately_s = min(ARRIVED_S, max(CARRIED_S, self._full_s(now_s, level)))
         if self._is_pressed(now_s) and self._came(now_s, ARRIVED_S) > self._carried(now_s, level, ARRIVED_S):
@@ -334,25 +333,25 @@ class StageQueue:
         return self._came(now_s, lately_s) <= carried + 2 * sqrt(carried)
 
     def _came(self, now_s: float, over_s: float) -> float:
-        """The items that came over that time, with those of requests that were lost on the way."""
+        """The items that arrived in that time, with those of requests that were lost on the way."""
         return self._offered_ratio * sum(items for at_s, items in self._arrived if at_s > now_s - over_s)
 
     def _carried(self, now_s: float, level: int, over_s: float) -> float:
-        """The items that the replicas carry over that time at that level; infinite if it is unknown."""
+        """The items that the replicas can serve in that time at that level; infinite if it is unknown."""
         usual_s = self._full_s(now_s, level)
         return inf if usual_s <= 0 else self._size(level) * len(self.replicas) / usual_s * over_s
 
     def _is_pressed(self, now_s: float) -> bool:
-        """True if requests were lost lately, here or before: a level that does not carry all is not tried."""
+        """True if requests were lost lately, here or at earlier stages."""
         return now_s < self._pressed_until_s
 
     def _by_level(self) -> Variants:
-        """The variants of each replica by level: the first twice, if its batches may grow."""
+        """The variants of each replica by level: the first one twice if its batches may grow."""
         twice = 1 if self._may_grow else 0
         return {url: names[:twice] + names for url, names in self.config.replicas.items()}
 
     def _levels(self, first: int) -> list[int]:
-        """The levels from that one on; that of larger batches only if they may grow now."""
+        """The levels from `first` on; the level of larger batches only if batches may grow now."""
         is_there = self._has_larger or not self._may_grow
         return [it for it in range(first, self.replicas.levels) if it != LARGER or is_there or it == first]
 
@@ -362,12 +361,12 @@ class StageQueue:
 
     @property
     def _may_grow(self) -> bool:
-        """True if the file allows larger batches: then there is a level of them."""
+        """True if the pipeline file allows larger batches, which then have a level of their own."""
         return self.config.largest_batch_size > self.config.batch_size
 
     @property
     def _has_larger(self) -> bool:
-        """True if larger batches are quick now."""
+        """True if larger batches are quick enough now."""
         return self._may_grow and self._size(LARGER) > self.config.batch_size
 
     def _size(self, level: int) -> int:
@@ -379,9 +378,9 @@ class StageQueue:
         return self._quick_sizes[level]
 
     def _quick_size(self, now_s: float, level: int) -> int:
-        """The largest batch of the level's variant that is quick, and may save time.
+        """The largest batch of the level's variant that is quick enough, and may save time.
 
-        Of a lighter variant of which nothing is known the largest of all: it may have to carry everything.
+        For a lighter variant that was never measured the largest of all: it may have to carry everything.
         """
         planned, size = self.config.batch_size, self.config.largest_batch_size
         most_s = (TRIED_RATIO if self._is_pressed(now_s) else QUICK_RATIO) * self._slack_s
@@ -396,13 +395,13 @@ class StageQueue:
         return self.replicas.usual_s(now_s, self._size(level), level)
 
     def _serve_s(self, now_s: float, items: int, before: int, level: int) -> float:
-        """The service time of a request of this many items, in batches with those that wait before it."""
+        """The service time of a request of this many items, in batches with the items that wait before it."""
         size = self._size(level)
         usual_s = self.replicas.usual_s(now_s, min(size, before + items), level)
         return usual_s * ceil(items / (size * max(1, len(self.replicas))))
 
     def _begin_s(self, now_s: float, before: int, level: int) -> float:
-        """The time at which a batch takes an item with that many before it; `now_s` if they fill no batch."""
+        """The time at which a batch takes an item with this many before it; `now_s` if they fill no batch."""
         size = self._size(level)
         return self.replicas.begin_s(now_s, before // size, size, level) if before >= size else now_s
 
@@ -470,7 +469,7 @@ class StageQueue:
             self._timer.cancel()
             self._timer = None
         if not self._timer and due_s < inf:
-            # Not asked of the timer: one of uvloop's that is due at once does not know.
+            # Stored here, since a timer of uvloop that is due at once does not know its time.
             self._timer, self._timer_s = loop.call_at(due_s, self._wake), due_s
 
     def _wake(self) -> None:
@@ -478,7 +477,7 @@ class StageQueue:
         self._pump()
 
     async def _serve(self, replica: ModelServer, batch: Batch) -> None:
-        """Send the batch to the replica, which gets no other until it answers, waited for or not."""
+        """Send the batch to the replica, which gets no other until it answers, whoever still waits."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         where = f"stage {self._stage!r}, {replica.label}"
@@ -512,11 +511,11 @@ class StageQueue:
     def _note_answer(
         self, replica: ModelServer, batch: Batch, status: int, now_s: float, service_s: float
     ) -> None:
-        """Learn from the time of a batch."""
+        """Update level and service times from the time of a batch."""
         self.replicas.release(replica, now_s, service_s)
         self._quick_sizes.clear()
         if replica.given_level <= 0:
-            # What makes a heavier variant slower makes the one that is to run slower.
+            # The causes that slow a heavier variant also slow the planned one.
             self._metrics.service_s.observe(service_s / replica.given_ratio)
             self._metrics.batch_size.observe(batch.items)
         is_late = any(now_s > piece.request.wanted_s for piece in batch.slices)
@@ -543,12 +542,12 @@ class StageQueue:
     def _end(self, requests: list[QueuedRequest]) -> None:
         for request in requests:
             ended = self._futures.pop(request)
-            # Cancelled if its caller disconnected.
+            # The future is cancelled if its caller disconnected.
             if not ended.done():
                 ended.set_result(None)
 
     async def close(self) -> None:
-        """Wait for the batches that requests wait for, and cancel the others."""
+        """Wait for the batches whose requests still wait, and cancel the others."""
         if self._timer:
             self._timer.cancel()
         awaited = [task for task, batch in self._batches.items() if batch.open_slices]

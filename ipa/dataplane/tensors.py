@@ -79,8 +79,8 @@ NULL = type(None)
 class Tensor:
     """A named tensor; its first dimension counts the items.
 
-    `depth` is the number of levels that its data is nested below the first. `has_null` is True if null stands
-    for some of its numbers.
+    `depth` is the number of levels that its data is nested below the first. `has_null` is True if some of its
+    numbers are null.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Tensor:
         """The tensor in the JSON form of the V2 protocol."""
         data: list[Any] | orjson.Fragment = self.data
         if len(self.data) > WRITTEN_VALUES:
-            # As the JSON of its parts, so that other threads run meanwhile.
+            # Written in parts, so that other threads run in between.
             starts = range(0, len(self.data), WRITTEN_VALUES)
             parts = [orjson.dumps(self.data[start : start + WRITTEN_VALUES])[1:-1] for start in starts]
             data = orjson.Fragment(b"".join((b"[", b",".join(parts), b"]")))
@@ -130,10 +130,10 @@ NOTHING: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """A V2 request: its inputs, its id, and the members that are sent to the model with them.
+    """A V2 request: its inputs, its id, and the members that are passed to the model with them.
 
-    `wanted` are the outputs that it names, None if it wants all, with whether their values are to be bytes;
-    `wants_bytes` says it of all.
+    `wanted` maps the outputs that it names to True if their values are to be bytes, None if it wants all
+    outputs; `wants_bytes` is the default for every output.
     """
 
     inputs: Tensors
@@ -147,7 +147,7 @@ class InferRequest:
         return self.wants_bytes if self.wanted is None else self.wanted[output]
 
     def select(self, outputs: Tensors) -> Tensors:
-        """Return the outputs that it names, in its order; InputError names those that are not there."""
+        """Return the outputs that the request names, in its order; InputError lists unknown ones."""
         if self.wanted is None:
             return outputs
         by_name = {tensor.name: tensor for tensor in outputs}
@@ -156,7 +156,7 @@ class InferRequest:
 
 
 class UnknownOutputError(InputError):
-    """A request names an output that there is not."""
+    """A request names an unknown output."""
 
     code = "input.output"
 
@@ -207,7 +207,7 @@ def parse(tensors: Any, where: str, *, allow_null: bool = False, most_values: in
 
 
 def parse_request(request: Mapping[str, Any], most_values: int = MAX_VALUES) -> InferRequest:
-    """Return the V2 request; InputError if it is none, or if its inputs differ in their number of items."""
+    """Return the V2 request; InputError if it is invalid, or its inputs differ in their number of items."""
     inputs = parse(request.get("inputs"), "inputs", most_values=most_values)
     if not inputs:
         raise InputError("inputs must have at least one tensor")
@@ -230,9 +230,9 @@ def parse_request(request: Mapping[str, Any], most_values: int = MAX_VALUES) -> 
 
 
 def wanted_outputs(outputs: Any, wants_bytes: bool) -> dict[str, bool] | None:
-    """Return the `outputs` of a request by name, with whether they are to be bytes; None if all are wanted.
+    """Return the `outputs` of a request by name, True for those wanted as bytes; None if all are wanted.
 
-    InputError: they are no list of outputs, or ask for what is not supported.
+    InputError: they are not a list of outputs, or request something unsupported.
     """
     if outputs is None:
         return None
@@ -254,7 +254,7 @@ def wanted_outputs(outputs: Any, wants_bytes: bool) -> dict[str, bool] | None:
 
 
 def parse_answer(body: bytes) -> Tensors:
-    """Return the outputs of a V2 response; InputError if it is none."""
+    """Return the outputs of a V2 response; InputError if it is invalid."""
     outputs = parse(parse_object(body, "the answer").get("outputs"), "outputs", allow_null=True)
     if not outputs:
         raise InputError("outputs must have at least one tensor")
@@ -262,7 +262,7 @@ def parse_answer(body: bytes) -> Tensors:
 
 
 def parse_object(body: bytes, what: str) -> dict[str, Any]:
-    """Return the JSON object; InputError if `what` is none."""
+    """Return the JSON object of the body; InputError if it has none, naming it `what`."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -300,7 +300,7 @@ def _tensor(raw: Any, allow_null: bool, most_values: int) -> Tensor:
 
 
 def check_shape(shape: Any, most_values: int) -> int:
-    """Return the number of values of the shape; ValueError: it is none, or has too many."""
+    """Return the number of values of the shape; ValueError: it is invalid, or has too many."""
     # JSON true is no number, though a bool is an int in Python.
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape[: MAX_DIMENSIONS + 1]):
         raise ValueError("needs a shape of whole numbers")
@@ -330,7 +330,7 @@ def _parameters(raw: Any) -> dict[str, Any] | None:
 def _depth(data: list[Any], shape: Sequence[int]) -> int:
     """The number of levels that the data is nested below the first; ValueError if it does not fit the shape.
 
-    Rows must be alike: all nested down to one dimension, and flat below it.
+    All rows must have the same form: nested down to one dimension, and flat below it.
     """
     lists = [data]
     for depth, size in enumerate(shape):
@@ -353,7 +353,7 @@ def _scalars(data: list[Any], depth: int) -> list[Any]:
 
 
 def merge(parts: Sequence[Tensors]) -> Tensors:
-    """Concatenate the parts, of which those without rows do not count. ValueError: their kinds differ."""
+    """Concatenate the parts, ignoring those without rows. ValueError: their kinds differ."""
     if len(parts) == 1:
         return parts[0]
     merged = []
@@ -371,7 +371,7 @@ def merge(parts: Sequence[Tensors]) -> Tensors:
 def split(outputs: Tensors, counts: Sequence[int]) -> list[Tensors]:
     """Split the outputs of a batch by request; `counts` are the items of each in the batch.
 
-    ValueError: the outputs do not have one row per item, or as many as the tensor `fan_out` gives.
+    ValueError: the number of rows is not that of the items, or of the tensor `fan_out`.
     """
     items = sum(counts)
     fan_out = next((tensor for tensor in outputs if tensor.name == FAN_OUT), None)
@@ -414,7 +414,7 @@ def json_part(body: bytes, length: str | None) -> tuple[bytes, bytes]:
 
 
 def made_bytes(tensors: Any, rest: bytes, most_values: int) -> int:
-    """Return the bytes of memory that `fill` takes at most; 0 for what it refuses."""
+    """Return the most bytes of memory that `fill` allocates; 0 for tensors that it refuses."""
     made = 0
     for tensor in tensors if isinstance(tensors, list) else ():
         if not isinstance(tensor, dict) or BINARY_SIZE not in (tensor.get("parameters") or ()):
@@ -431,8 +431,8 @@ def made_bytes(tensors: Any, rest: bytes, most_values: int) -> int:
 def fill(tensors: Any, rest: bytes, kind_of: Callable[[str], str | None], most_values: int) -> None:
     """Give each tensor of a JSON list whose values are in `rest` its `data`, and remove `binary_data_size`.
 
-    `kind_of(name)` is the content type that the model declares for an input of BYTES: with base64, or if the
-    bytes are not text, they are passed on as base64. InputError: sizes, shapes and bytes do not fit.
+    `kind_of(name)` is the content type that the model declares for an input of BYTES: if that is base64, or
+    if the bytes are not text, they are passed on as base64. InputError: sizes, shapes and bytes do not fit.
     """
     start = 0
     for tensor in tensors if isinstance(tensors, list) else ():
@@ -459,7 +459,7 @@ def fill(tensors: Any, rest: bytes, kind_of: Callable[[str], str | None], most_v
 def _values(
     tensor: dict[str, Any], values: int, raw: bytes, parameters: dict[str, Any], kind: str | None
 ) -> Sequence[Any]:
-    """The values of a tensor; those of BYTES as base64 if they are no text, or the model declares that."""
+    """The values of a tensor; BYTES become base64 if they are not text, or the model declares so."""
     datatype = tensor["datatype"]
     if datatype == "BYTES":
         elements = _elements(raw, values)
@@ -487,14 +487,14 @@ def _values(
 
 
 def _elements(raw: bytes, values: int) -> list[bytes]:
-    """The elements of BYTES, no more than the shape has."""
+    """The elements of BYTES, at most as many as the shape has."""
     elements: list[bytes] = []
     start = 0
     while start < len(raw) and len(elements) < values:
         begin = start + 4
         start = begin + int.from_bytes(raw[start:begin], "little")
         if start > len(raw):
-            raise ValueError("has an element of BYTES that is longer than its bytes")
+            raise ValueError("has an element of BYTES that is longer than the rest of the data")
         elements.append(raw[begin:start])
     if start < len(raw) or len(elements) < values:
         raise ValueError(f"has {len(raw)} bytes, which are not {values} elements of BYTES, as its shape says")
@@ -504,7 +504,7 @@ def _elements(raw: bytes, values: int) -> list[bytes]:
 def dump_with_bytes(
     outputs: Tensors, is_binary: Callable[[str], bool], **members: Any
 ) -> tuple[bytes, int | None]:
-    """Return the body of an answer and the length of its JSON part, None if it is nothing but JSON.
+    """Return the body of an answer and the length of its JSON part, None if it is only JSON.
 
     `is_binary(name)` is true for the outputs whose values are to follow as bytes.
     """
@@ -517,7 +517,7 @@ def dump_with_bytes(
             continue
         parameters = dict(tensor.parameters or {})
         if tensor.datatype == "BYTES" and parameters.get(CONTENT_KIND) == BASE64:
-            # Its bytes stand for themselves here.
+            # In binary form the bytes need no content type.
             del parameters[CONTENT_KIND]
         head = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
         written.append({**head, "parameters": {**parameters, BINARY_SIZE: len(raw)}})
@@ -528,7 +528,7 @@ def dump_with_bytes(
 
 
 def _raw(tensor: Tensor) -> bytes | None:
-    """The values as bytes; None if they have none: BYTES that are numbers."""
+    """The values as bytes; None if they have no binary form, as BYTES that are numbers."""
     values, kind = _scalars(tensor.data, tensor.depth), tensor.datatype
     try:
         if kind == "BYTES":

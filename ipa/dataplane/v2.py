@@ -50,7 +50,7 @@ class DeclaredTensor:
     content_type: str | None = None
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """True if a tensor of that shape is one of these.
+        """True if a tensor of that shape matches this declaration.
 
         The first dimension counts the items. Last dimensions of size 1 may be left out, and so may the one of
         the items unless the first is declared as -1: model files differ in whether they have it.
@@ -62,7 +62,7 @@ class DeclaredTensor:
         )
 
     def difference(self, given: Tensor | None) -> str:
-        """The reason why the given input is not this one, in words; empty if it is."""
+        """The reason why the given input does not match this declaration, in words; empty if it does."""
         if given is None:
             return f"input {self.name!r} is missing"
         if given.datatype != self.datatype:
@@ -72,14 +72,14 @@ class DeclaredTensor:
         return ""
 
     def to_json(self) -> dict[str, Any]:
-        """As in V2's metadata of a model."""
+        """The tensor in the form of V2's metadata of a model."""
         entry = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
         return {**entry, "parameters": {CONTENT_KIND: self.content_type}} if self.content_type else entry
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredModel:
-    """The declaration of a model: its inputs and outputs, empty if not known."""
+    """The inputs and outputs that a model declares, empty if not known."""
 
     platform: str = ""
     inputs: tuple[DeclaredTensor, ...] = ()
@@ -92,7 +92,7 @@ class DeclaredModel:
     def check_inputs(self, inputs: Tensors) -> None:
         """Raise InputError if a declared input is missing, or has another datatype or shape.
 
-        Inputs beside the declared ones are passed on: a stage is given all outputs of the one before it.
+        Undeclared inputs are passed on: a stage is given all outputs of the stage before it.
         """
         given = {tensor.name: tensor for tensor in inputs}
         problems = [text for it in self.inputs if (text := it.difference(given.get(it.name)))]
@@ -117,7 +117,7 @@ UNDECLARED = DeclaredModel()
 
 
 def parse_model(body: bytes) -> DeclaredModel:
-    """Return the declaration in V2's metadata of a model, without the parts that are not understood."""
+    """Return the declaration in V2's metadata of a model, without the parts that are invalid."""
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -130,7 +130,7 @@ def parse_model(body: bytes) -> DeclaredModel:
 
 
 def _declared(given: Any) -> tuple[DeclaredTensor, ...]:
-    """The declarations of a list; none if one is not understood, since the others would refuse requests."""
+    """The declarations of a list; none if one is invalid: the rest alone would refuse valid requests."""
     entries = given if isinstance(given, list) and len(given) <= MAX_TENSORS else []
     tensors = [_tensor(entry) if isinstance(entry, dict) else None for entry in entries]
     return tuple(it for it in tensors if it) if all(tensors) else ()
@@ -152,7 +152,7 @@ def _tensor(entry: dict[str, Any]) -> DeclaredTensor | None:
 
 
 class V2Server(ABC):
-    """The HTTP server of one model, which is a pipeline or a stage: the addresses of V2, metrics and admin.
+    """The HTTP server of one model, a pipeline or a stage: the routes of V2, metrics and admin.
 
     `hosts` are the accepted host names, empty for any; `admin_token` enables the admin address.
     """
@@ -230,7 +230,7 @@ def json_response(content: Any) -> Response:
 
 
 def v2_response(body: bytes, json_length: int | str | None) -> Response:
-    """Return the answer with that body, whose JSON part is so long; None if it is nothing but JSON."""
+    """Return the answer with that body; `json_length` is that of its JSON part, None if it is only JSON."""
     if json_length is None:
         return Response(body)
     return Response(body, content_type=BINARY_CONTENT_TYPE, headers={JSON_LENGTH_HEADER: str(json_length)})

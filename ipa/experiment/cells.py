@@ -48,7 +48,7 @@ class ExperimentCell:
         return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
     def digest(self, version: str) -> str:
-        """The address of the outcome: SHA-256 of the version and the inputs, the labels left out."""
+        """The address of the outcome: SHA-256 of the version and the inputs, without the labels."""
         rows = {name: hashlib.sha256(values.tobytes()).hexdigest() for name, values in self.series.items()}
         text = json.dumps([version, self.runner, self.payload, rows], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -78,7 +78,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class PolicyComparison:
-    """Policies under the same requests: rows and columns that `pandas.DataFrame` takes.
+    """Policies under the same requests: rows and columns in the form of `pandas.DataFrame`.
 
     The columns of `runs`, of each of `ticks` and of `differences` are those of runs.parquet, ticks.parquet
     and differences.parquet (docs/reference/results.md). `ticks` has a table for each of `runs`.
@@ -111,7 +111,7 @@ def code_version() -> str:
 
 
 def code_of(registry: Registry, name: str) -> str:
-    """A digest of the code of a plug-in that is not part of ipa; empty for one that is.
+    """A digest of the code of a plug-in that is not part of ipa; empty for a built-in one.
 
     It covers the folder of its module, or the one file outside a package. Errors: UsageError (no such name),
     PluginError.
@@ -134,7 +134,7 @@ class CellStore:
     """Finished cells, one file per cell, shared by all experiments that write into the same folder."""
 
     def __init__(self, folder: Path, version: str) -> None:
-        """`version` is that of the code that makes the outcomes (`code_version`)."""
+        """Use the folder; `version` is that of the code that makes the outcomes (`code_version`)."""
         self._folder, self._version = folder, version
 
     def load(self, cell: ExperimentCell) -> CellOutcome | None:
@@ -156,7 +156,7 @@ class CellStore:
         part.replace(path)
 
     def drop(self, cell: ExperimentCell) -> None:
-        """Forget the outcome of the cell."""
+        """Delete the outcome of the cell."""
         self.path(cell).unlink(missing_ok=True)
 
     def path(self, cell: ExperimentCell) -> Path:

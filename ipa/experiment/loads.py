@@ -23,7 +23,7 @@ from ipa.policies.planning import planning_problem
 
 
 def data_folder() -> Path:
-    """The folder of the published data, which need not be there: IPA_SHARED_DATA."""
+    """The folder of the published data, which may be missing: IPA_SHARED_DATA."""
     return Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
 
 
@@ -77,9 +77,9 @@ def pipeline_of(
 def as_servers(profile: StageProfile, within_s: float) -> StageProfile:
     """The profile with service times that follow from its throughputs.
 
-    Where the throughput th of a point is the largest Poisson rate whose 99th percentile is `within_s`,
-    waiting included, the one server with exponential service of which that is true serves in
-    s = within_s / (ln 100 + th·within_s): the time at an M/M/1 queue is exponential of rate 1/s − th.
+    The throughput th of a point is taken as the largest Poisson rate whose 99th percentile is `within_s`,
+    waiting included. A single server with exponential service has that percentile if it serves in s =
+    within_s / (ln 100 + th·within_s): the time at an M/M/1 queue is exponential of rate 1/s − th.
     """
 
     def served(point: ProfilePoint) -> ProfilePoint:
@@ -122,7 +122,7 @@ SLA_WORDS = (
 
 
 def sla_of(text: str, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> float:
-    """The seconds that an SLA of an experiment stands for."""
+    """The SLA of an experiment in seconds."""
     if text == "own":
         return pipeline.objective().sla_s or pipeline.sla.latency_s
     if text.endswith("x"):

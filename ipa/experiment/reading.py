@@ -1,4 +1,4 @@
-"""experiment.yaml: its keys, and its Experiment with every problem at its line and column."""
+"""experiment.yaml: its keys, and the Experiment, with every problem at its line and column."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def find_experiments(folder: Path) -> dict[str, Path]:
 def find_experiment(name: str, folder: Path) -> Path:
     """The file of the experiment of that name in the folder, or of that path.
 
-    UsageError names the experiments there are.
+    UsageError lists the existing experiments.
     """
     known = find_experiments(folder)
     if name in known:
@@ -167,7 +167,7 @@ def load_experiment(
 
 
 class _Check:
-    """Finds what a schema cannot say: names that must exist, keys that belong together."""
+    """Finds faults that a schema cannot express: names that must exist, keys that belong together."""
 
     def __init__(self, document: Document, folder: Path, pipelines_dir: Path) -> None:
         self.document, self.folder, self.pipelines_dir = document, folder, pipelines_dir
@@ -200,7 +200,7 @@ class _Check:
             self._unique(part.get(key), (*place, key))
 
     def _names(self, names: Any, place: Pointer, known: Registry) -> None:
-        """The file is its user's own, so it may name code as the command line may."""
+        """Note unknown names. A name may also be code to load: the file is its user's own."""
         for at, name in _entries(names):
             if isinstance(name, str):
                 self._name(name, (*place, at), known)

@@ -69,7 +69,7 @@ def _facts() -> Iterator[tuple[str, str]]:
 
 
 def _commit(folder: Path) -> str:
-    """The commit of the folder's checkout, with a note if it was changed; empty outside one."""
+    """The commit of the folder's checkout, with a note if it was changed; empty outside a checkout."""
     try:
         head = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--", ".")

@@ -1,6 +1,6 @@
 """Conducts an experiment: cells in processes of this machine, and their tables on disk.
 
-This process keeps each outcome as it arrives, so the same command continues after an interruption.
+This process stores each outcome as it arrives, so the same command continues after an interruption.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def write_tables(
     differences: Sequence[Mapping[str, Any]],
     folder: Path,
 ) -> None:
-    """Write runs.parquet, and ticks.parquet and differences.parquet if there are any rows of them.
+    """Write runs.parquet, and ticks.parquet and differences.parquet unless they would be empty.
 
     Rows are in the order of the cells, and equal outcomes give equal bytes: no time or host is in them.
     """
@@ -184,7 +184,7 @@ def conduct(
     are those of `compute`. Errors: those of `compute` and of the runner.
     """
     cells, notes = runner_of(experiment.runner).cells(experiment)
-    # A folder that cannot be made is known before anything is computed.
+    # Fail before computing anything if the folder cannot be created.
     (out / CELLS).mkdir(parents=True, exist_ok=True)
     store = CellStore(out / CELLS, code_version())
     if is_fresh:
@@ -229,8 +229,8 @@ def compute(
 
     `watch` is called with the number of cells to compute; its context receives the title of each finished
     one. `say` receives the message about a first Ctrl-C. The first Ctrl-C or SIGTERM finishes the cells under
-    way, a second one ends them. Errors: Interrupted, those of a cell. Outcomes are in the store in any case,
-    but for those with failed ticks.
+    way, a second one ends them. Errors: Interrupted, those of a cell. Finished outcomes are in the store in
+    any case, except those with failed ticks.
     """
     outcomes = [store.load(cell) for cell in cells]
     missing = [at for at, outcome in enumerate(outcomes) if outcome is None]
@@ -250,7 +250,7 @@ def compute(
             except IpaError:
                 raise
             except Exception:
-                # Its own error if a second signal ended the workers.
+                # Raise the workers' own error unless a signal ended them.
                 if not stop.is_set():
                     raise
             left = sum(outcome is None for outcome in outcomes)
@@ -320,7 +320,7 @@ def _one(at: int, cell: ExperimentCell) -> Indexed:
 
 
 def _begin(parent: int) -> None:
-    """Set up a worker process: deaf to Ctrl-C, gone if its parent is killed, even while it starts."""
+    """Set up a worker process: it ignores Ctrl-C, and ends if its parent is killed, even while it starts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with_parent(parent)

@@ -32,7 +32,7 @@ class PipelineArm:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadArm:
-    """A load: one of the named ones (`like`), a trace file, or a file of the published data.
+    """A load: a named one (`like`), a trace file, or a file of the published data.
 
     `at` is the place in a published JSON file, a JSON pointer. Rates are multiplied by `scale`.
     """
@@ -79,8 +79,8 @@ class Experiment:
 class ExperimentRunner:
     """A kind of experiment.
 
-    `cells` returns the cells in a fixed order, and notes on what was left out. `work` computes the outcome
-    of a cell from its payload and series; workers import it. `blocks` returns the report's contents. `words`
+    `cells` returns the cells in a fixed order, and notes on what was left out. `work` computes the outcome of
+    a cell from its payload and series; workers import it. `blocks` returns the report's contents. `words`
     describes each cell in a sentence.
     """
 
@@ -98,5 +98,5 @@ def runner_of(name: str) -> ExperimentRunner:
     """The runner of that name, or of module:attribute. Errors: UsageError, PluginError."""
     runner = RUNNERS.load(RUNNERS.admit(name))
     if not isinstance(runner, ExperimentRunner):
-        raise RUNNERS.find(name).fault("is no ipa.experiment.runners.ExperimentRunner")
+        raise RUNNERS.find(name).fault("is not an ipa.experiment.runners.ExperimentRunner")
     return runner

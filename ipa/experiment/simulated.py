@@ -126,7 +126,7 @@ def _check_policies(cells: Sequence[ExperimentCell]) -> None:
 
 
 def _loads(arm: WorkloadArm, experiment: Experiment, notes: list[str]) -> dict[int, array[float]] | None:
-    """The rates by the second for each seed; None with a note if published data is not there.
+    """The rates by the second for each seed; None with a note if published data is missing.
 
     A load that is shorter than the experiment begins again.
     """
@@ -152,14 +152,14 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Cell
     result = simulate(setup)
     row = result.summary()
     del row["decisions_by_reason"]
-    # Before the first tick there is nothing to see: its requests count with the first.
+    # Requests before the first tick count with the first interval.
     edges_s = [tick.at_s for tick in result.ticks[1:]]
     by_interval = _by_interval(result, edges_s, setup.pipeline.sla.percentile)
     return CellOutcome(row, {**result.columns(), **by_interval})
 
 
 def _by_interval(result: SimResult, edges_s: Sequence[float], percentile: float) -> dict[str, list[Any]]:
-    """Of the requests that arrive between each of the times and the next: number, attainment and latency."""
+    """For the requests that arrive between each time and the next: number, attainment and latency."""
     place = np.searchsorted(edges_s, result.born_s, side="right")
     latencies = result.done_s - result.born_s
     columns: dict[str, list[Any]] = {"sent": [], "attained_ratio": [], "request_latency_s": []}
@@ -188,7 +188,7 @@ def setup_of(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> 
 
 
 def _unstarted(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> SimSetup:
-    """The inputs of the simulator without the configuration that it starts with."""
+    """The inputs of the simulator without the first configuration."""
     own, measured = _values(json.dumps([payload["pipeline"], payload["profiles"]], sort_keys=True))
     profiles = _as_planned(measured, payload["capacity_within_s"])
     pipeline = with_sla(own, payload["sla_s"])
@@ -211,14 +211,14 @@ def _unstarted(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -
 
 @lru_cache(maxsize=16)
 def _values(text: str) -> tuple[Pipeline, Profiles]:
-    """The pipeline and profiles of a payload: the cells of a worker share them and change nothing in them."""
+    """The pipeline and profiles of a payload; cells of a worker share them, and never change them."""
     pipeline, profiles = json.loads(text)
     measured = _PROFILES.validate_python(profiles)
     return pipeline_from_mapping(pipeline), {each.stage: each for each in measured}
 
 
 def _as_planned(profiles: Profiles, within_s: float | None) -> Profiles:
-    """The profiles that the replicas perform by."""
+    """The profiles that determine how the replicas perform."""
     if within_s is None:
         return profiles
     return {name: as_servers(each, within_s) for name, each in profiles.items()}

@@ -42,7 +42,7 @@ class CaseGrid:
     reference: str | None
 
     def values(self, case: CaseKey, policy: str, key: str) -> list[float]:
-        """The figure of every seed, in the order of the seeds; NaN if a run has none."""
+        """The figure of every seed, in the order of the seeds; NaN if a run lacks it."""
         rows = self.rows[case, policy]
         return [number(rows[seed].get(key)) for seed in self.seeds]
 
@@ -73,7 +73,7 @@ class CaseGrid:
         return mean_of(per_seed)
 
     def mark(self, policy: str) -> str:
-        """The mark of a policy that failed at ticks, for beside its name; empty without any."""
+        """The mark to print after a policy that failed at ticks; else empty."""
         runs = (row for case in self.cases for row in self.rows[case, policy].values())
         failed = sum(int(row.get("failed_ticks") or 0) for row in runs)
         return f" ✗ failed at {failed} ticks" if failed else ""

@@ -80,7 +80,7 @@ def _kind(path: Path) -> str:
 
 
 def _head(path: Path) -> str:
-    """The beginning of a file, where its kind stands; empty if it cannot be read."""
+    """The beginning of a file, which contains its kind; empty if it cannot be read."""
     try:
         with opened(path) as stream:
             return stream.read(4096).decode("utf-8", errors="replace")
@@ -109,7 +109,7 @@ def _check_place(checked: Checked, expected: str, folder: Path) -> None:
 
 
 def _check_rows(document: Document, pointer: Pointer, stage: Stage, measured: Checked) -> None:
-    """A stage said to answer one row an item was not measured to answer others."""
+    """Note a stage that declares one row an item although other numbers were measured."""
     for variant in measured.profile.variants if measured.profile else ():
         if stage.output_rows is OutputRows.PER_ITEM and variant.has_varying_rows and variant.rows_per_item:
             least, most = variant.rows_per_item
@@ -128,7 +128,7 @@ def _check_coverage(
     profiles_dir: Path,
     paths_checked: set[Path],
 ) -> None:
-    """Every stage has a profile, and every variant is in it."""
+    """Note every stage without a profile, and every variant that its profile lacks."""
     document = checked.document
     for index, stage in enumerate(document.data["stages"]):
         where = profiles_dir / pipeline.name / f"{stage['name']}.yaml"

@@ -1,7 +1,7 @@
 """A YAML document as plain values, each with its line and column.
 
-Nothing is constructed: libyaml's events are read here as YAML 1.2's core schema has it (`no` is text, `1e3` a
-number), less what surprises: numbers are decimal, keys are text and unique, tags, anchors and aliases are
+Nothing is constructed: libyaml's events are read here by YAML 1.2's core schema (`no` is text, `1e3` a
+number), without its surprises: numbers are decimal, keys are text and unique, tags, anchors and aliases are
 refused. ruamel.yaml has positions too, and takes 17 to 70 times as long (docs/adr/0009).
 """
 
@@ -55,7 +55,7 @@ Mark = tuple[int, int]
 
 @dataclass(slots=True)
 class Document:
-    """Plain values and where each stands. A document made from a mapping has no marks: lines are then 0."""
+    """Plain values and their places. A document made from a mapping has no places: all lines are 0."""
 
     path: str
     data: Any
@@ -92,7 +92,7 @@ class Document:
             self.raise_problems()
 
     def shown(self, pointer: Pointer, value: Any) -> str:
-        """The value as a message shows it: as it was written, shortened."""
+        """The value for a message: as it was written, shortened."""
         text = self.texts.get(pointer) or _begin_of(value)
         return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
@@ -101,7 +101,7 @@ class Document:
         return _sound(self.data, self.unsound, ()) if self.unsound else self.data
 
     def is_sound(self, *keys: str | int) -> bool:
-        """True if the value there, and all in it, has the right form."""
+        """True if the value there, and all values in it, have the right form."""
         return not any(place[: len(keys)] == keys for place in self.unsound)
 
     def raise_problems(self) -> None:
@@ -137,7 +137,7 @@ def _sound(value: Any, unsound: set[Pointer], pointer: Pointer) -> Any:
 
 
 def _begin_of(value: Any) -> str:
-    """The begin of the value as JSON: all that is shown of it, and enough to see whether there is more."""
+    """The start of the value as JSON, long enough to show and to tell whether it must be shortened."""
     if isinstance(value, str):
         value = value[: MAX_SHOWN + 1]
     text = ""
@@ -149,12 +149,12 @@ def _begin_of(value: Any) -> str:
 
 
 def shown_key(key: str) -> str:
-    """The key as a message shows it, shortened."""
+    """The key for a message, shortened."""
     return repr(key if len(key) <= MAX_SHOWN else f"{key[: MAX_SHOWN - 3]}...")
 
 
 def to_json_pointer(pointer: Pointer) -> str:
-    """The pointer as RFC 6901 writes it."""
+    """The pointer in the form of RFC 6901."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in pointer)
 
 
@@ -172,7 +172,7 @@ def resolve_plain(text: str) -> Any:
 def check_within(path: Path, folder: Path) -> None:
     """InputError if a link leads out of the folder."""
     if not path.resolve().is_relative_to(folder.resolve()):
-        problem = Problem(f"this leads out of {folder}; put the file itself there", str(path), 1, 1)
+        problem = Problem(f"this link leads out of {folder}; put the file itself there", str(path), 1, 1)
         raise InputError(f"{path} is not in {folder}", problems=[problem])
 
 
@@ -209,8 +209,8 @@ def parse(
 ) -> Document:
     """The document in the text, with the problems of its form noted.
 
-    InputError if there are no values to read: broken YAML, a bomb, several documents, or more values than
-    `most_values`, for which it has the remedy.
+    InputError if no values can be read: broken YAML, a bomb, several documents, or more values than
+    `most_values`, for which the error has the `remedy`.
     """
     document = Document(path, None, shows_pointers=shows_pointers)
     for match in _CONTROL.finditer(text):
@@ -242,7 +242,7 @@ def _mark(mark: Any) -> Mark:
 
 
 class _Reader:
-    """Makes values of events, which it reads as far as needed: reading ends at the last of many problems."""
+    """Makes values from events, which it reads only as needed: it stops at the last of many problems."""
 
     def __init__(self, document: Document, text: str, most_values: int, remedy: str) -> None:
         self.document, self.most_values, self.remedy = document, most_values, remedy
@@ -257,7 +257,7 @@ class _Reader:
             value = self._read(next(self.events), ())
         except StopIteration:
             _refuse(self.document, (1, 1), "the file is empty")
-        # To its end: a second document is an error, and so is what is no YAML.
+        # Read to the end: a second document, or invalid YAML after it, is an error.
         list(self.events)
         if self.has_tags:
             self.document.raise_problems()
@@ -290,7 +290,7 @@ class _Reader:
         _refuse(self.document, _mark(event.start_mark), message)
 
     def _read(self, event: Any, pointer: Pointer) -> Any:
-        """The value that begins with the event, which was passed."""
+        """The value that begins with the event, which was just read."""
         document = self.document
         document.marks[pointer] = _mark(event.start_mark)
         self.values += 1
@@ -320,7 +320,7 @@ class _Reader:
             mark = _mark(event.start_mark)
             self.keys += 1
             if self.keys > MAX_KEYS:
-                self._fail(event, f"more than {MAX_KEYS} keys; write less")
+                self._fail(event, f"more than {MAX_KEYS} keys; use fewer")
             if type(event) is not yaml.ScalarEvent:
                 self._skip(event)
                 document.key_marks[(*pointer, "?")] = mark
@@ -340,7 +340,7 @@ class _Reader:
         return result
 
     def _skip(self, event: Any) -> None:
-        """Pass the events of the value that begins with this one."""
+        """Skip the events of the value that begins with this one."""
         depth = 0
         while (depth := depth + (type(event) in _OPENED) - (type(event) in _ENDS)) > 0:
             event = next(self.events)

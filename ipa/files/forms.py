@@ -51,12 +51,12 @@ def schema_text(kind: str) -> str:
 
 
 def key_of(field: str) -> str:
-    """The key of a field: its value carries the unit that the name ends with."""
+    """The key of a field: the field's name without its unit, which the value carries."""
     return field.removesuffix("_s").removesuffix("_rps").removesuffix("_gib")
 
 
 def form_of(hint: Any) -> ValueForm:
-    """The form of a type: that of its annotation, else the usual one; that of `X | None` is that of X."""
+    """The form of a type: that of its annotation, else the default one; `X | None` has the form of X."""
     if get_origin(hint) is Annotated:
         return next(each for each in hint.__metadata__ if isinstance(each, ValueForm))
     if type(None) in get_args(hint):
@@ -77,11 +77,11 @@ def section(
 ) -> ValueForm:
     """The mapping in files that stands for a dataclass, by the annotations of its fields.
 
-    `keys` has the fields in the order of the file: as `field=key` if the key is another than that of
-    `key_of`, with `!` if the key must be there though the field has a default, and with `?` if it is not
-    written at its default; `...` at its end lets other keys pass. `make` gives the value for the fields, if
-    it is not of the dataclass; `write` the fields for a value. `forms` are those of fields whose annotation
-    does not say it, and of keys that are no fields.
+    `keys` has the fields in the order of the file: as `field=key` if the key differs from `key_of`, with `!`
+    if the key is required although the field has a default, and with `?` if it is not written at its default;
+    `...` at the end allows other keys. `make` makes the value from the fields, if it is not the dataclass
+    itself; `write` returns the fields of a value. `forms` are the forms of fields whose annotation lacks one,
+    and of keys that are not fields.
     """
     hints, known = get_type_hints(model, include_extras=True), {each.name: each for each in fields(model)}
     known_keys = {}
@@ -100,7 +100,7 @@ def section(
 
 
 def file_section(kind: str, form: ValueForm) -> ValueForm:
-    """A whole file of that kind: the section with the header, which is no part of the value."""
+    """A whole file of that kind: the section with the header, which is not part of the value."""
     header = {"apiVersion": "ipa/v1", "kind": kind}
     keys = {key: Key("", ValueForm({"const": it, "type": "string"}), True) for key, it in header.items()}
     return replace(form, keys=keys | dict(form.keys or {}))
@@ -128,7 +128,7 @@ def read(document: Document, form: ValueForm) -> Any:
 
 
 class _Reader:
-    """Reads values of a document by their forms, and notes each fault in it."""
+    """Reads values of a document by their forms, and notes each fault."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -139,7 +139,7 @@ class _Reader:
         }
 
     def read(self, form: ValueForm, value: Any, at: Pointer) -> Any:
-        """The model's value; FAULTY if it, or any in it, is not of its form."""
+        """The model's value; FAULTY if it, or a value in it, does not have its form."""
         if form.as_written and (text := self.document.texts.get(at)):
             return text
         value = self._checked(form, value, at)
@@ -153,7 +153,7 @@ class _Reader:
             return self._wrong(form, value, at)
 
     def _checked(self, form: ValueForm, value: Any, at: Pointer) -> Any:
-        """The value with its parts as the model has them, by the keywords for its type."""
+        """The value with its parts as the model's values, checked by the keywords for its type."""
         schema = form.schema
         types = schema.get("type", ())
         if "enum" in schema or "const" in schema:
@@ -187,7 +187,7 @@ class _Reader:
         return value
 
     def _read_number(self, form: ValueForm, value: Any, at: Pointer) -> Any:
-        """A number within its bounds; a boolean has none."""
+        """A number within its bounds; a boolean is not a number."""
         for keyword, (breaks, words) in _DEMANDS.items():
             limit = form.schema.get(keyword)
             if limit is not None and breaks(value, limit):
@@ -270,7 +270,7 @@ class _Reader:
         )
 
     def _wrong(self, form: ValueForm, value: Any, at: Pointer) -> Any:
-        """Note a value that is of another form altogether."""
+        """Note a value of a different type."""
         schema, remark = form.schema, ""
         if "enum" in schema:
             near = difflib.get_close_matches(str(value)[:MAX_SHOWN], schema["enum"], n=1)
@@ -301,7 +301,7 @@ def name_of(at: Pointer) -> str:
 
 
 def write(form: ValueForm, value: Any) -> Any:
-    """The value as its file has it."""
+    """The value in the form of its file."""
     if form.write is not None:
         value = form.write(value)
     if form.keys is not None and not isinstance(value, str | list | tuple):
@@ -326,7 +326,7 @@ class FlowMapping(dict[str, Any]):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that our reader would take for something else, and indents lists as people do."""
+    """Quotes text that YAML would read as another type, and indents lists as people do."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
         return super().increase_indent(flow, False)

@@ -43,7 +43,7 @@ class Node:
 
 
 def read_nodes(graph: Any) -> list[Node]:
-    """The nodes in the order of the file, without malformed ones (None)."""
+    """The nodes in the order of the file; None in place of malformed ones."""
     if isinstance(graph, list):
         names = [(index, name) for index, name in enumerate(graph) if name is not None]
         befores = [None, *(name for _, name in names)]
@@ -68,7 +68,7 @@ def _read_node(name: str, data: Mapping[str, Any]) -> Node:
 
 
 def _arrows(data: Any, pointer: Pointer) -> dict[str, Arrow]:
-    """The edges from the stages before, by name."""
+    """The edges from a stage's predecessors, by name."""
     if isinstance(data, str):
         return {data: Arrow(pointer)}
     if isinstance(data, list):
@@ -88,7 +88,7 @@ def children_of(nodes: Sequence[Node]) -> dict[str, list[str]]:
 def in_order(nodes: Sequence[Node], done: Iterable[str] = ()) -> list[Node]:
     """The nodes in topological order; ties keep the order of the file.
 
-    Those on a cycle, and behind one, are left out. `done` are the names that count as placed already.
+    Nodes on a cycle, or after one, are left out. `done` are the names that count as placed already.
     """
     order: list[Node] = []
     passed = set(done)
@@ -101,7 +101,7 @@ def in_order(nodes: Sequence[Node], done: Iterable[str] = ()) -> list[Node]:
 
 
 def edges_of(node: Node, nodes: Mapping[str, Node], fan_outs: Mapping[str, FanOut]) -> tuple[Edge, ...]:
-    """The edges that lead to a node; `fan_outs` are those that the stages give, by name."""
+    """The edges that lead to a node; `fan_outs` are, by name, the fan-outs that stages declare."""
     siblings = children_of(list(nodes.values()))
     edges = []
     for parent, arrow in node.after.items():
@@ -146,7 +146,7 @@ class StageItems:
 def check_flow(document: Document, nodes: Sequence[Node], fan_outs: Mapping[str, FanOut] | None) -> None:
     """Note the faults of a graph whose names are all known and unique.
 
-    `fan_outs` are those of the stages that give one; None if they are malformed.
+    `fan_outs` are those of the stages that declare one; None if they are malformed.
     """
     children = children_of(nodes)
     for node in nodes:
@@ -228,7 +228,7 @@ def _check_cycles(document: Document, nodes: Sequence[Node]) -> None:
 
 
 def _is_small(document: Document, order: Sequence[Node]) -> bool:
-    """True if the graph has few enough paths to plan; the fault is noted otherwise."""
+    """True if the graph has few enough paths to plan; otherwise the fault is noted."""
     paths: dict[str, int] = {}
     for node in order:
         paths[node.name] = sum(paths[parent] for parent in node.after) or 1
@@ -246,7 +246,7 @@ def _is_small(document: Document, order: Sequence[Node]) -> bool:
 
 
 def _check_branches(document: Document, order: Sequence[Node]) -> None:
-    """A stage waits for all that it comes after, or gets one of them: never for some that may not come."""
+    """Note stages of which some requests reach several, but not all, predecessors."""
     for node, uses in _uses(order).items():
         (first, when), *others = uses.items()
         for name, also in others:
@@ -261,7 +261,7 @@ def _check_branches(document: Document, order: Sequence[Node]) -> None:
 
 
 def _uses(order: Sequence[Node]) -> dict[str, dict[str, frozenset[int]]]:
-    """For each stage with something before it: in which of the ways through the routers each edge is used."""
+    """For each stage with predecessors: the ways through the routers in which each edge is used."""
     children = children_of(order)
     routers = [node.name for node in order if node.kind is StageKind.ROUTER and children[node.name]]
     ways = [

@@ -42,7 +42,7 @@ def check_pipeline(document: Document) -> None:
 
 
 def _check_runnable(document: Document, data: dict[str, Any]) -> None:
-    """A pipeline that cannot run says why, and no other does."""
+    """Note a pipeline that cannot run without a reason, or that can and gives one."""
     has_reason = data.get("not_runnable_because") is not None
     if data.get("runnable") is False and not has_reason:
         document.problem(
@@ -98,7 +98,7 @@ def _check_points(document: Document, points: Entries) -> None:
 def _check_unique(
     document: Document, entries: Iterable[tuple[Pointer, dict[str, Any]]], key: str, word: str
 ) -> list[str]:
-    """The names under `key`; those that occur before are noted."""
+    """The names under `key`; repeated ones are noted."""
     names: list[str] = []
     visited: set[str] = set()
     for pointer, entry in entries:
@@ -113,7 +113,7 @@ def _check_unique(
 
 
 def _entries(data: dict[str, Any], key: str, pointer: Pointer) -> Entries:
-    """The entries of a list with their places, without those that are not of the right form."""
+    """The entries of a list with their places, without malformed ones."""
     numbered = enumerate(data.get(key) or ())
     return [((*pointer, key, index), entry) for index, entry in numbered if entry is not None]
 
@@ -142,7 +142,7 @@ def check_limits(
 
 
 def _check_transition(document: Document, bounds: dict[str, Any]) -> None:
-    """Cores of a change are those beside the cores at rest, so never fewer."""
+    """Note a limit of cores for a change that is below the limit of cores at rest."""
     if "transition_cores" not in bounds:
         return
     pointer, cores, most = ("bounds", "transition_cores"), bounds.get("cores"), bounds["transition_cores"]
@@ -153,7 +153,7 @@ def _check_transition(document: Document, bounds: dict[str, Any]) -> None:
 
 
 def _check_replicas(document: Document, own: dict[str, Any], whole: dict[str, Any], pointer: Pointer) -> None:
-    """A stage's own limits replace the pipeline's only if they are tighter."""
+    """Note a stage's own limits that are wider than the pipeline's, and so have no effect."""
     least, most = own.get("min_replicas"), own.get("max_replicas")
     if _is_below(most, least):
         document.problem((*pointer, "max_replicas"), f"max_replicas {most} is below min_replicas {least}")
@@ -177,20 +177,20 @@ def _check_pin(
         document.problem((*place, "variant"), message)
     size, replicas = pin.get("batch_size"), pin.get("replicas")
     for owner, limits in (("stage", own), ("pipeline", whole)):
-        sizes = limits.get("batch_sizes")
+        sizes, least, most = (limits.get(key) for key in ("batch_sizes", "min_replicas", "max_replicas"))
         if size is not None and sizes and size not in sizes:
             message = f"batch_size {size} is not in bounds.batch_sizes of the {owner}"
             document.problem((*place, "batch_size"), f"{message}; take one of {_listed(sizes)}")
-        if _is_below(most := limits.get("max_replicas"), replicas):
+        if _is_below(most, replicas):
             message = f"replicas {replicas} is above bounds.max_replicas {most} of the {owner}"
             document.problem((*place, "replicas"), message)
-        if _is_below(replicas, least := limits.get("min_replicas")):
+        if _is_below(replicas, least):
             message = f"replicas {replicas} is below bounds.min_replicas {least} of the {owner}"
             document.problem((*place, "replicas"), message)
 
 
 def variant_names(stage: dict[str, Any]) -> list[str]:
-    """The names of a stage's variants, as far as they are of the right form."""
+    """The names of a stage's variants, without malformed ones."""
     names = (variant.get("name") for variant in stage.get("variants") or () if variant is not None)
     return [name for name in names if name is not None]
 
@@ -204,7 +204,7 @@ def _listed(sizes: Iterable[int | None]) -> str:
 
 
 def check_graph(document: Document, graph: Any, stages: Sequence[tuple[Pointer, dict[str, Any]]]) -> None:
-    """Note every problem of the graph that its schema does not show."""
+    """Note every problem of the graph that its schema cannot express."""
     if not stages:
         return
     entries = {stage["name"]: stage for _, stage in stages if stage.get("name") is not None}
@@ -225,7 +225,7 @@ def check_graph(document: Document, graph: Any, stages: Sequence[tuple[Pointer, 
 
 
 def _is_known(document: Document, node: Node, nodes: Sequence[Node], names: list[str]) -> bool:
-    """True if a node is a stage, once; a router or combiner needs no entry among the stages."""
+    """True if a node is a stage named once; a router or combiner needs no entry among the stages."""
     if node is not next(other for other in nodes if other.name == node.name):
         document.problem(node.pointer, f"graph names stage {node.name!r} twice")
         return False

@@ -227,7 +227,7 @@ def load_pipeline(path: Path) -> Pipeline:
 def load_pipelines(folder: Path) -> dict[str, Pipeline]:
     """The pipelines in the sub-folders, by name. InputError lists the problems of all of them at once."""
     if not folder.is_dir():
-        raise NotFoundError(f"there is no folder {folder}", hint="It is the setting pipelines_dir.")
+        raise NotFoundError(f"there is no folder {folder}", hint="The setting pipelines_dir names it.")
     pipelines: dict[str, Pipeline] = {}
     problems: list[Problem] = []
     for path in sorted(folder.glob(f"*/{FILE_NAME}")):
@@ -278,7 +278,7 @@ def pipeline_in(document: Document) -> Pipeline:
 def _placed(
     listed: Iterable[Stage], fan_outs: Mapping[str, FanOut], nodes: Sequence[Node]
 ) -> tuple[Stage, ...]:
-    """The stages in their places in the graph; `fan_outs` are those that the stages give."""
+    """The stages with their edges in the graph; `fan_outs` are those that the stages declare."""
     stages = {stage.name: stage for stage in listed}
     by_name = {node.name: node for node in nodes}
     edges = {node.name: edges_of(node, by_name, fan_outs) for node in nodes}
@@ -303,7 +303,7 @@ def _is_varying(fan_out: FanOut) -> bool:
 
 
 def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
-    """The pipeline as a mapping with the keys of a pipeline file; `pipeline_from_mapping` gives it back."""
+    """The pipeline as a mapping with the keys of a pipeline file; `pipeline_from_mapping` reverses it."""
     is_short = pipeline.is_chain and all(stage.kind is StageKind.MODEL for stage in pipeline.stages)
     fan_outs = {edge.parent: edge.fan_out for stage in pipeline.stages for edge in stage.after}
     stages = [
@@ -326,7 +326,7 @@ def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _nodes(pipeline: Pipeline) -> dict[str, Node]:
-    """Each stage's node: the fan-out with each edge, the shares with the router."""
+    """Each stage's node, with the fan-out at each edge, and the shares at the router."""
     shares: dict[str, dict[str, float]] = {}
     for stage in pipeline.stages:
         for edge in stage.after:
@@ -352,7 +352,7 @@ def dump_pipeline(pipeline: Pipeline) -> str:
 def find_pipeline(name: str, pipelines_dir: Path) -> Pipeline:
     """The pipeline of that name in the folder, or in the file of that path.
 
-    NotFoundError names the pipelines there are.
+    NotFoundError lists the existing pipelines.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -396,7 +396,7 @@ def changes_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...
 
 
 def _leaves(place: str, value: Any) -> Iterator[tuple[str, str]]:
-    """The values in the tree by their places, as text."""
+    """The values in the tree as text, each with its place."""
     if isinstance(value, list) and value and all(isinstance(it, Mapping) and "name" in it for it in value):
         value = {each["name"]: {key: it for key, it in each.items() if key != "name"} for each in value}
     if isinstance(value, Mapping) and value:
@@ -416,9 +416,9 @@ USUAL_OBJECTIVE = {"alpha": 10, "beta": 0.1}
 
 
 def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
-    """The text of a new pipeline file; `notes` are comments at its head. It reads back as the pipeline.
+    """The text of a new pipeline file; `notes` are comments at its head.
 
-    Except for the objectives: the file has the default one.
+    Reading it gives the same pipeline, except for the objectives: the file has the default one.
     """
     mapping = pipeline_to_mapping(pipeline)
     mapping.pop("default_objective")
@@ -441,7 +441,7 @@ def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
 
 
 def with_constant_models(mapping: dict[str, Any], pipelines_dir: Path) -> None:
-    """Have each variant run on this machine with the constant model that `write_new` writes."""
+    """Make each variant run on this machine with the constant model that `write_new` writes."""
     module = f"{pipelines_dir.resolve().name}.{mapping['name']}.runtime"
     for stage in mapping["stages"]:
         for variant in stage["variants"]:
@@ -459,7 +459,7 @@ def write_new(
     """Write the pipeline and the schema that editors check it by; return the paths.
 
     Unless it `has_models` also runtime.py and bench.py, to measure and run at once. ConflictError, before
-    anything is written, if any of these but the schema exists and not `force`.
+    anything is written, if any of these except the schema exists and not `force`.
     """
     texts = {pipelines_dir / pipeline.name / FILE_NAME: pipeline_text(pipeline, notes)}
     for name in () if has_models else MODEL_FILES:

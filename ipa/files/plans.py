@@ -1,4 +1,4 @@
-"""Plans from JSON files, as verbs print and save them."""
+"""Plans in JSON files, as verbs print and save them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PlanFile:
 
 
 def _stage(given: dict[str, Any]) -> tuple[StageConfig, Resources | None]:
-    """The configuration of a stage, and the resources of a replica beside its cores if the plan has them."""
+    """The configuration of a stage, and a replica's resources other than cores if the plan has them."""
     beside = given.pop("beside", None)
     return StageConfig(**given), beside
 

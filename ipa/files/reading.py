@@ -1,4 +1,4 @@
-"""Input files that people name: regular files of a bounded size; errors name the kind of any other."""
+"""Input files that people name: regular files of a bounded size; errors name any other kind of file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_LINE_BYTES = 10_000_000
 
 
 def is_file(path: Path) -> bool:
-    """True if there is a regular file, links followed; False also for a name that no file may have."""
+    """True for a regular file, links followed; False also for a name that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The sections of targets in a pipeline file, by the target's key: those of installed plug-ins too."""
+"""The sections of targets in a pipeline file, by the target's key, including those of plug-ins."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Parameters = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class TargetSections:
-    """Sections of a target in pipeline files, under its `key` in the pipeline and in each variant.
+    """The sections of a target in pipeline files, under its `key` in the pipeline and in each variant.
 
     Their values are in `Pipeline.targets` and `Variant.targets`. None: it has no such section.
     """
@@ -69,7 +69,7 @@ def target_sections() -> Mapping[str, TargetSections]:
 
 
 def check_batches(document: Document, pipeline: Pipeline) -> None:
-    """Note stages whose batches would give requests the rows of others on a target."""
+    """Note stages whose batches would mix up requests on a target."""
     reasons = [each.unbatched(pipeline) for each in target_sections().values() if each.unbatched is not None]
     for why in reasons:
         for at, entry in enumerate(document.data["stages"]):

@@ -1,6 +1,6 @@
 """Traces: a file of recorded requests, with options, as rates by the second.
 
-A trace is written PATH or PATH?option=value&option=value, wherever one is asked for.
+Wherever a trace is expected, it is written PATH or PATH?option=value&option=value.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ EPOCH_S = 1e9
 
 
 def number(text: str) -> float | None:
-    """The number in the text; None if it is not a finite one from 0 on."""
+    """The number in the text; None unless it is finite and at least 0."""
     if len(text) > MOST_CHARACTERS or not text.isascii():
         return None
     if not (text.isdecimal() or _NUMBER.fullmatch(text)):
@@ -80,7 +80,7 @@ def moment(text: str, unit: str | None = None) -> float | None:
     """The seconds of a time: ISO 8601 (UTC if it names no zone), or a number.
 
     A number without a unit is in s; from 10¹¹ on in ms, from 10¹⁴ in µs, from 10¹⁷ in ns, as clocks since
-    1970 give them. None if it is neither.
+    1970 give them. None if the text is neither.
     """
     value = number(text)
     if value is not None:
@@ -96,7 +96,7 @@ def moment(text: str, unit: str | None = None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class TraceReference:
-    """A trace file and how it is read; the options apply in the order of these fields."""
+    """A trace file and how to read it; the options apply in the order of these fields."""
 
     path: Path
     format: str | None = None
@@ -110,14 +110,14 @@ class TraceReference:
 
 @dataclass(slots=True)
 class _Trace:
-    """A trace file that is read: its options, its lines with their numbers, and those that cannot be read."""
+    """A trace file while it is read: its options, its lines with their numbers, and unreadable lines."""
 
     reference: TraceReference
     lines: Iterator[tuple[int, str]]
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, line: int, message: str) -> None:
-        """Note what is wrong in the line; InputError at the twentieth."""
+        """Note the fault of the line; InputError at the twentieth."""
         self.problems.append(Problem(message, str(self.reference.path), line, 1))
         if len(self.problems) == MOST_PROBLEMS:
             self.raise_problems()
@@ -203,7 +203,7 @@ def _is_time(name: str) -> bool:
 
 
 def _columns(trace: _Trace, line: int, row: Mapping[str, str]) -> _Columns:
-    """The columns with the times and the rates or counts. InputError if the names do not tell."""
+    """The columns with the times and the rates or counts. InputError if the names do not identify them."""
     time = next(filter(_is_time, row), None)
     column = trace.reference.column
     if column is not None:
@@ -291,7 +291,7 @@ def format_of(first: str) -> str:
 
 
 def trace_file(trace: str | Path) -> Path:
-    """The file of a trace, without its options; the packaged one for its name if no file has it."""
+    """The file of a trace, without its options; the packaged trace if only that has the name."""
     text = str(trace)
     if is_file(Path(text)):
         return Path(text)
@@ -316,7 +316,7 @@ def parse_trace(trace: str | Path) -> TraceReference:
         name, _, value = part.partition("=")
         if name not in OPTIONS or not value:
             raise InputError(
-                f"trace {text}: {part!r} is no option", hint=f"Give name=value; names: {', '.join(OPTIONS)}"
+                f"trace {text}: {part!r} is not known", hint=f"Give name=value; names: {', '.join(OPTIONS)}"
             )
         given[name] = unquote(value)
 
@@ -357,7 +357,7 @@ def parse_trace(trace: str | Path) -> TraceReference:
 def read_trace(trace: str | Path, *, finds_outages: bool = True) -> tuple[float | None, ...]:
     """The rates of a trace in rps, one a second; InputError lists the lines that cannot be read.
 
-    Gaps (None) are the seconds without a record and, if it `finds_outages`, runs of zeros in which requests
+    Gaps (None) are the seconds without a record and, with `finds_outages`, runs of zeros in which requests
     were expected. Errors: InputError, NotFoundError.
     """
     reference = parse_trace(trace)
@@ -424,7 +424,7 @@ def _recorded(reference: TraceReference) -> list[float | None]:
 
 
 def _by_second(path: Path, steps: Sequence[tuple[float, float]], step_s: float) -> list[float | None]:
-    """The mean rate in each second, None if no step is."""
+    """The mean rate in each second, None for a second without steps."""
     origin_s = steps[0][0]
     if step_s == 1.0 and steps[-1][0] - origin_s == len(steps) - 1:
         return [rate for _, rate in steps]
@@ -448,7 +448,7 @@ def _check_span(path: Path, seconds: float) -> None:
     if seconds >= MOST_SECONDS:
         raise InputError(
             f"{path} spans {seconds:.3g} s; at most {MOST_SECONDS} are read",
-            hint="Is a time wrong, or its unit? Name the column with it, as time_ms.",
+            hint="Check the times and their unit, which the column's name may have, as time_ms.",
         )
 
 

@@ -13,7 +13,7 @@ from ipa.metering.metric import Metric, MetricKind
 
 
 def new_registry() -> CollectorRegistry:
-    """An empty registry. From then on no counter of the process has a `_created` series."""
+    """An empty registry. From now on no counter of the process has a `_created` series."""
     disable_created_metrics()  # type: ignore[no-untyped-call]
     return CollectorRegistry()
 
@@ -47,14 +47,14 @@ Family = CounterMetricFamily | GaugeMetricFamily
 class Figures(Collector):
     """A collector of counters and gauges, each with the function that reads it at each scrape.
 
-    It gives the value, or (label values, value) of each series.
+    The function returns the value, or for each series its label values and its value.
     """
 
     def __init__(self, *figures: tuple[Metric, Callable[[], float | Values]]) -> None:
         self._figures = figures
 
     def collect(self) -> Iterator[Family]:
-        """Yield each metric that has a value, with all of them."""
+        """Yield each metric that has values."""
         for metric, read in self._figures:
             values = read()
             make = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
@@ -66,6 +66,6 @@ class Figures(Collector):
 
 
 def combinations(metric: Metric, *given: str) -> list[tuple[str, ...]]:
-    """All label values of a metric, given those of its first labels; the others are closed."""
+    """All label values of a metric that begin with the given ones; the other labels are closed."""
     closed = [label.values for label in metric.labels[len(given) :]]
     return [(*given, *rest) for rest in product(*closed)]

@@ -18,7 +18,7 @@ class MetricKind(StrEnum):
 
 
 class MetricsEndpoint(StrEnum):
-    """The process whose /metrics has it."""
+    """The process whose /metrics endpoint exports a metric."""
 
     SERVICE = "service"
     ROUTER = "router"
@@ -35,13 +35,13 @@ class Label:
     bound: str = ""
 
     def known(self, value: str) -> str:
-        """The value, or OTHER if the label is closed and lacks it."""
+        """The value, or OTHER if the label has a closed set of values without it."""
         return value if not self.values or value in self.values else OTHER
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric: its name in queries, help and labels. The name says type and unit, but for a histogram.
+    """A metric: its name in queries, help and labels. The name tells type and unit, except for a histogram.
 
     A counter's name ends with `_total`, and before that every name with its unit. A histogram has `buckets`.
     `when` is the condition under which it exists, if any.
@@ -63,7 +63,7 @@ class Metric:
 
     @property
     def base(self) -> str:
-        """The name of the family: without a counter's `_total`."""
+        """The name of the metric family: without a counter's `_total`."""
         return self.name.removesuffix("_total")
 
     @property

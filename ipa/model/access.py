@@ -1,4 +1,4 @@
-"""Authorisation: roles, operations, and the one table that says which role an operation needs."""
+"""Authorisation: roles, operations, and the table of the role that each operation needs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Grant:
 
     def __post_init__(self) -> None:
         if self.role is Role.OPERATOR and self.namespace != EVERYWHERE:
-            raise ValueError("an operator is one of every namespace")
+            raise ValueError("the role operator applies to every namespace")
 
     def allows(self, operation: Operation, namespace: str) -> bool:
         """True if the grant covers the operation there; EVERYWHERE needs a grant for EVERYWHERE."""
@@ -152,5 +152,5 @@ class ApiKey:
 
     @property
     def holder(self) -> str:
-        """The name that the record has for the key's actions; its digits distinguish keys of one name."""
+        """The key's name in the record; its digits distinguish keys of one name."""
         return f"key:{self.name}#{self.key_id}"

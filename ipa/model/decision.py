@@ -80,7 +80,7 @@ class ReasonCode(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> ReasonCode | None:
-        """The reason that took the place of one in records of earlier versions."""
+        """The present reason in place of one in records of earlier versions."""
         return cls.RELIEVED if value == "apply.saturated" else None
 
 
@@ -110,7 +110,7 @@ UNHEALTHY = frozenset(
 
 
 class Notice(StrEnum):
-    """Events that are no decisions."""
+    """Events that are not decisions."""
 
     PROFILE_SLOW = "notice.profile_slow"
 
@@ -120,7 +120,7 @@ class Decision:
     """Apply a configuration, or hold, with the reason and the inputs of the decision.
 
     `configs` is the configuration after the decision (for a hold: the running one, as far as known). `plan`
-    and `forecast` are None if the tick held before it made them. `observed_rate_rps` is None if it was
+    and `forecast` are None if the tick held before making them. `observed_rate_rps` is None if it was
     missing.
     """
 
@@ -163,7 +163,7 @@ class Change:
     It is rolled back to `previous` if it is not ready `deadline_s` after the write. `amends` is the change
     that was rolling out, if this one adds to it: then `previous` is the configuration before both. `lost` are
     the replicas of each stage that were lost before (empty: none): the change does not wait for them.
-    `before` is the configuration before the decision whose step it is, if that has taken steps already.
+    `before` is the configuration before the decision's first step, if this is a later step.
     """
 
     decision_id: str

@@ -176,7 +176,7 @@ class ConflictError(IpaError):
 
 
 class DriftError(ConflictError):
-    """The running workload is not as its pipeline says: someone else changed it; `problems` lists where."""
+    """The running workload differs from its pipeline: someone else changed it; `problems` lists where."""
 
     code = "conflict.drift"
 
@@ -189,14 +189,14 @@ class InProgressError(ConflictError):
 
 
 class StaleError(ConflictError):
-    """Its inputs changed since; `problems` lists which."""
+    """The inputs changed since; `problems` lists which."""
 
     code = "conflict.stale"
     status = 412
 
 
 class PreconditionError(ConflictError):
-    """It changed since you read it; read it again and decide again."""
+    """The resource changed since you read it; read it again and decide again."""
 
     code = "http.precondition_failed"
     status = 412

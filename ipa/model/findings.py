@@ -55,7 +55,7 @@ def ok(name: str, observed: str) -> Finding:
 
 
 def warn(name: str, observed: str, remedy: str = "") -> Finding:
-    """A finding that limits what works."""
+    """A finding of something that works only in part."""
     return Finding(name, Severity.WARN, observed, remedy)
 
 

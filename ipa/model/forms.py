@@ -1,7 +1,7 @@
 """Forms of values in files: the units, bounds and words that the fields of dataclasses carry.
 
-A field's annotation has its form, as `latency_s: PositiveDuration`; `ipa.files.forms` reads, writes and
-describes files by them. The text under a field is its description in the published schemas.
+A field's annotation has its form, as in `latency_s: PositiveDuration`; `ipa.files.forms` reads, writes and
+describes files by these forms. The text under a field is its description in the published schemas.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of a mapping: the field that it stands for, its form, and a value at which it is not written."""
+    """A key of a mapping: the field that it sets, its form, and a value at which it is not written."""
 
     field: str
     form: ValueForm
@@ -37,8 +37,8 @@ class ValueForm:
     """The form of a value in a file.
 
     `schema` has the keywords of JSON Schema, those of entries and keys as forms; each applies to values of
-    its own type, so a value may have several. `make` turns a checked value into the model's (ValueError:
-    invalid), `write` the model's into the file's. `keys` are those of a mapping whose keys are known; `name`
+    its own type, so a value may have several types. `make` turns a checked value into the model's
+    (ValueError: invalid), `write` the model's into the file's. `keys` are the known keys of a mapping; `name`
     is its place in the published schema. With `as_written`, `make` receives the text of a number as it is in
     the file.
     """
@@ -52,7 +52,7 @@ class ValueForm:
     as_written: bool = False
 
     def but(self, **keywords: Any) -> ValueForm:
-        """The form with further or other keywords in its schema."""
+        """The form with these keywords of its schema added or replaced."""
         return replace(self, schema={**self.schema, **keywords})
 
 
@@ -63,7 +63,7 @@ _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]{1,2})?) ?([A-Za-z]+)")
 class Quantity:
     """A kind of quantity in text: its name, its description, and its units in terms of the model's.
 
-    Decimal arithmetic, so that "227.1ms" and "0.2271s" are the same float and what is written reads back.
+    Decimal arithmetic makes "227.1ms" and "0.2271s" the same float, and reads back every text it writes.
     """
 
     word: str
@@ -120,12 +120,12 @@ def format_number(value: float) -> int | float:
 
 
 def text(pattern: str, title: str) -> ValueForm:
-    """Text of that pattern."""
+    """Text that matches the pattern."""
     return ValueForm({"title": title, "type": "string", "pattern": f"^{pattern}{END}"})
 
 
 def entries(of: ValueForm, most: int, least: int = 1, **keywords: Any) -> ValueForm:
-    """A list of such values, which the model has as a tuple."""
+    """A list of such values, a tuple in the model."""
     schema = {"type": "array", "items": of, "minItems": least, "maxItems": most}
     return ValueForm({**schema, **keywords}, tuple)
 

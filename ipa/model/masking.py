@@ -1,4 +1,4 @@
-"""URLs as answers, logs and errors may show them."""
+"""Masking of secrets in URLs, for answers, logs and errors."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def mask_url(url: str, *, path: bool = False) -> str:
 
 
 def without_user(url: str) -> str:
-    """The URL without its user and password: an address that can be kept, and still leads there."""
+    """The URL without its user and password, for storing."""
     return _USER.sub("", url)
 
 
 def mask_urls(text: str) -> str:
-    """A text of other programs with its URLs masked."""
+    """The text, from another program, with its URLs masked."""
     return _URL.sub(lambda match: mask_url(match[0]), text)
 
 

@@ -1,4 +1,4 @@
-"""A pipeline with the figures of its profiles: the replicas of each variant, and variants kept loaded."""
+"""A pipeline with the figures of its profiles: each variant's replicas, and variants that stay loaded."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> P
 
 
 def stage_beside(stage: Stage, profiles: Sequence[VariantProfile], bounds: Bounds) -> dict[str, Resources]:
-    """The resources of one replica beside its cores, by variant, of the stage's variants with a profile.
+    """The resources other than cores of one replica, for each of the stage's variants with a profile.
 
     The larger of the measured and the requested amount counts: a container reserves its requests. If variants
     are resident, each replica has room for the largest of them together; they share accelerators. InputError:
-    resident variants without a figure of a resource that has a bound.
+    a resident variant lacks the figure of a resource that has a bound.
     """
     own = {variant.name: variant for variant in stage.variants}
     known = [each for each in profiles if each.variant in own]
@@ -65,10 +65,10 @@ ANY_VARIANT = "{variant}"
 
 
 def resident_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str, ...]:
-    """The variants that replicas of the stage keep loaded while `variant` runs, which is the first.
+    """The variants that replicas of the stage keep loaded while `variant` runs, `variant` first.
 
-    They are `resident` in number: its neighbours by accuracy, the less accurate of two first, since it
-    relieves overload. Without profiles the order of the file stands for that of accuracies.
+    There are `resident` of them: its neighbours by accuracy, the less accurate of two first, since it
+    relieves overload. Without profiles the order of the file stands for the order of accuracies.
     """
     known = pipeline.stage(stage)
     measured = pipeline.bounds.measured
@@ -104,7 +104,7 @@ def stand_ins(
 
 
 def is_lighter(bounds: Bounds, stage: str, old: str, new: str) -> bool:
-    """True if the new variant is known to be less accurate and no slower: it serves for its speed alone."""
+    """True if the new variant is known to be less accurate and no slower, so that it serves for its speed."""
     before, after = (bounds.measured.get((stage, variant)) for variant in (old, new))
     if before is None or after is None:
         return False

@@ -40,7 +40,7 @@ class Missing:
 
     @property
     def is_idle(self) -> bool:
-        """True if there was nothing to observe, rather than a fault in observing it."""
+        """True if there was nothing to observe, as opposed to a failure to observe it."""
         return self.reason in (MissingReason.ABSENT, MissingReason.NOT_ASKED)
 
 
@@ -81,7 +81,7 @@ class Batches:
 
     @property
     def busy_replicas(self) -> float:
-        """The replicas that served at a time, on average."""
+        """The mean number of replicas that served at the same time."""
         return self.count * self.service_s / self.window_s
 
 
@@ -91,7 +91,7 @@ DROPS = frozenset({"overload", "queue_full", "no_time_left", "no_replicas", "bat
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Requests without an answer: how many, the stage that had them, and the cause as the data plane says it.
+    """Requests without an answer: how many, the stage that had them, and the data plane's cause.
 
     The causes are those of `ipa.dataplane.batching.LossCause`.
     """
@@ -102,7 +102,7 @@ class Loss:
 
     @property
     def is_drop(self) -> bool:
-        """True if the data plane gave it up, since its answer would have been too late; else it failed."""
+        """True if the data plane dropped the requests as too late; False if they failed."""
         return self.cause in DROPS
 
 
@@ -111,7 +111,7 @@ class Attainment:
     """The requests that ended in the last `window_s`: their number, and the share answered within the SLA.
 
     Late, dropped and failed ones count against it. `losses` are those without an answer, most first, if the
-    source knows stage and cause. `retried` are the batches whose replica was lost, and that another served.
+    source knows stage and cause. `retried` are batches whose replica was lost, and that another served.
     """
 
     count: float
@@ -132,7 +132,7 @@ class Attainment:
 
     @property
     def retried_rps(self) -> float:
-        """The batches a second that were served again."""
+        """The rate of batches that were served again."""
         return self.retried / self.window_s
 
 
@@ -140,9 +140,9 @@ class Attainment:
 class StageObservation:
     """The observation of one stage, or of one part's stage if several configurations run side by side.
 
-    `batches` are those of all parts together, or if it `is_own` those of this part. `lost` is the reason, in
-    words, why replicas that no change waits for are not ready. `served` are the shares of the items that each
-    variant answered, of all parts together, the largest first; empty if that is not known.
+    `batches` are those of all parts together, or of this part if `is_own`. `lost` is the reason, in words,
+    why replicas are not ready although no change waits for them. `served` are the shares of the items that
+    each variant answered, over all parts, the largest first; empty if not known.
     """
 
     stage: str
@@ -165,7 +165,7 @@ class StageObservation:
 
     @property
     def lost_replicas(self) -> int:
-        """The replicas that are not ready and that no change waits for."""
+        """The replicas that are not ready although no change waits for them."""
         if not self.lost or isinstance(self.running, Missing) or isinstance(self.ready_replicas, Missing):
             return 0
         return max(0, self.running.value.replicas - self.ready_replicas.value)
@@ -185,9 +185,9 @@ class Observation:
 
     `revision` is the version of the workload that was read (uid and generation on Kubernetes); a change is
     written only against it. `settled` is false while an earlier change rolls out. `changed_by` is the author
-    of the last change, if known and not this service. The rates of the last `bridged_s` are at least the rate
-    before, since the load's counter was replaced. `parts` are those of `running()`, in its order; empty if
-    one configuration runs alone.
+    of the last change, if known and not this service. Within the last `bridged_s` the load's counter was
+    replaced, so rates there are at least the rate before. `parts` are those of `running()`, in its order;
+    empty if one configuration runs alone.
     """
 
     pipeline: str
@@ -245,8 +245,8 @@ class Observation:
 class Forecast:
     """The peak arrival rate expected over `horizon_s`: a point and an upper quantile.
 
-    A rate is a mean over `peak_s`, the shortest peak that counts. `rung` is the forecaster of the ladder that
-    has the largest part in it, `weights` the parts of all, `steps_down` the reasons why others have none;
+    A rate is a mean over `peak_s`, the shortest peak that counts. `rung` is the forecaster of the ladder with
+    the largest weight, `weights` the weights of all, `steps_down` the reasons why others have none;
     `quality_ratio` is 1 for a full window without gaps.
     """
 

@@ -2,7 +2,7 @@
 
 They are kept as one row of stage configurations: each *part* has every stage in order, with the part's share
 in each of them. A part for 0 % runs and waits for requests. A single configuration is one part for 100 %.
-What a target runs beside the replicas, such as an orchestrator, it runs for each part.
+Containers other than the replicas, such as an orchestrator, run once for each part.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def paired(
 ) -> tuple[tuple[Configs | None, Configs | None], ...]:
     """Pair each new part with the old one that it replaces (None: added), then list the old ones to remove.
 
-    A part replaces the one that differs in its share at most, else one of the same variants. One
-    configuration alone replaces another alone.
+    A part replaces the one that differs only in its share, else one of the same variants. One configuration
+    alone replaces another alone.
     """
     olds, news = list(parts_of(old)), parts_of(new)
     if len(olds) == len(news) == 1:
@@ -121,7 +121,7 @@ def _variants(part: Sequence[StageConfig]) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """Cores beside each part (`fixed_cores`), and those beside each replica of some stages, by name.
+    """Cores beside each part (`fixed_cores`), and beside each replica of some stages, by name.
 
     One configuration alone is one part; of several side by side each has an orchestrator of its own.
     """
@@ -133,15 +133,15 @@ class Overhead:
         """Overhead cores of each replica of the stage."""
         return next((cores for name, cores in self.each_cores if name == stage), 0.0)
 
-    def held(self, config: StageConfig) -> StageConfig:
-        """Return the configuration with a replica's cores including its overhead."""
+    def with_overhead(self, config: StageConfig) -> StageConfig:
+        """Return the configuration with the overhead included in its cores per replica."""
         beside = self.each(config.stage)
         return replace(config, cores=config.cores + beside) if beside else config
 
     def cores(self, configs: Sequence[StageConfig]) -> float:
         """Cores of all replicas of all stages, overhead included."""
         parts = max(1, len(parts_of(configs)))
-        return parts * self.fixed_cores + sum(self.held(config).total_cores for config in configs)
+        return parts * self.fixed_cores + sum(self.with_overhead(config).total_cores for config in configs)
 
 
 NO_OVERHEAD = Overhead()
@@ -151,12 +151,12 @@ NO_OVERHEAD = Overhead()
 class FrontCores:
     """Router and queues that share a machine with the replicas: `request_s` is their CPU time a request.
 
-    `machine_cores` are those that all of them have together.
+    `machine_cores` are the cores that all of them share.
     """
 
     machine_cores: float
     request_s: float
 
     def left_cores(self, rate_rps: float) -> float:
-        """The cores that are left to the replicas at that rate."""
+        """The cores that remain for the replicas at that rate."""
         return max(0.0, self.machine_cores - self.request_s * rate_rps)

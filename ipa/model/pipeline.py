@@ -110,7 +110,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class StageBounds:
-    """Limits of one stage, beside those of the pipeline. None is no limit."""
+    """Limits of one stage, in addition to the pipeline's. None is no limit."""
 
     min_replicas: Count | None = None
     max_replicas: Count | None = None
@@ -119,10 +119,10 @@ class StageBounds:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredVariant:
-    """The profile's figures of a variant: accuracy, and the resources of a replica beside its cores.
+    """The profile's figures of a variant: accuracy, and a replica's resources other than cores.
 
-    `item_core_s` are the least core seconds that it takes for an item, `batch_core_s` those for the first
-    item of a batch and for each further one; 0 if they are unknown.
+    `item_core_s` are the fewest core seconds for an item, `batch_core_s` those for the first item of a batch
+    and for each further one; 0 if they are unknown.
     """
 
     accuracy: float
@@ -133,7 +133,7 @@ class MeasuredVariant:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits of every plan. None is no limit, nor is a kind of accelerator without an entry."""
+    """Limits of every plan. None is no limit; a kind of accelerator without an entry has none."""
 
     cores: PositiveNumber | None = None
     """Of all replicas of all stages together, at every moment, those of a change included."""
@@ -166,13 +166,13 @@ class Bounds:
 
     @property
     def limits(self) -> dict[str, float]:
-        """The upper bounds on resources by name; what has no bound is missing."""
+        """The upper bounds on resources by name; a resource without a bound is missing."""
         scalars = {CORES: self.cores} | {each.name: getattr(self, each.attribute) for each in BESIDE_CORES}
         named = scalars | dict(self.accelerators)
         return {name: most for name, most in named.items() if most is not None}
 
     def limited(self, name: str, most: float | None) -> Bounds:
-        """The same bounds with that limit of a resource; None: without one."""
+        """The same bounds with that limit of a resource; None removes it."""
         if name == CORES:
             return replace(self, cores=most)
         if name in BY_NAME:
@@ -193,13 +193,13 @@ class Bounds:
         return self.limits if self.most_cores is None else self.limits | {CORES: self.most_cores}
 
     def beside(self, config: StageConfig) -> Resources:
-        """The resources of one replica of the configuration beside its cores, as far as they are known."""
+        """The resources of one replica of the configuration other than cores, as far as they are known."""
         measured = self.measured.get((config.stage, config.variant))
         return NO_RESOURCES if measured is None else measured.beside
 
     def replica(self, config: StageConfig) -> Resources:
         """The resources of one replica of the configuration, its overhead included."""
-        return Resources(cpu_cores=self.overhead.held(config).cores) + self.beside(config)
+        return Resources(cpu_cores=self.overhead.with_overhead(config).cores) + self.beside(config)
 
     def held(self, configs: Sequence[StageConfig]) -> Resources:
         """The resources of all replicas of all stages, overhead included."""
@@ -212,7 +212,7 @@ class Bounds:
 
     @property
     def most_cores(self) -> float | None:
-        """Upper bound on cores at any moment of a change."""
+        """The upper bound on cores at any moment of a change."""
         if self.any_change:
             return None
         return self.cores if self.transition_cores is None else self.transition_cores
@@ -222,7 +222,7 @@ class Bounds:
 class Variant:
     """A model that can do a stage's task. Its accuracy, latency and cores are in the profile.
 
-    `targets` has for each target, by the key of its section in the file, how the variant runs there.
+    `targets` maps each target's section key in the file to the variant's settings there.
     """
 
     name: VariantName
@@ -230,7 +230,7 @@ class Variant:
 
     @property
     def requested(self) -> Resources:
-        """The most of each resource other than cores that a target's section gives a replica."""
+        """The most of each resource, other than cores, that a section of the file gives a replica."""
         return reduce(Resources.maximum, map(beside_of, self.targets.values()), NO_RESOURCES)
 
 
@@ -257,7 +257,7 @@ class CombineRule(StrEnum):
 
 
 class OutputRows(StrEnum):
-    """The number of rows that a stage answers for one item.
+    """The number of rows with which a stage answers one item.
 
     `per-item`: one, so that rows count items. `varying`: any number, given by its output `fan_out`.
     """
@@ -284,7 +284,7 @@ class Edge:
         return tuple(self.fan_out.values()) if isinstance(self.fan_out, Mapping) else (self.fan_out,)
 
     def items(self, variant: str) -> float:
-        """Items for each item that the parent handles with that variant."""
+        """The items for each item that the parent handles with that variant."""
         return self.fan_out[variant] if isinstance(self.fan_out, Mapping) else self.fan_out
 
 
@@ -342,7 +342,7 @@ class Stage:
 
     @property
     def own_bounds(self) -> StageBounds:
-        """Its own bounds on its target: batch size 1 only if it must not batch there."""
+        """Its own bounds on its target: only batch size 1 if it must not batch there."""
         return replace(self.bounds, batch_sizes=UNBATCHED) if self.unbatched else self.bounds
 
     def variant(self, name: str) -> Variant:
@@ -357,8 +357,7 @@ class Stage:
 def chain(stages: Sequence[Stage], fan_outs: Sequence[float | Mapping[str, float]] = ()) -> tuple[Stage, ...]:
     """The stages as a chain, each after the one before it.
 
-    `fan_outs` are those of the stages in order, as far as given: the items that each sends on for one it
-    handles.
+    `fan_outs` has for each stage in order the items that it sends on for each item; the rest send one.
     """
     first, *others = stages
     edges = (Edge(before.name, 1.0 if k is None else k) for before, k in zip_longest(stages, fan_outs))
@@ -380,7 +379,7 @@ class Sla:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """The plan's rate once the load was missing for a while; it only adds capacity."""
+    """The rate to plan for once the load has been missing for a while; it only adds capacity."""
 
     rate_rps: PositiveRate
     """Planned for at least, until the load is observed again."""
@@ -411,8 +410,8 @@ class Pipeline:
     """A graph of stages, each after the stages it receives from, its SLA, bounds and objectives by name.
 
     `sets`: several variants of its single stage may run at once, each with a share of the load (InfAdapter).
-    `targets` has for each target, by the key of its section in the file, where and how the pipeline runs.
-    A pipeline that is not `runnable` is only planned and rendered; `not_runnable_because` says why.
+    `targets` maps each target's section key in the file to where and how the pipeline runs there. A pipeline
+    that is not `runnable` is only planned and rendered; `not_runnable_because` tells why.
     """
 
     name: Name
@@ -460,24 +459,22 @@ class Pipeline:
 
     @property
     def namespace(self) -> str:
-        """The pipeline's namespace, which also decides access, on a cluster or not."""
+        """The pipeline's namespace, which also decides access, on any target."""
         placed = (place.namespace for place in self.targets.values() if hasattr(place, "namespace"))
         return next(placed, DEFAULT_NAMESPACE)
 
     @property
     def deadline_s(self) -> float:
-        """The age at which requests are dropped; the SLA unless the file says another: later is no use."""
+        """The age at which requests are dropped: the SLA unless the file sets another."""
         return self.sla.latency_s if self.drop_after_s is None else self.drop_after_s
 
     @property
     def is_chain(self) -> bool:
         """True if each stage passes all its output to the next alone: no fork, join, router or combiner."""
-        befores = (None, *(stage.name for stage in self.stages))
-        return all(
-            [edge.parent for edge in stage.after] == ([] if before is None else [before])
-            and stage.kind not in {StageKind.ROUTER, StageKind.COMBINER}
-            for before, stage in zip(befores, self.stages, strict=False)
-        )
+        if any(stage.kind in {StageKind.ROUTER, StageKind.COMBINER} for stage in self.stages):
+            return False
+        parents = [[edge.parent for edge in stage.after] for stage in self.stages]
+        return parents == [[], *([stage.name] for stage in self.stages[:-1])]
 
     def stage(self, name: str) -> Stage:
         """The stage of that name; NotFoundError lists the existing ones."""
@@ -488,12 +485,12 @@ class Pipeline:
         raise NotFoundError(f"pipeline {self.name!r} has no stage {name!r}", hint=f"It has: {known}")
 
     def usd_per_hour(self, configs: Sequence[StageConfig]) -> float | None:
-        """The price of all resources, overhead included; None without prices, or if they are not measured."""
+        """The price of all resources, overhead included; None without prices or measured resources."""
         known = all((config.stage, config.variant) in self.bounds.measured for config in configs)
         return self.prices.cost(self.bounds.held(configs)) if self.prices.is_money and known else None
 
     def objective(self, name: str | None = None) -> Objective:
-        """The objective of that name (the default for None); NotFoundError lists the existing ones."""
+        """The named objective (None: the default); NotFoundError lists the existing ones."""
         wanted = name or self.default_objective
         if wanted not in self.objectives:
             known = ", ".join(self.objectives)

@@ -18,7 +18,7 @@ CFS_PERIOD_S = 0.1
 
 
 def quota_cores(cores: float) -> float:
-    """The CPU quota of a replica with less than a core, one thread at a time; 0 for others."""
+    """The CPU quota of a replica with less than one core, one thread at a time; 0 for larger replicas."""
     return cores if cores < 1 else 0.0
 
 
@@ -41,7 +41,7 @@ class StageConfig:
     """The configuration of a stage: variant, batch size, cores of a replica, and number of replicas.
 
     If several configurations run side by side, `share_percent` of the pipeline's requests go to the one that
-    this belongs to (`ipa.model.parts`).
+    contains this (`ipa.model.parts`).
     """
 
     stage: str
@@ -103,7 +103,7 @@ class StagePlan:
 
     @property
     def config(self) -> StageConfig:
-        """The part of it that is written to the workload."""
+        """The configuration that is written to the workload."""
         return StageConfig(
             self.stage, self.variant, self.batch_size, self.cores, self.replicas, self.share_percent
         )
@@ -111,7 +111,7 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class PlanSummary:
-    """A plan in short; `objective` is that of the goal."""
+    """A plan in short; `objective` is the value of the goal."""
 
     objective: float
     pas: float
@@ -126,7 +126,7 @@ class Plan:
 
     `objective` is None exactly if there is no configuration; `pas` is the product of the stages' accuracies
     whatever the objective used. `note` has remarks for the reader (which solver `auto` took and why);
-    `relaxations` says, for an infeasible plan, what would make it feasible. For a plan that lets requests
+    `relaxations` tells, for an infeasible plan, what would make it feasible. For a plan that lets requests
     wait while a peak lasts, `peak_rps` is that peak and `rate_rps` the sustained rate; else it is None.
     """
 
@@ -174,12 +174,12 @@ class Plan:
 
     @property
     def carried_rps(self) -> float:
-        """The highest rate that the plan is for: the peak if it lets a peak wait."""
+        """The highest rate that the plan is for: the peak if it lets requests of a peak wait."""
         return self.rate_rps if self.peak_rps is None else self.peak_rps
 
     @property
     def is_late(self) -> bool:
-        """True if the plan exceeds the SLA because none meets it (beyond rounding)."""
+        """True if the plan exceeds the SLA because no plan meets it (beyond rounding)."""
         return self.latency_s is not None and self.latency_s > self.sla_s * (1 + 1e-9)
 
     @property

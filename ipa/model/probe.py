@@ -1,4 +1,4 @@
-"""A smoke request: its body, the way it is sent, and its result."""
+"""A smoke request: its body, its transport, and its result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ProbeTransport(StrEnum):
 class RequestAddress:
     """The URL that clients post the requests of a pipeline to, and their protocol.
 
-    `note` says from where it is reached, or why there is none; `url` is empty then.
+    `note` tells from where it is reachable, or why there is none; `url` is empty then.
     """
 
     url: str = ""
@@ -61,9 +61,9 @@ class ProbeRequest:
 class ProbeResult:
     """The result of one smoke request.
 
-    `detail` is empty if the answer came in time, and is one of the protocol without an error; else it says
-    what came instead. `status` is that of HTTP, None if there was none. `timing` is the answer's
-    `Server-Timing`, empty without one.
+    `detail` is empty if a valid answer of the protocol came in time, without an error; else it tells what
+    came instead. `status` is that of HTTP, None without an answer. `timing` is the answer's `Server-Timing`,
+    empty without one.
     """
 
     url: str
@@ -77,7 +77,7 @@ class ProbeResult:
 
     @property
     def answered(self) -> bool:
-        """True if the request was answered as its protocol says."""
+        """True if the request got a valid answer of its protocol."""
         return not self.detail
 
     @property

@@ -38,7 +38,7 @@ AS_MEASURED: Slowdowns = ()
 
 
 def ratios_of(slowdowns: Iterable[Slowdown], stage: str) -> dict[str, float]:
-    """The slowdowns of a stage's variants, by name; a variant that is not in it has 1."""
+    """The slowdowns of a stage's variants, by name; a variant without an entry has 1."""
     return {each.variant: each.ratio for each in slowdowns if each.stage == stage}
 
 
@@ -61,7 +61,7 @@ class ProfilePoint:
 
     @property
     def item_core_s(self) -> float:
-        """The core seconds for an item of a batch: by the mean latency, else by the quantile measured."""
+        """The core seconds for an item of a batch: by the mean latency, else by the measured quantile."""
         latency_s = self.latency_s if self.latency_mean_s is None else self.latency_mean_s
         return latency_s * self.cores / self.batch_size
 
@@ -78,8 +78,8 @@ class ProfilePoint:
 def time_per_item(batches: Sequence[tuple[int, float]]) -> float | None:
     """The time that each item adds to a batch, by least squares; None if all batches are of one size.
 
-    `batches` are their items and times. Neither an item nor a batch beside its items takes less than nothing
-    on the mean.
+    `batches` are pairs of items and time. Neither the time of an item nor the fixed time of a batch is
+    negative.
     """
     if len({items for items, _ in batches}) == 1:
         return None
@@ -108,7 +108,7 @@ class VariantProfile:
 
     @property
     def item_core_s(self) -> float:
-        """The least core seconds for an item, over all measurements; 0 without any."""
+        """The fewest core seconds for an item, over all measurements; 0 without any."""
         return min((point.item_core_s for point in self.points), default=0.0)
 
     @property
@@ -125,9 +125,15 @@ class VariantProfile:
         next_s = mean_s / mean if next_s is None else next_s
         return mean_s - next_s * (mean - 1), next_s
 
+    def slowed(self, ratio: float) -> VariantProfile:
+        """The profile of replicas that take `ratio` times as long for each batch."""
+        return (
+            replace(self, points=tuple(point.slowed(ratio) for point in self.points)) if ratio != 1 else self
+        )
+
     @property
     def has_varying_rows(self) -> bool:
-        """True if some item was answered with a number of rows other than one."""
+        """True if an item was answered with a number of rows other than one."""
         return self.rows_per_item not in (None, (1, 1))
 
 
@@ -161,13 +167,8 @@ class StageProfile:
     def slowed(self, slowdowns: Slowdowns) -> StageProfile:
         """The profile with each variant's times multiplied by its slowdown."""
         ratios = ratios_of(slowdowns, self.stage)
-        variants = tuple(
-            replace(each, points=tuple(point.slowed(ratios[each.variant]) for point in each.points))
-            if each.variant in ratios
-            else each
-            for each in self.variants
-        )
-        return replace(self, variants=variants)
+        variants = (each.slowed(ratios.get(each.variant, 1.0)) for each in self.variants)
+        return replace(self, variants=tuple(variants))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Metadata of dataclass fields that says how records hold them (`ipa.control.canonical`)."""
+"""Metadata of dataclass fields about their form in records (`ipa.control.canonical`)."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ BESIDE_OTHERS = {RECORDED_BESIDE: True}
 
 
 def recorded_as(name: str) -> dict[str, str]:
-    """The metadata of a field that records hold under another name, as older versions wrote it."""
+    """The metadata of a field that has another name in records, as older versions wrote it."""
     return {RECORDED_AS: name}

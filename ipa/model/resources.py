@@ -19,8 +19,8 @@ CORES = "cores"
 class Dimension:
     """A resource that every container has.
 
-    `name` is its key in files and the name of its limit, `attribute` that of its field, `words` its unit in a
-    sentence, `resource` its name in Kubernetes.
+    `name` is its key in files and the name of its limit, `attribute` the name of its field, `words` its unit
+    in a sentence, `resource` its name in Kubernetes.
     """
 
     name: str
@@ -43,7 +43,7 @@ DIMENSIONS = (
     Dimension(CORES, "cpu_cores", "cores", "cpu"),
     Dimension("memory", "memory_gib", "GiB of memory", "memory"),
 )
-# Those that follow from a replica's variant alone; its cores are chosen.
+# The dimensions that follow from a replica's variant; its cores are planned.
 BESIDE_CORES = tuple(each for each in DIMENSIONS if each.name != CORES)
 BY_NAME = {each.name: each for each in DIMENSIONS}
 
@@ -83,7 +83,7 @@ class Resources:
 
     @property
     def amounts(self) -> dict[str, float]:
-        """The amounts above or below zero by name, in the order of the dimensions, then of the kinds."""
+        """The nonzero amounts by name, in the order of the dimensions, then of the kinds."""
         scalars = {each.name: getattr(self, each.attribute) for each in DIMENSIONS}
         return {name: amount for name, amount in (scalars | dict(self.accelerators)).items() if amount}
 
@@ -100,7 +100,7 @@ class Resources:
         return self._joined(other, max)
 
     def beyond(self, limits: Mapping[str, float]) -> Resources:
-        """The amounts above those limits; a resource without a limit has nothing above it."""
+        """The amounts above those limits; 0 for a resource without a limit."""
         over = {name: self.amount(name) - most for name, most in limits.items()}
         return Resources.of(
             {name: more for name, more in over.items() if more > ROUNDING * max(1.0, abs(limits[name]))}
@@ -129,7 +129,7 @@ class Resources:
         return self.beyond({name: other.amount(name) for name in self.amounts}) == NO_RESOURCES
 
     def words(self, before: str = "") -> str:
-        """The amounts in three digits, each with its unit, which `before` precedes if given."""
+        """The amounts in three digits, each with its unit and, if given, the text `before` in front."""
         phrases = (in_words(name, float(f"{amount:.3g}"), before) for name, amount in self.amounts.items())
         return ", ".join(phrases) or "nothing"
 
@@ -152,7 +152,7 @@ NO_RESOURCES = Resources()
 
 
 def total(amounts: Iterable[Resources]) -> Resources:
-    """The sum of all of them."""
+    """The sum of all amounts."""
     return sum(amounts, NO_RESOURCES)
 
 
@@ -177,14 +177,14 @@ def in_column(name: str, amount: float) -> str:
 
 
 def beside_of(holder: object) -> Resources:
-    """The resources other than cores of anything that has fields named as those of `Resources`."""
+    """The resources other than cores of any object with fields named as those of `Resources`."""
     scalars = (getattr(holder, each.attribute, None) or 0.0 for each in BESIDE_CORES)
     return _made(0.0, *scalars, getattr(holder, "accelerators", {}))
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """The price of a unit of each resource by name; what is not named costs nothing.
+    """The price of a unit of each resource by name; other resources cost nothing.
 
     `is_money`: in USD an hour. The default is a cost in cores.
     """

@@ -20,12 +20,12 @@ ROUNDING = 1e-9
 class Rolling:
     """The strategy by which a target replaces replicas whose variant, batch size or cores change.
 
-    It starts up to ceil(surge_ratio · n) new replicas beyond the n requested before old ones stop. If
+    It starts up to ceil(surge_ratio · n) new replicas beyond the n requested before old ones stop. If it
     `shrinks_first`, a smaller n removes old replicas at once, before the new ones are ready, as a Kubernetes
     Deployment does. If it `rebatches`, replicas stay when the batch size changes: a queue forms the batches.
     Replicas of the stages `switches` have several variants loaded (`resident`), and also stay when the
-    variant changes; if it `resizes`, also when their cores change, as long as they have as many threads. If
-    it `amends`, another write during a change keeps the replicas that the change has started.
+    variant changes; if it `resizes`, also when their cores change but not their number of threads. If it
+    `amends`, another write during a change keeps the replicas that the change has started.
     """
 
     surge_ratio: float = 1.0
@@ -45,7 +45,7 @@ class Rolling:
         return self.amends and bool(self.switches)
 
     def keeps_replicas(self, old: StageConfig, new: StageConfig) -> bool:
-        """True if the running replicas stay: the change starts more of them, or stops some, at most."""
+        """True if the running replicas stay: the change at most starts more of them, or stops some."""
         is_switched = old.stage in self.switches
         is_resized = is_switched and self.resizes and threads_of(old.cores) == threads_of(new.cores)
         return (
@@ -68,7 +68,7 @@ DEPLOYMENT = Rolling(surge_ratio=0.25, shrinks_first=True)
 
 
 def threads_of(cores: float) -> int:
-    """The threads of a replica: one for each core or part of one."""
+    """The threads of a replica: one for each core or fraction of one."""
     return max(1, ceil(cores))
 
 
@@ -78,10 +78,10 @@ def only_replicas(old: StageConfig, new: StageConfig) -> bool:
 
 
 def waves(old: StageConfig, new: StageConfig, rolling: Rolling) -> int:
-    """The starts of replicas that a change waits for, one after the other; 0 if it starts none.
+    """The number of successive starts of replicas that a change waits for; 0 if it starts none.
 
     A Deployment whose template changes has its old ReplicaSet scaled to the new number first, while new
-    replicas come a surge at a time.
+    replicas start one surge after another.
     """
     if rolling.keeps_replicas(old, new):
         return int(new.replicas > old.replicas)
@@ -91,14 +91,14 @@ def waves(old: StageConfig, new: StageConfig, rolling: Rolling) -> int:
 def peak_of(
     old: StageConfig, old_each: Resources, new: StageConfig, new_each: Resources, rolling: Rolling
 ) -> Resources:
-    """The most that the stage uses at any moment between old and new; `each` is that of one replica.
+    """The most that the stage uses at any moment between old and new; `…_each` is one replica's use.
 
-    A Deployment has its old replicas scaled to the number of its `first_hop`, and a surge of new ones beside
-    them.
+    A Deployment has its old replicas scaled to the number of its `first_hop`, and a surge of new ones in
+    addition.
     """
     before, after = old_each * old.replicas, new_each * new.replicas
     if rolling.keeps_replicas(old, new):
-        # Those that stay grow before others stop, and shrink once others are ready.
+        # Replicas that stay grow before others stop, and shrink once others are ready.
         staying = min(old.replicas, new.replicas)
         grown = old_each.maximum(new_each) * staying
         return grown + old_each * (old.replicas - staying) + new_each * (new.replicas - staying)
@@ -132,7 +132,7 @@ def change_peak(
 
 
 def quick_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConfig | None:
-    """The first of two steps to `new` that together are ready sooner than a direct change; None if none are.
+    """The first of two steps to `new` that are ready sooner than a direct change; None without such steps.
 
     The first step replaces the existing replicas, the second adds the rest together.
     """
@@ -143,10 +143,10 @@ def quick_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConf
 
 
 def first_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConfig:
-    """The first configuration to ask for, so that no capacity goes before its successor is ready.
+    """The first configuration to write, so that no capacity goes before its successor is ready.
 
-    A Deployment is replaced by as many as it has before it shrinks, as far as these have no more cores than
-    the larger end.
+    A Deployment first replaces all its replicas and then shrinks, as far as the new replicas together have no
+    more cores than the larger end.
     """
     if rolling.shrinks_first and not rolling.keeps_replicas(old, new) and new.replicas < old.replicas:
         most = int(max(old.total_cores, new.total_cores) / new.cores + ROUNDING)

@@ -52,12 +52,12 @@ def rounded_plan(plan: Plan) -> Plan:
 
 
 def _rounded(value: T, *fields: str) -> T:
-    """The value with those of its fields that are known in significant digits."""
+    """The value with its fields of a known precision in significant digits."""
     known = ((name, getattr(value, name)) for name in fields)
     digits: dict[str, Any] = {name: significant(number) for name, number in known if number is not None}
     return replace(value, **digits)
 
 
 def in_utc(at: datetime) -> str:
-    """The time in words that are the same wherever they are read, such as 2026-01-31 12:00:00 UTC."""
+    """The time in words that are the same for every reader, such as 2026-01-31 12:00:00 UTC."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -18,8 +18,8 @@ REMEDY = "if it answers one row for each it is given, say `output_rows: per-item
 class Unbatched(str):
     """The reason why a stage must not batch on its target: the text of `Stage.unbatched`.
 
-    `where` is where batches would give requests the rows of others, such as "in one deployment", or have no
-    effect (`is_void`), since its server forms none; `remedy` is what the target offers instead.
+    `where` is where batches would mix up requests, such as "in one deployment", or (`is_void`) have no
+    effect, since its server forms none; `remedy` is what the target offers instead.
     """
 
     where: str
@@ -93,10 +93,10 @@ class Rebatch(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServingSemantics:
-    """The way in which a target serves a pipeline; the defaults are a central queue that can do everything.
+    """The way in which a target serves a pipeline; by default through central queues without restrictions.
 
     `spread` describes how requests reach replicas. `most_parts` is the number of configurations that may run
-    side by side, each with a share of the requests; several variants of one stage (`sets`) are such too.
+    side by side, each with a share of the requests; several variants of one stage (`sets`) count as such.
     `keeps_variants`: a replica keeps several variants loaded and switches between them in place (`resident`).
     """
 
@@ -125,7 +125,7 @@ class Unhonoured:
 
 
 def unhonoured(pipeline: Pipeline, serving: ServingSemantics, place: str) -> Iterator[Unhonoured]:
-    """The keys of the pipeline that a target with these semantics would ignore; `place` names it in words."""
+    """The keys of the pipeline that a target with these semantics ignores; `place` is its name in words."""
     if pipeline.drop_after_s is not None and not serving.drops_late:
         yield Unhonoured(
             "drop_after", f"{place} drops no request by its age", "leave it out, or choose another target"

@@ -28,8 +28,8 @@ AROUND = (0.25, 0.5, 2.0, 4.0)
 class Surrogates:
     """The limits as linear rows: `use` is (rows × options) for each stage, `most` one number per row.
 
-    The limit of a path, Σ mean + sqrt(Σ spread²) ≤ sla, is weakened to the chord of the root over what Σ
-    spread² can be.
+    The limit of a path, Σ mean + sqrt(Σ spread²) ≤ sla, is weakened: a chord replaces the root over the range
+    of Σ spread².
     """
 
     use: tuple[Array, ...]
@@ -43,14 +43,11 @@ def surrogates(program: Program) -> Surrogates:
     has_spread = program.has_spread
     for path in program.graph.paths:
         slope, start = chord(*spread_range(program, path)) if has_spread else (0.0, 0.0)
-        rows.append(
-            [
-                (stage.mean_s + slope * stage.spread_s2 if has_spread else stage.mean_s)
-                if at in path
-                else np.zeros(len(stage))
-                for at, stage in enumerate(program.stages)
-            ]
-        )
+        row = [np.zeros(len(stage)) for stage in program.stages]
+        for at in path:
+            stage = program.stages[at]
+            row[at] = stage.mean_s + slope * stage.spread_s2 if has_spread else stage.mean_s
+        rows.append(row)
         most.append(program.sla_s - start)
     for limit in program.limits():
         rows.append(list(limit.use))
@@ -76,10 +73,10 @@ def chord(low: float, high: float) -> tuple[float, float]:
 
 
 class LagrangeBounds:
-    """Tables of the bound for each stage, for a handful of good multiplier vectors.
+    """Tables of the bound for each stage, for a few good multiplier vectors.
 
-    If the accuracy is a plain product the tables run over the product so far; otherwise the reachable
-    accuracy is bounded by itself (`reachable`, from the caller) and the tables are numbers.
+    If the accuracy is a plain product, the tables run over the product so far; otherwise the caller bounds
+    the reachable accuracy (`reachable`), and the tables are plain numbers.
     """
 
     def __init__(self, program: Program, prices: Array | None = None) -> None:
@@ -102,7 +99,7 @@ class LagrangeBounds:
 
     @cached_property
     def _multipliers(self) -> Array:
-        """No multiplier, the best ones, and some around: partial plans differ in their scarce limits."""
+        """The zero vector, the best multipliers, and some near them: limits differ in how scarce they are."""
         around = [np.zeros(len(self.prices)), self.prices]
         for axis in np.flatnonzero(self.prices > 0).tolist():
             for ratio in AROUND:
@@ -113,7 +110,7 @@ class LagrangeBounds:
 
     @cached_property
     def _table(self) -> tuple[Array, Array]:
-        """The tables with the worth of all that the limits allow, and the rise of each point to the next.
+        """The tables, each limit's `most` times its multiplier added, and the rise to the next grid point.
 
         Built for the first bound; a caller that needs only multipliers does not build them.
         """
@@ -124,14 +121,14 @@ class LagrangeBounds:
 
     @property
     def is_product(self) -> bool:
-        """True if the tables run over the product so far."""
+        """True if the tables run over the product of factors so far."""
         return bool(self._alpha)
 
     def upper(self, depth: int, product: Array | None, value: Array, use: Array) -> Array:
-        """For partial plans of the first `depth` stages, the best that their completions can reach.
+        """For partial plans of the first `depth` stages, an upper bound on the worth of their completions.
 
-        `product` is that of the factors so far, needed if `is_product`; without the part that `free_alpha`
-        weighs.
+        `product` is the product of their factors, needed if `is_product`; the part that `free_alpha` weighs
+        is not included.
         """
         rest = -(self._multipliers @ use)
         tables, rises = self._table
@@ -146,9 +143,9 @@ class LagrangeBounds:
         return bound
 
     def option_bounds(self, stage: int) -> Array:
-        """For each option of the stage, the best that a whole plan with it can reach; product or sum only.
+        """For each option of the stage, an upper bound on whole plans with it; accuracies multiply or add up.
 
-        The stage comes first and the others after it: the order of factors is free.
+        The stage is taken first and the others after it: factors commute.
         """
         others = [at for at in range(len(self._stages)) if at != stage]
         order = [stage, *others]
@@ -173,7 +170,7 @@ class LagrangeBounds:
         return bound
 
     def _bests(self, multipliers: Array) -> list[Array]:
-        """For each stage (multiplier vectors × factors): the highest worth of an option with the factor."""
+        """For each stage (multiplier vectors × factors): the highest worth of an option with that factor."""
         value, use = self._whole
         # (Multiplier vectors × all options): the value less the price of the limits used.
         worth = (value - multipliers @ use).take(self._order, axis=1)
@@ -199,7 +196,7 @@ class LagrangeBounds:
         return tables[::-1]
 
     def _onward(self, steps: Array) -> list[tuple[Index, Array]]:
-        """For each stage (factors × steps): the product with a factor on the next stage's grid."""
+        """For each stage (factors × steps): the product with a factor, placed on the next stage's grid."""
         grid = len(steps)
         if grid not in self._steps:
             self._steps[grid] = [
@@ -209,7 +206,7 @@ class LagrangeBounds:
         return self._steps[grid]
 
     def _search(self, grid: int) -> Array:
-        """The best multipliers found by a coordinate search."""
+        """The best multipliers that a coordinate search finds."""
         ranges = [float(np.ptp(stage.value)) for stage in self._stages]
         spread = self._alpha * self._largest[-1] + sum(ranges)
         best, reached = np.zeros(len(self.rows.most)), inf
@@ -251,7 +248,7 @@ def _groups(factor: Array) -> _Group:
 
 
 def _cells(product: Array, largest: float, grid: int) -> tuple[Index, Array]:
-    """The places of products on a grid from 0 to the largest: the point below, and the share of the way."""
+    """The places of products on a grid from 0 to the largest: the index below, and the fraction above it."""
     at = product * ((grid - 1) / largest if largest > 0 else 0.0)
     cell = np.minimum(at.astype(np.intp), grid - 2)
     return cell, at - cell

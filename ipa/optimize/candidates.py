@@ -1,4 +1,4 @@
-"""All candidate configurations of all stages: operating points with replicas, one after the other."""
+"""All candidate configurations of all stages: operating points with numbers of replicas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RANKS = frozenset({AccuracyRule.RANK_SUM, AccuracyRule.RANK_PRODUCT})
 
 
 def variant_terms(stage: StageProblem, objective: Objective) -> dict[str, float]:
-    """The term of each variant of the stage: its accuracy, or its rank under a rank rule."""
+    """Each variant's term of the objective: its accuracy, or its rank under a rank rule."""
     columns = stage.columns
     accuracies = dict(zip(columns.variants, columns.variant_accuracy, strict=True))
     if objective.accuracy_rule in RANKS:
@@ -59,7 +59,7 @@ def accuracy_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[
 def accuracy_term(problem: PlanningProblem, terms: Sequence[float]) -> float:
     """The accuracy term ACC of the objective, from one term per stage (1 for the pipeline's own router).
 
-    Sums and means count each stage by the share of the requests that visit it.
+    Sums and means weigh each stage by the share of the requests that visit it.
     """
     rule = problem.objective.accuracy_rule
     if rule in PRODUCTS:
@@ -104,7 +104,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Points with their replicas, one per entry, sorted by block; those of a block are in the order of names.
+    """Points with their replicas, one per entry, sorted by block; within a block in the order of names.
 
     `term` is the share of the accuracy term, `held_cores` the cores of one replica with its overhead.
     `rate_rps` counts items. `numbers` has the rows of an option (`ipa.optimize.options`).
@@ -135,12 +135,12 @@ class Candidates:
 
     @property
     def slices(self) -> list[slice]:
-        """The candidates of each block."""
+        """The slice of each block's candidates."""
         ends = np.searchsorted(self.block, np.arange(len(self.blocks) + 1)).tolist()
         return [slice(*pair) for pair in pairwise(ends)]
 
     def take(self, at: Index) -> Candidates:
-        """Return those candidates only, in the same order."""
+        """Return only the candidates at these indices, in the same order."""
         return replace(self, **{name: getattr(self, name).take(at, axis=-1) for name in COLUMNS})
 
 
@@ -175,15 +175,15 @@ def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Can
 
 
 def _allowed(problem: PlanningProblem, stage: StageProblem) -> Index:
-    """The points that objective, bounds and pin allow, by names."""
+    """The points that objective, bounds and pin allow, in the order of names."""
     order = stage.columns.order
     return order.compress(problem.allowed(stage).take(order))
 
 
 def scalars_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
-    """(`SCALARS` × blocks)."""
+    """The numbers of each block as rows: (`SCALARS` × blocks)."""
     is_released = problem.compat is Compat.IPA_ARTIFACT
-    batch_sizes = problem.batch_sizes if is_released else 0
+    batch_sizes = problem.batch_size_count if is_released else 0
     columns = []
     for block in blocks:
         stage = problem.stages[block.index]
@@ -220,9 +220,9 @@ def _terms(problem: PlanningProblem) -> list[Array]:
 def _replicas(problem: PlanningProblem, points: Array, scalars: Array) -> tuple[Index, Index]:
     """Points with each number of replicas that they may run with: (place, replicas) pairs.
 
-    Formulas of the papers: the least n that carries the rate, and each larger n that needs one batch less in
-    sequence; between those n only the cost changes. Under random arrivals every n from the least on shortens
-    the wait, until by the square-root rule of staffing none is left: n ≤ least + 3·√least + 3.
+    The papers' formulas: the least n that carries the rate, and each larger n that needs one batch less in
+    sequence; between those n only the cost changes. Under random arrivals every n above the least shortens
+    the wait, until no wait is left by the square-root staffing rule: n ≤ least + 3·√least + 3.
     """
     rate_rps, items, fewest, limit, _, beside_cores, *_ = scalars
     busy = rate_rps / points[ROWS["capacity_rps"]]
@@ -243,7 +243,7 @@ def _replicas(problem: PlanningProblem, points: Array, scalars: Array) -> tuple[
 
 
 def _extra_replicas(compat: Compat, least: Array, batches: Array) -> Array:
-    """Replicas to add to the least ones: (points × choices), ascending, repeated if there are fewer."""
+    """Replicas to add to the least number: (points × choices), ascending, repeated if there are fewer."""
     if not len(least):
         return np.zeros((0, 1))
     if compat is Compat.TAIL:
@@ -278,7 +278,7 @@ def levels_of(problem: PlanningProblem) -> list[list[ItemCount]]:
             onward[at].append(by_child)
         if len(items[at]) > MOST_LEVELS:
             raise InputError(
-                f"stage {stage.name!r} may see more than {MOST_LEVELS} numbers of items of a request",
+                f"stage {stage.name!r} may get more than {MOST_LEVELS} numbers of items from a request",
                 hint="Give fewer fan-outs by variant before it, or equal ones to like variants.",
             )
     return [
@@ -288,5 +288,5 @@ def levels_of(problem: PlanningProblem) -> list[list[ItemCount]]:
 
 
 def _key(items: float) -> str:
-    """A key that is equal for numbers of items that differ only by rounding."""
+    """A key that ignores rounding differences between numbers of items."""
     return f"{items:.10g}"

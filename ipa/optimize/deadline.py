@@ -1,4 +1,4 @@
-"""The wall-time limit of a solver. The only clock of this package."""
+"""The wall-time limit of a solver; no other module of this package reads a clock."""
 
 from __future__ import annotations
 

@@ -25,10 +25,10 @@ ALIKE = 1e-7
 
 
 def describe(problem: PlanningProblem, configs: Sequence[StageConfig]) -> Plan | None:
-    """The configuration as a plan of solver "given"; None if it was not measured.
+    """The configuration as a plan of solver "given"; None if it was not profiled.
 
     The wait at a stage that cannot carry its load grows without end and is given as a day. If several parts
-    share the rate, each carries its own; accuracies are weighed by the shares (InfAdapter's AA), and the
+    share the rate, each carries its share; accuracies are weighed by the shares (InfAdapter's AA), and the
     latency is that of the slowest part that has requests.
     """
     parts = [_part(problem, part) for part in parts_of(configs)]
@@ -138,7 +138,7 @@ def _part(whole: PlanningProblem, configs: Sequence[StageConfig]) -> _Part | Non
 
 
 def _chosen(problem: PlanningProblem, configs: Sequence[StageConfig]) -> list[Chosen] | None:
-    """The configurations by the problem's points; None if some were not measured."""
+    """The configurations by the problem's operating points; None if some have none."""
     planned = [(index, stage) for index, stage in enumerate(problem.stages) if not stage.is_free]
     if [config.stage for config in configs] != [stage.name for _, stage in planned]:
         return None
@@ -153,7 +153,7 @@ def _chosen(problem: PlanningProblem, configs: Sequence[StageConfig]) -> list[Ch
 
 
 def _stage_plan(problem: PlanningProblem, chosen: Chosen, times: Times, share_percent: int) -> StagePlan:
-    """A chosen stage with its performance."""
+    """The plan of a stage, with its performance."""
     point = chosen.point
     rate_rps = problem.rate_rps * problem.graph.reach[chosen.index] * chosen.items
     return StagePlan(

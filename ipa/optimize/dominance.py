@@ -1,4 +1,4 @@
-"""Dominance among many candidates, and the removal of options that need not be in a best plan."""
+"""Dominance among many candidates, and the removal of options that a best plan never needs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def undominated(
 
 
 def _covered_before(block: Array, at: NDArray[np.intp], lasting: Sequence[int] | None) -> NDArray[np.bool_]:
-    """The candidates of the block that an earlier one equals or undercuts; the first row is ascending."""
+    """True for candidates of the block that an earlier one equals or undercuts; row 0 is ascending."""
     count = block.shape[1]
     within = BEFORE[:count, :count].copy()
     for row in block[1:]:
@@ -70,7 +70,7 @@ def _covered(
     at: NDArray[np.intp],
     lasting: Sequence[int] | None,
 ) -> NDArray[np.bool_]:
-    """The candidates of the block that a kept one equals or undercuts; it comes before in the first row."""
+    """True for candidates of the block that a kept one equals or undercuts; kept ones have less in row 0."""
     covering = np.ones((front.shape[1], block.shape[1]), dtype=bool)
     for front_row, row in zip(front[1:], block[1:], strict=True):
         np.logical_and(covering, front_row[:, None] <= row[None, :], out=covering)
@@ -83,7 +83,7 @@ def _covered(
 def _for_good(
     mine: Array, theirs: Array, mine_at: NDArray[np.intp], at: NDArray[np.intp], lasting: Sequence[int]
 ) -> NDArray[np.bool_]:
-    """[i, j]: True if mine i comes before j of theirs, or undercuts it in a row that lasts."""
+    """[i, j]: True if candidate i of `mine` precedes j of `theirs`, or undercuts it in a lasting row."""
     is_earlier = mine_at[:, None] < at[None, :]
     for row in lasting:
         is_earlier |= mine[row][:, None] < theirs[row][None, :]
@@ -91,7 +91,7 @@ def _for_good(
 
 
 def reduce_program(program: Program) -> Program:
-    """The same program, smaller; no best plan is lost, nor the first of equally good ones."""
+    """The program without needless options; no best plan is lost, nor the first of equally good ones."""
     fitting = without_hopeless(program)
     has_spread, has_levels = fitting.has_spread, _has_levels(fitting)
     stages = tuple(_without_dominated(fitting, stage, has_spread, has_levels) for stage in fitting.stages)
@@ -145,7 +145,7 @@ def _drop_all(fits: list[NDArray[np.bool_]]) -> None:
 
 
 def _drop_unmatched(program: Program, fits: list[NDArray[np.bool_]]) -> None:
-    """Drop options for numbers of items that no kept option before or after them sends or takes."""
+    """Drop options for numbers of items that no remaining option before them sends, or after them takes."""
     if not _has_levels(program):
         return
     changed = True
@@ -168,7 +168,7 @@ def _has_levels(program: Program) -> bool:
 
 
 def _without_dominated(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Options:
-    """Drop an option if another is as good in every criterion. Of equal ones the first stays."""
+    """Drop options if another one is as good in every criterion. Of equal ones the first stays."""
     if len(stage) < 2:
         return stage
     best = undominated(criteria(program, stage, has_spread, has_levels))
@@ -176,7 +176,7 @@ def _without_dominated(program: Program, stage: Options, has_spread: bool, has_l
 
 
 def criteria(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Array:
-    """The criteria as rows over the options, smaller is better; numbers of items must be equal."""
+    """The criteria as rows over the options, smaller is better; options must agree in numbers of items."""
     rows = [-stage.value, stage.cost, stage.mean_s]
     if program.uses_product:
         rows.insert(0, -stage.factor)

@@ -1,4 +1,4 @@
-"""Explain a plan: why it is the best, its binding limits, and its alternatives."""
+"""Explains a plan: why it is the best, its binding limits, and its alternatives."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOTABLE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A binding limit, the gain if it is lifted, and the plan without it."""
+    """A limit without which a better plan exists: the gain, and that plan."""
 
     kind: str
     where: str
@@ -44,7 +44,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """The best plan with other variants; differences are its value less the plan's."""
+    """The best plan with other variants; differences are its value minus the explained plan's."""
 
     outcome: PlanSummary
     objective_change: float
@@ -56,9 +56,9 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """The smallest move of one limit that makes an infeasible problem feasible, and the best plan then.
+    """The smallest change of one limit that makes an infeasible problem feasible, and the best plan then.
 
-    `outcome` is None if time did not allow finding it.
+    `outcome` is None if the time ran out before it was found.
     """
 
     kind: str
@@ -69,7 +69,7 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The explanation of a plan; `unfinished` lists the parts that time did not allow."""
+    """The explanation of a plan; `unfinished` lists the parts for which the time ran out."""
 
     plan: Plan
     summary: str
@@ -88,11 +88,11 @@ class Explanation:
 def explain(problem: PlanningProblem, plan: Plan, deadline_s: float = 10.0) -> Explanation:
     """Explain `plan` as the answer to `problem`, as far as time allows; `unfinished` lists missing parts.
 
-    A plan with a configuration: the limits without which it would be better, and the best plans of other
-    variants. An infeasible one: the smallest moves of one limit that make it feasible. All of it is found by
-    solving, exactly.
+    For a plan with a configuration: the limits without which a better plan exists, and the best plans with
+    other variants. For an infeasible one: the smallest changes of one limit that make it feasible. All of it
+    is found by solving, exactly.
 
-    Errors: InputError if the plan is not one of the problem.
+    Errors: InputError if the plan does not belong to the problem.
     """
     deadline = Deadline(deadline_s)
     if plan.termination is Termination.INFEASIBLE:
@@ -131,7 +131,7 @@ def _infeasible(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> Exp
     summary = "no plan meets the limits; " + (
         f"the least that would help, each alone: {'; '.join(move.text for move in moves)}"
         if moves
-        else "no single limit moved alone makes it feasible"
+        else "no change of a single limit makes it feasible"
     )
     return Explanation(plan, summary, remedies=tuple(remedies), unfinished=tuple(unfinished))
 
@@ -155,10 +155,10 @@ def _summary(plan: Plan, binding: Sequence[Binding], others: Sequence[Alternativ
 
 
 def _alternatives(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> tuple[list[Alternative], bool]:
-    """The best of the plans with another variant at a stage; False if time did not allow all.
+    """The best plans with another variant at a stage; False if the time ran out before all were known.
 
-    For each variant that does not run the best plan with it: the first of these is the best plan of all other
-    combinations of variants.
+    There is one for each variant that the best plan does not run; the first of them is the best plan of all
+    other combinations of variants.
     """
     fitting = without_hopeless(full_program(problem))
     by_variants: dict[tuple[str, ...], Plan] = {}
@@ -198,7 +198,7 @@ def _alternative(plan: Plan, other: Plan) -> Alternative:
 def _binding(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> tuple[list[Binding], list[str]]:
     """The limits without which a better plan exists, largest gain first, and those not settled in time.
 
-    Each is removed alone and the problem solved again.
+    Each limit is removed alone and the problem solved again.
     """
     binding, unsettled = [], []
     for limit in limits_of(problem):
@@ -221,7 +221,7 @@ def _binding(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> tuple[
 
 
 def differences(before: Sequence[StageConfig], after: Sequence[StageConfig]) -> tuple[str, ...]:
-    """The differences of each stage that differs, in words, stages in order."""
+    """The differences of each stage that changes, in words, stages in order."""
     changes = []
     for old, new in zip(before, after, strict=True):
         words = []

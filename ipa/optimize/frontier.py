@@ -54,8 +54,8 @@ def accuracy_cost(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
 def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[FrontierPoint, ...]:
     """The Pareto-optimal plans in cost (price, if there are prices), accuracy and latency, by rising cost.
 
-    Empty: infeasible. Exact within the problem's limits, by label setting. Of plans equal in all three one
-    is given. Their number grows fast with the number of stages: thousands for five stages of eight variants.
+    Empty if infeasible. Exact within the problem's limits, by label setting. Of plans equal in all three one
+    is returned. Their number grows fast with the stages: thousands for five stages of eight variants.
 
     Errors: DeadlineError if the time runs out before all are known.
     """
@@ -92,7 +92,7 @@ def worth_program(problem: PlanningProblem, limits: Mapping[str, float] | None =
 
 
 def _limited(problem: PlanningProblem, program: Program, limits: Mapping[str, float]) -> Program:
-    """The program with budgets, which are criteria, of those resources that any option has."""
+    """The program with budgets, which are criteria, of those resources that any option uses."""
     budgets: list[ResourceBudget] = []
     rows: list[list[Array]] = [[] for _ in program.stages]
     for name, most in limits.items():

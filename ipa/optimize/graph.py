@@ -27,7 +27,7 @@ class GraphNode:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A part of a graph's accuracy: weight · the largest, over the alternatives, of Π of their stages."""
+    """One summand of a graph's accuracy: weight · max, over alternatives, of the product of stages."""
 
     weight: float
     alternatives: tuple[tuple[int, ...], ...]
@@ -38,7 +38,7 @@ class Graph:
     """The planner's view of a graph.
 
     `paths` go from the first stage to each last one, `reach` is the share of the requests that visit each
-    stage, the accuracy of a request is Σ of the terms. `is_product`: it is the plain product of all stages.
+    stage, the accuracy of a request is the sum of the terms. `is_product`: it is a product over all stages.
     """
 
     nodes: tuple[GraphNode, ...]
@@ -49,7 +49,7 @@ class Graph:
 
     @property
     def is_product(self) -> bool:
-        """True if the accuracy is the plain product of all stages."""
+        """True if the accuracy is the product of all stages' accuracies."""
         whole = tuple(range(len(self.nodes)))
         return len(self.terms) == 1 and self.terms[0].alternatives == (whole,) and self.terms[0].weight == 1.0
 
@@ -62,15 +62,15 @@ class Graph:
 
 
 class GraphStage(Protocol):
-    """The stage of a pipeline, or of a planning problem, as far as the graph needs it."""
+    """A stage of a pipeline or of a planning problem, reduced to what the graph needs."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the stage."""
 
     @property
     def after(self) -> tuple[Edge, ...]:
-        """The edges from the stages that it comes after."""
+        """The edges from the stages before it."""
 
     @property
     def kind(self) -> StageKind:
@@ -99,7 +99,7 @@ def graph_of(stages: Sequence[GraphStage]) -> Graph:
 
 @lru_cache(maxsize=1024)
 def build_graph(nodes: tuple[GraphNode, ...]) -> Graph:
-    """The graph of stages in topological order. ValueError if it has too many paths or ways."""
+    """The graph of stages in topological order. ValueError if it has too many paths or alternatives."""
     children: list[list[int]] = [[] for _ in nodes]
     for at, node in enumerate(nodes):
         for parent in node.after:
@@ -132,7 +132,7 @@ def _paths(children: Sequence[Sequence[int]], first: int) -> list[tuple[int, ...
 def _scenarios(
     nodes: Sequence[GraphNode], children: Sequence[Sequence[int]]
 ) -> Iterator[tuple[float, frozenset[int]]]:
-    """The ways of a request through the routers: the probability of each, and its stages."""
+    """The possible ways of a request through the routers: each one's probability and its stages."""
     routers = [at for at, node in enumerate(nodes) if node.kind is StageKind.ROUTER and children[at]]
     if prod(len(children[at]) for at in routers) > MOST:
         raise ValueError(f"the routers have more than {MOST} combinations of branches")
@@ -159,10 +159,10 @@ def _terms(
     children: Sequence[Sequence[int]],
     scenarios: Sequence[tuple[float, frozenset[int]]],
 ) -> tuple[Term, ...]:
-    """The accuracy as Σ of weighted maxima of products, equal terms merged.
+    """The accuracy as a sum of weighted maxima of products, equal terms merged.
 
-    A mean combiner is a choice of one of its inputs with equal chance, a max combiner the best choice. All
-    other joins, and stages with several last ones after them, multiply, each stage once.
+    A mean combiner chooses one of its inputs with equal chance, a max combiner the best one. All other joins,
+    and stages followed by several last ones, multiply, each stage once.
     """
     merged: dict[tuple[tuple[int, ...], ...], float] = {}
     for chance, visited in scenarios:

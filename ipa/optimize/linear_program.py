@@ -46,7 +46,7 @@ class MilpRow:
 
 @dataclass(slots=True)
 class Milp:
-    """max Σ cost · column over the rows.
+    """Maximise Σ cost · column, subject to the rows.
 
     The first `binaries` columns and those in `choices` are 0 or 1, others in [0, upper].
     """
@@ -59,7 +59,7 @@ class Milp:
 
     @property
     def is_binary(self) -> list[bool]:
-        """True for each column that is 0 or 1."""
+        """True for each column that must be 0 or 1."""
         choices = set(self.choices)
         return [at < self.binaries or at in choices for at in range(len(self.costs))]
 
@@ -73,7 +73,7 @@ class Milp:
 class MilpSolution:
     """The end of a MILP solve, the value of every column, and the bound on the best objective.
 
-    `values` is empty if there is no solution; `bound` is None if the solver has none.
+    `values` is empty without a solution; `bound` is None if the solver gives none.
     """
 
     termination: Termination
@@ -98,8 +98,8 @@ Ranges = tuple[tuple[float, float], ...]
 def build_milp(program: Program, ranges: Ranges) -> Milp:
     """The linear program; columns are the stages' options in order, then those for products.
 
-    The root of Σ spread² along a path is replaced by its chord over the path's range, so a solution may
-    exceed the SLA by the distance of the chord from the root, and none is missed.
+    On each path a chord over the path's range replaces the root of Σ spread², so a solution may exceed the
+    SLA by the distance of the chord from the root, but no valid plan is lost.
     """
     firsts = first_columns(program)
     options = sum(len(stage) for stage in program.stages)
@@ -122,7 +122,7 @@ def chosen_options(program: Program, values: Sequence[float]) -> tuple[int, ...]
         part = [float(value) for value in values[first : first + len(stage)]]
         best = max(range(len(part)), key=part.__getitem__)
         others = [abs(value) for at, value in enumerate(part) if at != best]
-        # Not "is far from", since no comparison with NaN is true.
+        # Written with `not`, since every comparison with NaN is false.
         if not (abs(part[best] - 1) <= INTEGRAL and sum(others) <= INTEGRAL):
             raise SolverError(f"the solver's choice for stage {name} is not integral: {part}")
         chosen.append(best)
@@ -144,7 +144,7 @@ def _terms(program: Program, firsts: list[int], uses: Sequence[Array], scale: fl
 
 
 def _add_levels(milp: Milp, program: Program, firsts: list[int]) -> None:
-    """Rows that make each stage's number of items the one that the stages before it send."""
+    """Add rows that make each stage's number of items equal to the one that the stages before it send."""
     for at, children in enumerate(program.graph.children):
         for place, child in enumerate(children):
             sent, due = program.stages[at].leave[place], program.stages[child].enter
@@ -156,7 +156,7 @@ def _add_levels(milp: Milp, program: Program, firsts: list[int]) -> None:
 
 
 def _add_limits(milp: Milp, program: Program, firsts: list[int]) -> None:
-    """The linear limits, each divided by its size to keep the numbers near 1."""
+    """Add the linear limits, each divided by its size to keep the numbers near 1."""
     for limit in program.limits():
         scale = max(abs(limit.most), 1e-3)
         row = _terms(program, firsts, limit.use, scale)
@@ -165,7 +165,7 @@ def _add_limits(milp: Milp, program: Program, firsts: list[int]) -> None:
 
 
 def _add_paths(milp: Milp, program: Program, firsts: list[int], ranges: Ranges) -> None:
-    """Σ mean + slope · Σ spread² ≤ SLA − intercept, and Σ spread² within the range."""
+    """Add Σ mean + slope · Σ spread² ≤ SLA − intercept, and Σ spread² within the range, for each path."""
     for path, (low, high) in zip(program.graph.paths, ranges, strict=True):
         slope, start = chord(low, high)
         stages = [program.stages[at] for at in path]
@@ -242,7 +242,7 @@ class _Products:
         return len(self._milp.costs) - 1
 
     def _largest(self, parts: list[tuple[Expression, float]]) -> Expression:
-        """The largest of the products: Σ of columns of which the chosen one may reach its product."""
+        """The largest of the products, as a sum of columns: only the chosen product's column is above 0."""
         chosen: Expression = []
         total: Expression = []
         for product, most in parts:
@@ -257,7 +257,7 @@ class _Products:
 
 @dataclass(order=True, slots=True)
 class _Part:
-    """A subset of the plans, by the range of Σ spread² of each path; the most promising one comes first."""
+    """A subset of the plans, by each path's range of Σ spread²; the most promising subset sorts first."""
 
     minus_bound: float
     number: int
@@ -302,7 +302,7 @@ def whole_ranges(program: Program) -> Ranges:
 
 
 def _cut(program: Program, chosen: tuple[int, ...], ranges: Ranges) -> tuple[Ranges, Ranges] | None:
-    """The ranges cut in two on the path on which the plan is latest; None if it is in time."""
+    """The ranges cut in two on the path on which the plan is latest; None if the plan is in time."""
     stages = program.stages
     latest, at, where = program.sla_s + tolerance(program.sla_s), -1, 0.0
     for path, members in enumerate(program.graph.paths):
@@ -314,7 +314,7 @@ def _cut(program: Program, chosen: tuple[int, ...], ranges: Ranges) -> tuple[Ran
         return None
     low, high = ranges[at]
     if min(where - low, high - where) <= SAME * high:
-        # The plan is late by rounding alone: at an end of the range the chord is the root.
+        # The plan is late only by rounding: at an end of its range the chord equals the root.
         return None
     return (
         (*ranges[:at], (low, where), *ranges[at + 1 :]),

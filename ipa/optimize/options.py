@@ -1,4 +1,4 @@
-"""The options of each stage at the rate, of which a plan chooses one."""
+"""The options of each stage at the rate; a plan chooses one per stage."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def full_program(problem: PlanningProblem) -> Program:
 
 
 def draft_of(problem: PlanningProblem) -> Candidates:
-    """The problem's options without their times, computed for all at once."""
+    """The problem's options without their times, all computed at once."""
     levels = levels_of(problem)
     blocks = [
         CandidateBlock(at, level)
@@ -66,12 +66,12 @@ def _running_use(problem: PlanningProblem) -> list[tuple[float, ...]]:
             use.append((0.0, *(0.0 for _ in limits)))
             continue
         each = problem.beside(stage, config.variant) * config.replicas if limits else NO_RESOURCES
-        use.append((problem.held(config).total_cores, *(each.amount(name) for name in limits)))
+        use.append((problem.with_overhead(config).total_cores, *(each.amount(name) for name in limits)))
     return use
 
 
 def _budgets(problem: PlanningProblem, now: Sequence[tuple[float, ...]]) -> tuple[ResourceBudget, ...]:
-    """The budgets of the limits; only after the change if that is free.
+    """The budgets of the limits; with free changes, they hold only after the change.
 
     Running replicas may stay above a limit, but no plan may end above it.
     """
@@ -89,7 +89,7 @@ def _weights(problem: PlanningProblem) -> Weights:
 
 
 def program_of(problem: PlanningProblem, candidates: Candidates) -> Program:
-    """The program of a problem with those options."""
+    """The program of a problem with these options."""
     objective, bounds = problem.objective, problem.bounds
     floor = bounds.accuracy_floor or 0.0
     now = _running_use(problem)
@@ -132,7 +132,7 @@ def _stages(
 
 
 def _stage_options(stage: StageProblem, candidates: Candidates, blocks: range) -> Options:
-    """The options of one stage, whose blocks come one after the other, in the order of names."""
+    """The options of one stage, whose blocks follow one another, in the order of names."""
     slices = candidates.slices[blocks.start : blocks.stop]
     whole = slice(slices[0].start, slices[-1].stop)
     levels = [candidates.blocks[block].level for block in blocks]
@@ -146,13 +146,13 @@ def _stage_options(stage: StageProblem, candidates: Candidates, blocks: range) -
     options = options_of(point, replicas, enter, leave, candidates.numbers[:, whole])
     if len(blocks) == 1:
         return options
-    # Each block is in the order of names already.
+    # Each block is already in the order of names.
     rank = np.argsort(stage.columns.order)
     return options.take(np.lexsort((options.enter, options.replicas, rank[options.point])))
 
 
 def _onward(level: ItemCount, variants: int) -> Index:
-    """(children × variants), one column if a stage has no variants left: it has no options then."""
+    """The children's number of items for each variant (children × variants), at least one column."""
     return np.array(level.onward, dtype=np.intp).reshape(len(level.onward), max(1, variants))
 
 
@@ -169,7 +169,7 @@ def _free_options(levels: Sequence[ItemCount], budgets: Sequence[ResourceBudget]
 
 
 def _numbers(problem: PlanningProblem, candidates: Candidates) -> Array:
-    """The rows of `NUMBERS` and of the budgets, one entry per candidate; the times are still empty."""
+    """The rows of `NUMBERS` and of the budgets, one entry per candidate, with the times still empty."""
     replicas, now = candidates.replicas, _running_use(problem)
     budgets = _budgets(problem, now)
     cores = replicas * candidates.held_cores
@@ -202,7 +202,7 @@ def _numbers(problem: PlanningProblem, candidates: Candidates) -> Array:
 
 
 def _beside(problem: PlanningProblem, candidates: Candidates, name: str) -> Array:
-    """The amount of a resource other than cores of one replica of each candidate."""
+    """The amount of the named resource, other than cores, of one replica of each candidate."""
     amounts = np.zeros(len(candidates.point))
     for block, own in zip(candidates.blocks, candidates.slices, strict=True):
         known = problem.stages[block.index].columns.beside.get(name)
@@ -212,7 +212,7 @@ def _beside(problem: PlanningProblem, candidates: Candidates, name: str) -> Arra
 
 
 def _cost(problem: PlanningProblem, candidates: Candidates, cores: Array) -> Array:
-    """The price of each candidate's resources, its overhead included."""
+    """The price of each candidate's resources, including overhead."""
     if problem.prices == IN_CORES:
         return cores
     cost = problem.prices.each.get(CORES, 0.0) * cores
@@ -223,7 +223,7 @@ def _cost(problem: PlanningProblem, candidates: Candidates, cores: Array) -> Arr
 
 
 def _fixed_cores(problem: PlanningProblem, candidates: Candidates) -> Array | float:
-    """Cores of one-off overhead: counted with the first stage, of which every plan has one option."""
+    """Cores of one-off overhead, counted with the first stage, of which every plan has one option."""
     if not problem.fixed_cores or not candidates.blocks:
         return 0.0
     first = candidates.blocks[0].index
@@ -237,9 +237,9 @@ def _change(
 ) -> tuple[Array | float, Array | float, list[Array]]:
     """Cores started by a change to each option, the size of the change, and the peak of each resource.
 
-    New replicas start before old ones stop: both are paid and held for a while, as many of each as the
-    problem's rolling says. If replicas only change in number, or switch to a resident variant, the larger
-    number is. `use` is each option's use of cores, then of each budget.
+    New replicas start before old ones stop, as many at a time as the problem's `rolling` allows: both are
+    paid for and held meanwhile. If replicas only change in number, or switch to a resident variant, the peak
+    is the larger number. `use` is each option's use of cores, then of each budget.
     """
     if not problem.running or not candidates.blocks:
         return 0.0, 0.0, use
@@ -277,7 +277,7 @@ def _running_row(
 ) -> tuple[float, ...]:
     """The block's running configuration: known or not, variant, batch size, cores, replicas, use.
 
-    A variant that is not among the stage's has the number −1.
+    A variant that the stage lacks has the number −1.
     """
     stage = problem.stages[block.index]
     config = problem.running_config(stage)

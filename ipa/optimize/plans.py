@@ -1,6 +1,6 @@
 """The plan of a solver's answer, and its verification by plain arithmetic.
 
-Verification goes back to the operating points and shares only the formulas with the solvers' inputs.
+Verification starts from the operating points and shares only the formulas with the solvers' inputs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AGREE = 1e-7
 
 
 def plan_of(problem: PlanningProblem, program: Program, solver: str, answer: ProgramAnswer) -> Plan:
-    """The plan of a solver's answer, verified; without configuration if it chose none.
+    """The plan of a solver's answer, verified; without configurations if the solver chose none.
 
     Errors: SolverError (the plan is invalid).
     """
@@ -42,7 +42,7 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, answer: Pro
     if bound is not None:
         close = CONTRADICTION * max(1.0, abs(objective))
         is_met = answer.termination is Termination.OPTIMAL and bound - objective <= close
-        # A bound is never below the objective reached.
+        # A bound is never below the objective that was reached.
         bound = objective if is_met else max(bound, objective)
         gap = (bound - objective) / max(1.0, abs(objective))
     right = describe(problem, configs_of(problem, program, answer.chosen))
@@ -63,7 +63,7 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, answer: Pro
 
 
 def configs_of(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StageConfig, ...]:
-    """The chosen configuration of each stage, in order, without those that the pipeline's own router does."""
+    """The chosen configuration of each stage, in order, without stages of the pipeline's own router."""
     configs = []
     for stage, options, at in zip(problem.stages, program.stages, chosen, strict=True):
         if not stage.is_free:
@@ -74,7 +74,7 @@ def configs_of(problem: PlanningProblem, program: Program, chosen: Sequence[int]
 
 
 def verify(problem: PlanningProblem, plan: Plan, right: Plan | None = None) -> None:
-    """Return if the plan is valid; SolverError lists every wrong number and broken limit.
+    """Check that the plan is valid; SolverError lists every wrong number and broken limit.
 
     `right` is the expected description, if known.
     """
@@ -85,7 +85,7 @@ def verify(problem: PlanningProblem, plan: Plan, right: Plan | None = None) -> N
         faults = [words] if plan.stages or plan.objective is not None else []
     if faults:
         answer = f"the answer of {plan.solver} for pipeline {problem.pipeline!r}"
-        raise SolverError(f"{answer} does not hold", problems=map(Fault, faults))
+        raise SolverError(f"{answer} is invalid", problems=map(Fault, faults))
 
 
 def _faults_of_plan(problem: PlanningProblem, plan: Plan, right: Plan | None) -> Iterator[str]:
@@ -119,7 +119,7 @@ def _faults_of_plan(problem: PlanningProblem, plan: Plan, right: Plan | None) ->
 
 
 def _faults_of_sums(problem: PlanningProblem, plan: Plan, right: Plan) -> Iterator[str]:
-    """The wrong sums and the broken limits; `right` has the sums by arithmetic, without a change's cost."""
+    """The wrong sums and the broken limits; `right` has the recomputed sums, without a change's cost."""
     objective, bounds = problem.objective, problem.bounds
     held = right.resources
     peak, started_cores = _peak(problem, right.stages) if problem.running else (held, 0.0)
@@ -140,7 +140,7 @@ def _faults_of_sums(problem: PlanningProblem, plan: Plan, right: Plan) -> Iterat
         most = max(limit, now.amount(name))
         if exceeds(peak.amount(name), most):
             words = in_words(name, peak.amount(name))
-            yield f"{words} of old and new together are above the bound of {most:g}"
+            yield f"{words} of old and new replicas together are above the bound of {most:g}"
     if objective.max_cost_cores is not None and exceeds(cores, objective.max_cost_cores):
         yield f"{cores:g} cores are above the cost ceiling of {objective.max_cost_cores:g}"
     if bounds.accuracy_floor is not None and exceeds(bounds.accuracy_floor, pas):
@@ -156,13 +156,13 @@ def _peak(problem: PlanningProblem, stages: Sequence[StagePlan]) -> tuple[Resour
     by_name = {stage.name: stage for stage in problem.stages}
     for planned in stages:
         new, old = planned.config, before.get(planned.stage)
-        new_cores = problem.held(new).cores
+        new_cores = problem.with_overhead(new).cores
         new_each = Resources(cpu_cores=new_cores) + planned.beside
         if old is None:
             peak += new_each * new.replicas
             continue
         beside = problem.beside(by_name[planned.stage], old.variant)
-        old_each = Resources(cpu_cores=problem.held(old).cores) + beside
+        old_each = Resources(cpu_cores=problem.with_overhead(old).cores) + beside
         peak += peak_of(old, old_each, new, new_each, problem.rolling)
         keeps = problem.rolling.keeps_replicas(old, new)
         fresh = max(0, new.replicas - old.replicas) if keeps else new.replicas
@@ -171,11 +171,11 @@ def _peak(problem: PlanningProblem, stages: Sequence[StagePlan]) -> tuple[Resour
 
 
 def differs(name: str, given: float | None, expected: float) -> Iterator[str]:
-    """The fault if a number differs from its arithmetic value; none if they agree."""
+    """The fault if a number differs from its recomputed value; none if they agree."""
     if given is None or not isfinite(given) or not isclose(given, expected, rel_tol=AGREE, abs_tol=AGREE):
         yield f"{name} is {expected!r} by arithmetic, not {given!r}"
 
 
 def exceeds(value: float, limit: float) -> bool:
-    """True if the value is above the limit beyond rounding."""
+    """True if the value exceeds the limit by more than rounding."""
     return value > limit + AGREE * max(1.0, abs(limit)) if limit < inf else False

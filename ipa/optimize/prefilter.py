@@ -1,7 +1,7 @@
-"""Remove options that are too expensive before their times are computed.
+"""Removes options that are too expensive before their times are computed.
 
 A quantile takes far longer to compute than a cost. The worth of plans with an option is bounded without
-times; an option whose bound is below a plan known to be in time is dropped.
+times; an option is dropped if its bound is below a plan that is known to be in time.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ STAFFING = 0.5
 
 
 def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
-    """The program of a problem without options that no plan as good as a known one can have.
+    """The program of a problem without options that only plans worse than a known one have.
 
     The known plan is the running one if that is in time, else one with about the usual number of replicas of
-    each point. All options are kept if none is found, or if times cost nothing.
+    each point. All options are kept if neither is in time, or if times are cheap to compute.
     """
     draft = draft_of(problem)
     if problem.compat is not Compat.TAIL or len(draft.point) <= FEW:
@@ -69,7 +69,7 @@ def _worth_at_most(problem: PlanningProblem, draft: Candidates) -> Array | None:
 
 
 def _staffed(candidates: Candidates) -> Index:
-    """A candidate for each point of each block, with the usual number of replicas."""
+    """One candidate for each point of each block, with the usual number of replicas."""
     is_first = np.ones(len(candidates.point), dtype=bool)
     is_first[1:] = (np.diff(candidates.point) != 0) | (np.diff(candidates.block) != 0)
     least = is_first.nonzero()[0]
@@ -80,7 +80,7 @@ def _staffed(candidates: Candidates) -> Index:
 
 
 def _good(problem: PlanningProblem, draft: Candidates, deadline: Deadline) -> float:
-    """The worth of a good plan of the draft's options, −infinity if none is found at once."""
+    """The worth of a good plan of the draft's options; −inf if none is found at once."""
     program = reduce_program(program_of(problem, draft))
     if not all(len(stage) for stage in program.stages):
         return -inf

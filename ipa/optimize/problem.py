@@ -39,7 +39,7 @@ ROWS = {name: at for at, name in enumerate(NAMES)}
 
 
 class TableRow:
-    """A descriptor for a row of an object's table of numbers."""
+    """A descriptor for one row of an object's table of numbers."""
 
     def __init__(self, table: str, at: int) -> None:
         self._table, self._at = table, at
@@ -53,11 +53,11 @@ class TableRow:
 class PointColumns:
     """Columns with one entry per point, in the order of the points; `variant` is an index into `variants`.
 
-    `order` are the points by names, batch size and cores; `place` finds a point by these. `table` has the
+    `order` sorts the points by names, batch size and cores; `place` finds a point by these. `table` has the
     numbers as rows (`ROWS`): the accuracy of each point's variant, items of a full batch, cores of a replica,
     the service time of a full batch at its high percentile and on average, items a second that a replica
-    carries, the mean time of a batch of one. `beside` has the amounts of a replica's resources other than
-    cores, by name, those above zero.
+    carries, the mean time of a batch of one. `beside` has, by name, the amounts of a replica's resources
+    other than cores that are above zero.
     """
 
     variants: tuple[str, ...]
@@ -133,9 +133,9 @@ class Compat(StrEnum):
     """The latency formula.
 
     `tail`: the quantile of the time at each stage under random arrivals, composed along each path. `paper`:
-    the formula of the IPA paper, worst-case batch forming and service time added up. `ipa-artifact`: that of
-    the authors' released program, whose queueing term is negative (see
-    `ipa.queueing.service.released_wait_s`); for comparing decisions with theirs.
+    the formula of the IPA paper, worst-case batch forming and service time added up. `ipa-artifact`: the
+    formula of the authors' released program, whose queueing term is negative (see
+    `ipa.queueing.service.released_wait_s`), to compare decisions with theirs.
     """
 
     TAIL = "tail"
@@ -146,7 +146,7 @@ class Compat(StrEnum):
 class BatchPlace(IntEnum):
     """The place where a stage's batches form: one queue, or each replica.
 
-    Replicas of the first stage and those of later stages differ.
+    Replicas of the first stage and replicas of later stages are different places.
     """
 
     CENTRAL = 0
@@ -182,7 +182,7 @@ class StageProblem:
 
     @property
     def is_free(self) -> bool:
-        """True if the pipeline's own router does its work."""
+        """True if the pipeline's own router does the work of the stage."""
         return not self.points and self.kind in (StageKind.ROUTER, StageKind.COMBINER)
 
 
@@ -190,9 +190,9 @@ class StageProblem:
 class PlanningProblem:
     """A graph of stages in topological order, the rate it must carry, and the objective.
 
-    `running` is the running configuration, empty if there is none or a change is free; `rolling` says how it
-    is replaced. `prices` give the cost of a plan's resources. InputError: a rate or an SLA not
-    above 0, or too large a graph.
+    `running` is the running configuration, empty if there is none or a change is free; `rolling` tells how it
+    is replaced. `prices` give the cost of a plan's resources. InputError: a rate or an SLA not above 0, or
+    too large a graph.
     """
 
     pipeline: str
@@ -236,15 +236,15 @@ class PlanningProblem:
 
     @property
     def fixed_cores(self) -> float:
-        """Cores of one-off overhead beside all replicas; part of every plan's cost."""
+        """Cores of one-off overhead, not of any replica; part of every plan's cost."""
         return self.bounds.overhead.fixed_cores
 
-    def held(self, config: StageConfig) -> StageConfig:
-        """The configuration whose cores per replica include the replica's overhead."""
-        return self.bounds.overhead.held(config)
+    def with_overhead(self, config: StageConfig) -> StageConfig:
+        """The configuration with the replica's overhead added to its cores per replica."""
+        return self.bounds.overhead.with_overhead(config)
 
     def beside(self, stage: StageProblem, variant: str) -> Resources:
-        """The resources beside cores of one replica of the variant; none if it is not among the stage's."""
+        """A replica's resources other than cores, for that variant; none if the stage lacks the variant."""
         return next((beside_of(point) for point in stage.points if point.variant == variant), NO_RESOURCES)
 
     def resources(self, configs: Sequence[StageConfig]) -> Resources:
@@ -258,13 +258,13 @@ class PlanningProblem:
         return beside + Resources(cpu_cores=self.bounds.overhead.cores(configs))
 
     @property
-    def batch_sizes(self) -> int:
+    def batch_size_count(self) -> int:
         """K, the number of different batch sizes over all stages together."""
         sizes = [stage.columns.batch_size[self.allowed(stage)] for stage in self.stages]
         return len(np.unique(np.concatenate(sizes)))
 
     def allowed(self, stage: StageProblem) -> NDArray[np.bool_]:
-        """True for points of the stage that `allows` permits, all at once."""
+        """`allows` for all points of the stage at once."""
         columns, pin = stage.columns, stage.pin
         allowed = np.ones(len(columns), dtype=bool)
         if self.objective.max_batch_size is not None:
@@ -294,7 +294,7 @@ class PlanningProblem:
         )
 
     def replica_limits(self, stage: StageProblem) -> tuple[int, int | None]:
-        """The fewest and the most replicas of the stage (None: no limit); a pin is both."""
+        """The fewest and the most replicas of the stage (None: no limit); a pin sets both."""
         if stage.pin.replicas is not None:
             return stage.pin.replicas, stage.pin.replicas
         least = max(1, self.bounds.min_replicas, stage.bounds.min_replicas or 1)

@@ -31,7 +31,7 @@ class Options:
     """The ways to run a stage, replicas already fixed, as columns in the order of names.
 
     `point` is an index into the stage's operating points, −1 if the pipeline's router does the work. `enter`
-    numbers the items a request brings; `leave` holds, for each stage after this one, the number that its
+    numbers the items that a request brings; `leave` holds, for each stage after this one, the number that its
     `enter` must have. `service_s` and `wait_s` are for display: the program uses the mean time `mean_s` and
     `spread_s2`, the square of the stage's quantile less its mean. `factor` multiplies and `gain` adds up to
     the accuracy term; `value` adds up to the objective. `cost` is the price of the option's resources,
@@ -40,7 +40,7 @@ class Options:
     replicas, 2: more). After the rows of `NUMBERS` come two of each of the program's budgets: the use after
     the change, and that of old and new replicas together.
 
-    All are rows of two tables, so that a subset of the options is taken in one go.
+    All columns are rows of two tables, so that a subset of the options is taken at once.
     """
 
     counts: Index
@@ -70,7 +70,7 @@ class Options:
 
     @property
     def leave(self) -> Index:
-        """(stages after this one × options)."""
+        """The number of items that each later stage must have, (stages after this one × options)."""
         return self.counts[len(COUNTS) :]
 
     def held(self, budget: int) -> Array:
@@ -85,13 +85,13 @@ class Options:
 
     @property
     def log_accuracy(self) -> Array:
-        """ln of the accuracy, −inf for 0: adds up to ln PAS."""
+        """ln of the accuracy, −inf for 0: its sum over the stages is ln PAS."""
         with np.errstate(divide="ignore"):
             logs: Array = np.log(self.accuracy)
         return logs
 
     def take(self, at: NDArray[np.intp] | NDArray[np.bool_] | list[int]) -> Options:
-        """Return those options only."""
+        """Return only the options at these indices."""
         return Options(self.counts[:, at], self.numbers[:, at])
 
     def having(self, **columns: Array) -> Options:
@@ -175,7 +175,7 @@ class Program:
         return not self.alpha or self.graph.is_product
 
     def limits(self) -> tuple[LinearLimit, ...]:
-        """The linear limits other than those of the paths."""
+        """The linear limits, without those of the paths."""
         names: list[tuple[str, float, Callable[[Options], Array]]] = [
             ("cores", self.cores, lambda stage: stage.peak_cores),
             *self._of_budgets(),
@@ -195,7 +195,7 @@ class Program:
             yield budget.name, budget.held, lambda stage, at=at: stage.held(at)  # type: ignore[misc]
 
     def in_cores(self) -> Program:
-        """The same program with the cores as each option's cost; its value stays that of the prices."""
+        """The same program with the cores as each option's cost; its value keeps the prices."""
         if not self.is_priced:
             return self
         stages = tuple(stage.having(cost=stage.cost_cores) for stage in self.stages)
@@ -216,8 +216,8 @@ class Program:
 class ProgramAnswer:
     """The end of a solve, the chosen option of each stage, and the bound on the best objective.
 
-    `chosen` is empty if there is no plan; `bound` is None if the solver has none. `note` has remarks on how
-    it was found.
+    `chosen` is empty without a plan; `bound` is None if the solver gives none. `note` tells how the answer
+    was found.
     """
 
     termination: Termination
@@ -227,7 +227,7 @@ class ProgramAnswer:
 
 
 def value_of(weights: Weights, stage: Options, uses_product: bool) -> Array:
-    """Each option's part of the objective, without that of the product."""
+    """Each option's part of the objective, without the product's part."""
     value = -weights.beta * stage.cost - weights.delta * stage.batch_size
     if weights.transition:
         value = value - weights.transition * stage.started_cores

@@ -1,4 +1,4 @@
-"""The solvers by name; light to import."""
+"""The solvers by name; imports no solver."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SOLVERS = (AUTO, *BACKENDS)
 
 
 def check_solver(name: str) -> str:
-    """Return the name of a solver. UsageError: there is none of that name."""
+    """Return the name of a solver. UsageError: no solver has that name."""
     if name not in SOLVERS:
         raise UsageError(f"there is no solver {name!r}", hint=f"There are: {', '.join(SOLVERS)}")
     return name

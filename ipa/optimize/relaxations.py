@@ -1,4 +1,4 @@
-"""The limits of a problem: the problem without one, and the least move of one that makes it feasible."""
+"""The limits of a problem: the problem without one, and the smallest change of one that makes it feasible."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ Nearest = Callable[[Program, Deadline], float | None]
 
 @dataclass(frozen=True, slots=True)
 class ProblemLimit:
-    """A limit of a problem by kind and stage, the problem without it, and, if it is a number, its move.
+    """A limit of a problem by kind and stage, the problem without it, and how to change it if it is a number.
 
-    `value` is the number, `at` the problem with another one, `words` those of a move.
+    `value` is the number, `at` makes the problem with another one, `words` describes such a change.
     """
 
     kind: str
@@ -64,7 +64,7 @@ class ProblemLimit:
 
 
 def limit_name(kind: str, where: str) -> str:
-    """The limit of that kind, of a stage or of none, in words."""
+    """The limit of that kind in words, of the named stage or of the pipeline."""
     return NAMES.get(kind, f"the limit of {kind}") + (f" of {where}" if where else "")
 
 
@@ -79,12 +79,12 @@ class Relaxation:
 
 
 def relaxations(problem: PlanningProblem, deadline: Deadline) -> tuple[Relaxation, ...]:
-    """The single moves that help, each verified: SLA, cores, memory, cost ceiling, floor, pins and rate.
+    """The single changes that help, each verified: SLA, cores, memory, cost ceiling, floor, pins and rate.
 
-    They come in this order. SLA and cores are the least, the floor is the highest that is feasible with all
-    else as it is. The rate is the largest below the given one as far as feasibility falls with the rate; it
-    may not if every batch is larger than one, since those form faster at a higher rate. Moves that time does
-    not allow are left out.
+    They come in this order. SLA and cores are the least, the floor is the highest, that is feasible with all
+    other limits unchanged. The rate is the largest feasible one below the given one, found by halving:
+    feasibility may not fall with the rate if every batch is larger than one, since batches form faster at a
+    higher rate. Changes for which the time runs out are left out.
     """
     moves: list[Relaxation] = []
     try:
@@ -96,7 +96,7 @@ def relaxations(problem: PlanningProblem, deadline: Deadline) -> tuple[Relaxatio
 
 
 def is_feasible(problem: PlanningProblem, deadline: Deadline) -> bool:
-    """True if any plan meets the limits. DeadlineError if the time is too short to know."""
+    """True if any plan meets the limits. DeadlineError if the time runs out before that is known."""
     return _least(full_program(problem), lambda stage: stage.cost_cores, deadline) is not None
 
 
@@ -203,9 +203,9 @@ def _of_rate(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxatio
 
 
 def _least_latency_s(program: Program, deadline: Deadline) -> float | None:
-    """The lowest latency of a plan, None if there is none.
+    """The lowest latency of a plan, None without one.
 
-    One path without spread: the plan of the least mean. Else by halving, since the latency is no sum.
+    On one path without spread: the plan of the least mean. Else by halving, since the latency is no sum.
     """
     if not program.has_spread and len(program.graph.paths) == 1:
         totals = _least(program, lambda stage: stage.mean_s, deadline)
@@ -225,7 +225,7 @@ def _least_latency_s(program: Program, deadline: Deadline) -> float | None:
 
 
 def _most_pas(program: Program, deadline: Deadline) -> float | None:
-    """The highest accuracy of a plan, None if there is none: PAS as the objective."""
+    """The highest accuracy of a plan, None without one: PAS as the objective."""
     by_pas = replace(
         program,
         uses_product=True,
@@ -236,7 +236,7 @@ def _most_pas(program: Program, deadline: Deadline) -> float | None:
 
 
 def _least_of(use: Callable[[Options], Array]) -> Nearest:
-    """The search of the least sum of something that adds up."""
+    """A search for the least sum of `use`, which `_least` maximises with the sign reversed."""
 
     def nearest(program: Program, deadline: Deadline) -> float | None:
         totals = _least(program, use, deadline)
@@ -246,7 +246,7 @@ def _least_of(use: Callable[[Options], Array]) -> Nearest:
 
 
 def _least(program: Program, use: Callable[[Options], Array], deadline: Deadline) -> Totals | None:
-    """The totals of the plan that uses least of something that adds up; None without a plan."""
+    """The totals of the plan with the least sum of `use`; None without a plan."""
     stages = tuple(stage.having(value=-use(stage)) for stage in program.stages)
     plain = replace(program, stages=stages, weights=Weights(0.0, 0.0, 0.0))
     return _best(plain, deadline)
@@ -262,7 +262,7 @@ def _best(program: Program, deadline: Deadline) -> Totals | None:
 
 
 def _round(value: float, *, up: bool) -> float:
-    """The value to DIGITS significant digits, towards the wanted side."""
+    """The value to DIGITS significant digits, rounded up or down."""
     if value == 0:
         return 0.0
     scale = 10.0 ** (DIGITS - 1 - floor(log10(abs(value))))

@@ -45,9 +45,9 @@ class CoreLevel:
 class SetVariant:
     """A variant and its allowed numbers of cores. Those that break the SLO are absent, or carry 0.
 
-    `loaded` is True if it runs already and need not be loaded; the caller decides if one that runs on other
-    cores counts as loaded (InfAdapter replaces its pod, so there it does not). `min_cores` is the least it
-    may run on, `beside` its resources other than cores.
+    `loaded` is True if the variant runs and need not be loaded; the caller decides if running on other cores
+    counts as loaded (InfAdapter replaces the pod, so there it does not). `min_cores` is the least number of
+    cores, `beside` its resources other than cores.
     """
 
     name: str
@@ -101,7 +101,7 @@ class SetProblem:
 
     @property
     def by_accuracy(self) -> tuple[SetVariant, ...]:
-        """The variants by falling accuracy, equal ones by name: the order in which they are filled."""
+        """The variants by falling accuracy, equal ones by name: the order in which they get load."""
         return tuple(sorted(self.variants, key=lambda variant: (-variant.accuracy, variant.name)))
 
     @property
@@ -110,17 +110,17 @@ class SetProblem:
         return self.weights.beta * self.prices.each.get(CORES, 0.0)
 
     def cost(self, variant: SetVariant, cores: float) -> float:
-        """The price of the variant on those cores; the cores themselves without prices."""
+        """The price of the variant on those cores; without prices the cores themselves."""
         return self.prices.each.get(CORES, 0.0) * cores + self.prices.cost(variant.beside)
 
     def variant(self, name: str) -> SetVariant | None:
-        """The variant of that name, None without one."""
+        """The variant of that name; None if there is none."""
         return next((variant for variant in self.variants if variant.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
 class SetPart:
-    """One running variant. `share_percent` is the traffic of its predictor, None if quotas are any numbers.
+    """One running variant. `share_percent` is its predictor's traffic, None if quotas may be any numbers.
 
     `quota_rps` is λ_m, `capacity_rps` th_m(c); `loading_s` is its readiness time if it must be loaded, else
     0.
@@ -139,7 +139,7 @@ class SetPart:
 class SetPlan:
     """The best set found for a rate, or the reason for none.
 
-    If nothing is feasible `missing_rps` is the part of the rate that no set within the budget carries.
+    If nothing is feasible, `missing_rps` is the part of the rate that no set within the budget carries.
     """
 
     task: str
@@ -175,7 +175,7 @@ def fill(rate_rps: float, capacities_rps: Sequence[float]) -> tuple[float, ...]:
 
 
 def in_whole_percents(problem: SetProblem) -> SetProblem:
-    """The problem whose quotas are whole percents: every capacity is rounded down to such.
+    """The problem whose quotas are whole percents: every capacity is rounded down to whole percents.
 
     Its best set is the best of all sets whose shares are whole percents (the traffic of a predictor).
     """
@@ -196,11 +196,11 @@ POWERS = np.concatenate([[0.0], 2.0 ** np.arange(-6, 5)])
 
 
 def solve_set(problem: SetProblem, deadline_s: float = 5.0, *, whole_percents: bool = False) -> SetPlan:
-    """The best set for the problem; of equals the fewest cores, then loading time.
+    """The best set for the problem; among equals the fewest cores, then the least loading time.
 
-    With `whole_percents` it is the best of the sets whose shares are whole percents, as predictors require:
-    each share times the rate is within its variant's capacity. Without, quotas are any numbers (InfAdapter).
-    If the time runs out before the best is known, it is the best found, with a bound.
+    With `whole_percents` shares are whole percents, as predictors require: each share times the rate is
+    within its variant's capacity. Without, quotas are any numbers (InfAdapter). If the time runs out, it is
+    the best set found, with a bound.
     """
     deadline = Deadline(deadline_s)
     solved = in_whole_percents(problem) if whole_percents else problem
@@ -241,7 +241,7 @@ def _capacity(problem: SetProblem, name: str, cores: float) -> float:
     for level in variant.usable if variant else ():
         if level.cores == cores:
             return level.capacity_rps
-    raise SolverError(f"{cores_of(cores)} is no level of variant {name!r}")
+    raise SolverError(f"{cores_of(cores)} is not an allowed number of cores of variant {name!r}")
 
 
 def _worth(problem: SetProblem, parts: Sequence[SetPart]) -> float:
@@ -261,7 +261,7 @@ def missing_part(problem: SetProblem) -> float:
 
 @dataclass(frozen=True, slots=True)
 class VariantArrays:
-    """A variant's usable levels as columns, capacities as parts of the rate (1.0 is all of it).
+    """A variant's usable levels as columns, capacities as parts of the rate (1.0 is the whole rate).
 
     Of its resources other than cores `held` is the use of each limited one, `price` β times the price of all.
     """
@@ -276,9 +276,9 @@ class VariantArrays:
 
 
 def variant_arrays(problem: SetProblem) -> list[VariantArrays]:
-    """The variants by falling accuracy, those without a usable level left out.
+    """The variants by falling accuracy, without those that have no usable level.
 
-    Levels above the budget, those beyond the first that carries the whole rate, and variants above another
+    Levels above the budget, levels beyond the first that carries the whole rate, and variants above another
     limit are left out too.
     """
     arrays = []
@@ -309,7 +309,7 @@ def variant_arrays(problem: SetProblem) -> list[VariantArrays]:
 
 
 def most_beside(problem: SetProblem) -> list[float]:
-    """The limits of the resources other than cores, with the rounding of a sum."""
+    """The limits of the resources other than cores, raised by the rounding of a sum."""
     return [most + tolerance(most) for most in problem.limits.values()]
 
 
@@ -328,7 +328,7 @@ class _Labels:
     def take(self, at: Index) -> _Labels:
         return _Labels(self.rows[:, at], self.chosen[:, at])
 
-    def beside(self, other: _Labels) -> _Labels:
+    def concatenate(self, other: _Labels) -> _Labels:
         return _Labels(np.hstack([self.rows, other.rows]), np.hstack([self.chosen, other.chosen]))
 
 
@@ -378,14 +378,14 @@ class _Search:
         for depth in range(len(self._variants)):
             if deadline.passed:
                 raise DeadlineError("the solver's time ran out")
-            labels = labels.beside(self._switched_on(labels, depth))
+            labels = labels.concatenate(self._switched_on(labels, depth))
             self.least_left = min(self.least_left, float(labels.rows[LOAD].min(initial=1.0)))
             if depth + 1 < len(self._variants):
                 labels = self._promising(labels, depth + 1, width)
                 labels = labels.take(undominated(self._criteria(labels.rows, depth + 1), deadline))
 
     def _switched_on(self, labels: _Labels, depth: int) -> _Labels:
-        """Each label with the variant at that depth on and full, and load left; complete ones are judged."""
+        """Each label with the variant at that depth full, and load left; complete sets compete for best."""
         variant, rows = self._variants[depth], labels.rows
         load = rows[LOAD][:, None] - variant.carries
         completes: NDArray[np.bool_] = np.asarray(load <= ROUNDING)
@@ -428,7 +428,7 @@ class _Search:
             }
 
     def _promising(self, labels: _Labels, depth: int, width: int | None) -> _Labels:
-        """The labels that variants from `depth` on can complete to something as good as the best known."""
+        """The labels that variants from `depth` on can complete to a set as good as the best known."""
         if not self._is_complete:
             return labels
         most = sum(float(variant.carries[-1]) for variant in self._variants[depth:])
@@ -451,10 +451,10 @@ class _Search:
 class SetBounds:
     """The Lagrange bound: the most that completions of a partial set can be worth.
 
-    With a price μ for a part of the load served and ν for a core of the budget, variants fall apart: Σ_m
-    max(0, max_c (α·a_m + μ)·th_m(c)/λ − β·cost_m(c) − ν·c) − μ·(load left) + ν·(cores left); loading cost and
-    the other limits are left out. Any μ and any ν ≥ 0 bound from above; the values tried are those at which
-    some level breaks even.
+    With a price μ for a part of the load served and ν for a core of the budget, variants separate: Σ_m max(0,
+    max_c (α·a_m + μ)·th_m(c)/λ − β·cost_m(c) − ν·c) − μ·(load left) + ν·(cores left); loading cost and the
+    other limits are left out. Any μ and any ν ≥ 0 bound from above; the values tried are those at which some
+    level breaks even.
     """
 
     def __init__(self, problem: SetProblem, variants: list[VariantArrays]) -> None:
@@ -473,7 +473,7 @@ class SetBounds:
         self._rows = rows[::-1]
 
     def upper(self, depth: int, labels: _Labels) -> Array:
-        """The most that each label is worth with variants from `depth` on."""
+        """The most that each label can be worth with variants from `depth` on: the least of all bounds."""
         cores, load, value, loading_s = labels.rows[:HELD]
         terms = (
             self._rows[depth][:, None] - self._mu[:, None] * load + self._nu[:, None] * (self._budget - cores)

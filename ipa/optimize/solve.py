@@ -1,4 +1,4 @@
-"""Solve a problem for a verified plan."""
+"""Solves a planning problem for a verified plan."""
 
 from __future__ import annotations
 
@@ -32,14 +32,13 @@ def solve(
 
     Of plans with equal objectives it is the one with the fewest changes to the running configuration, then
     the lowest cost, then the lowest latency, then the first by names, whichever solver is used. `auto` takes
-    Gurobi if a licence of the user's own covers the model, else label setting. If that is not done in half of
+    Gurobi if the user's own licence covers the model, else label setting. If that does not end within half of
     the time, label setting, or HiGHS, has the other half; the note says which and why. An infeasible problem
     gives a plan that says so, with remedies unless `explain` is false. `solvers` gives MILP solvers by name,
-    such as those in a child process that is killed if it exceeds its limit: `auto` then continues with label
-    setting.
+    such as those in a child process that is killed at its limit: `auto` then continues with label setting.
 
-    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), SolverError,
-    DeadlineError (a solver asked for by name had to be stopped).
+    Errors: UsageError (no such solver), LicenceError (Gurobi was requested and refused), SolverError,
+    DeadlineError (a requested solver had to be stopped).
     """
     check_solver(solver)
     deadline = Deadline(deadline_s)
@@ -53,7 +52,7 @@ def solve(
         if deadline.passed:
             notes.append("the time ran out before all was tried that could make it feasible")
         elif not moves:
-            notes.append("no single limit moved alone makes it feasible")
+            notes.append("no change of a single limit makes it feasible")
     if problem.compat is Compat.IPA_ARTIFACT and plan.stages:
         by_paper = describe(replace(problem, compat=Compat.PAPER), plan.configs)
         assert by_paper is not None, "the plan was described before"
@@ -67,7 +66,7 @@ def solve(
 
 
 def proved_plan(problem: PlanningProblem, deadline: Deadline) -> Plan:
-    """The best plan by label setting, or an infeasible one. DeadlineError if time is too short to know."""
+    """The best plan by label setting, or an infeasible one. DeadlineError if that is not known in time."""
     if deadline.passed:
         raise DeadlineError("the time ran out")
     plan = solve(problem, EXACT, deadline.remaining_s, explain=False)
@@ -97,7 +96,7 @@ class SolveCache:
         solvers: Solvers | None = None,
     ) -> Plan:
         """The plan, as `ipa.optimize.solve.solve` makes it; `solve_s` is the time of the original solve."""
-        # The problem itself is compared last: it is long.
+        # The key puts the problem last, since comparing it takes longest.
         key = (problem.rate_rps, problem.sla_s, problem.running, solver, explain)
         for cached_key, cached_problem, cached in tuple(self._cached):
             if cached_key == key and cached_problem == problem:

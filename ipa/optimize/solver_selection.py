@@ -1,4 +1,4 @@
-"""Select the solver, and check its answer."""
+"""Selects the solver, and checks its answer."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def answer(
 ) -> tuple[str, ProgramAnswer, list[str]]:
     """The solver that answered, its answer with ties broken, and the reasons for the choice.
 
-    `solvers` gives MILP solvers by name; without, they run in this process. Errors: LicenceError (Gurobi
-    asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
+    `solvers` gives MILP solvers by name; by default they run in this process. Errors: LicenceError (Gurobi
+    was requested and refused), SolverError, DeadlineError (a requested solver had to be stopped).
     """
     if solver != AUTO:
         best = _by(solver, program, deadline, solvers)
@@ -71,7 +71,7 @@ def answer(
 
 
 def _by(name: str, program: Program, deadline: Deadline, solvers: Solvers | None) -> ProgramAnswer:
-    """The answer of one solver: with ties broken, a MILP solver's too."""
+    """The answer of the named solver, with ties broken."""
     if name == EXACT:
         return label_setting.solve(program, deadline)
     try:
@@ -123,7 +123,7 @@ def _break_ties(program: Program, solver: str, solved: ProgramAnswer, deadline: 
 
 
 def sharpen(program: Program, deadline: Deadline) -> tuple[Program, tuple[Index, ...]]:
-    """The program without options that no plan as good as a known one can have, and those left of each stage.
+    """The program without options that only worse plans than a known one have, and each stage's kept indices.
 
     For the MILP solvers, whose time grows with the options: a quick plan of label setting's first pass, and
     the bound on all plans with each option, rule most of them out. No best plan is lost. The same program if

@@ -52,7 +52,7 @@ def _tail_times(
     batched: Array,
     hop_s: Array,
 ) -> tuple[Array, Array, Array, Array]:
-    """As `option_times`; `points` has the rows of `PointColumns.table`."""
+    """The times of `option_times` under random arrivals; `points` has the rows of `PointColumns.table`."""
     batch_size, cores, service_s, full_s, tail_s, one_s = _service(points)
     front = problem.bounds.front
     # The cores of the machine that all replicas share; infinite if they are not known to share one.
@@ -65,7 +65,7 @@ def _tail_times(
         for is_quota, mine in ((False, own & ~has_quota), (True, own & has_quota)):
             if not mine.any():
                 continue
-            # One row alone is summed in another order: a time must not depend on what is timed beside it.
+            # NumPy sums a single row in another order: times must not depend on the other rows.
             rows = np.flatnonzero(mine)
             at = np.resize(rows, max(2, rows.size))
             times = []
@@ -92,7 +92,7 @@ def _tail_times(
 
 
 def _formulas(batching: BatchPlace) -> tuple[SojournFormula, ...]:
-    """The formulas of which the longer times count."""
+    """The sojourn formulas for this place of batching; the longer time counts."""
     if batching is BatchPlace.CENTRAL:
         return (sojourn,)
     return tuple(partial(sojourn_in_replica, evenly=evenly) for evenly in SPACINGS[batching])
@@ -126,7 +126,7 @@ class Times(NamedTuple):
 
 
 def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
-    """The times and capacities of configurations: each behind those of the stages before it, if given."""
+    """The times and capacities of configurations; each accounts for those of earlier stages, if given."""
     if not chosen:
         return []
     points, replicas, scalars = _columns(problem, chosen)

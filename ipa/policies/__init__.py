@@ -1,1 +1,1 @@
-"""Policies: ours and its rivals behind one protocol. Pure."""
+"""Policies: ipa's own and its rivals behind one protocol. Pure."""

@@ -43,7 +43,7 @@ DOWN_WINDOW_S = 300.0
 class HpaMemory:
     """The recommendations of the last 300 s: time, and replicas of each stage.
 
-    `is_due` says whether the tick at `at_s` was the first of its period of 15 s.
+    `is_due`: the tick at `at_s` was the first of its period of 15 s.
     """
 
     at_s: float
@@ -122,7 +122,7 @@ MAX_DOWN = 2.0
 
 @dataclass(frozen=True, slots=True)
 class KpaStageMemory:
-    """The last time over the panic threshold (None: not panicking), and the desired replicas."""
+    """The last time above the panic threshold (None: not panicking), and the desired replicas."""
 
     panicked_s: float | None
     replicas: int
@@ -140,8 +140,8 @@ class KpaMemory:
 class Kpa(Autoscaler):
     """Knative's Pod Autoscaler for each stage: scales replicas by the request rate, the metric rps.
 
-    Its rule with its defaults: the mean rate over a stable window of 60 s and a panic window of 6 s. It
-    panics if the latter asks for twice the ready replicas, and then removes none for 60 s.
+    The rule with its defaults: the mean rate over a stable window of 60 s and a panic window of 6 s. It
+    panics if the panic window asks for twice the ready replicas, and then removes none for 60 s.
     """
 
     target_ratio: float = KPA_TARGET_RATIO
@@ -149,7 +149,7 @@ class Kpa(Autoscaler):
     memory_kind: ClassVar[type[object]] = KpaMemory
 
     def remember(self, observation: Observation, state: PolicyState) -> KpaMemory:
-        """The panic state of each stage after this tick, and since when it panics."""
+        """The panic state of each stage after this tick, with the time since which it panics."""
         before = state.memory if isinstance(state.memory, KpaMemory) else None
         if before is not None and before.at_s == state.now_s:
             return before
@@ -170,10 +170,11 @@ class Kpa(Autoscaler):
         each_rps = self.target_ratio * load.capacity_rps / load.items
         ready = max(1, load.ready)
         most, least = ceil(MAX_UP * ready), int(ready / MAX_DOWN)
-        stable, panic = (
-            min(max(whole(min(rate / each_rps, float(most))), least, 1), most)
-            for rate in (stable_rps, panic_rps)
-        )
+
+        def desired(rate_rps: float) -> int:
+            return min(max(whole(min(rate_rps / each_rps, float(most))), least, 1), most)
+
+        stable, panic = desired(stable_rps), desired(panic_rps)
         panicked_s = last.panicked_s
         if panic_rps / each_rps >= PANIC_RATIO * ready:
             panicked_s = now_s
@@ -237,9 +238,8 @@ class VpaPlus(Autoscaler):
     """The Vertical Pod Autoscaler for each stage, as in InfAdapter's evaluation: scales cores.
 
     The target of the VPA's recommender: the 90th percentile of a decaying histogram of the cores used, plus
-    15 %, as a measured size. InfAdapter's improvement: up at once, down only after four intervals of 30 s.
-    A replica uses the share of its cores for which it is busy: never more than it has, however long the
-    queue.
+    15 %, as a measured size. InfAdapter's improvement: up at once, down only after four intervals of 30 s. A
+    replica uses its cores in proportion to its busy time: never more than it has, however long the queue.
     """
 
     name: str = "vpa+"
@@ -282,7 +282,7 @@ class VpaPlus(Autoscaler):
         return self.ruled.plan(self._affordable(wanted, state), forecast, state, self.name)
 
     def _affordable(self, wanted: Configs, state: PolicyState) -> Configs:
-        """Return the desired sizes without the growth, largest first, that finds no room."""
+        """Return the desired sizes without growth that finds no room, the largest growth left out first."""
         pipeline, rolling = constrained(self.ruled.pipeline, state), self.ruled.rolling
         configs = list(wanted)
         while pipeline.bounds.exceeded(configs) or (
@@ -302,7 +302,7 @@ class VpaPlus(Autoscaler):
 
 
 def _least_size(sizes_cores: Sequence[float], target_cores: float) -> float:
-    """The least sufficient size, the largest if none is."""
+    """The least size that reaches the target; the largest if none does."""
     enough = [cores for cores in sizes_cores if cores >= target_cores - ROUNDING]
     return min(enough) if enough else max(sizes_cores)
 
@@ -310,7 +310,7 @@ def _least_size(sizes_cores: Sequence[float], target_cores: float) -> float:
 def _in_intervals(
     sizes: tuple[tuple[float, float], ...], now_s: float, cores: float
 ) -> tuple[tuple[float, float], ...]:
-    """The sizes with the newest; of one interval only the largest is kept, at its latest time."""
+    """The sizes with the newest added; of one interval only the largest is kept, at its latest time."""
     if sizes and floor(sizes[-1][0] / INTERVAL_S) == floor(now_s / INTERVAL_S) and cores >= sizes[-1][1]:
         sizes = sizes[:-1]
     return (*sizes, (now_s, cores))
@@ -324,7 +324,7 @@ def decayed(histogram: Histogram, elapsed_s: float) -> Histogram:
 
 
 def with_sample(histogram: Histogram, cores: float, weight: float) -> Histogram:
-    """The histogram with one more sample, in buckets of 0.01 cores, each 5 % wider than the last."""
+    """The histogram with one more sample; the first bucket has 0.01 cores, each next one is 5 % wider."""
     bucket = floor(log(cores * (GROWTH - 1) / FIRST_CORES + 1) / log(GROWTH))
     weights = dict(histogram)
     weights[bucket] = weights.get(bucket, 0.0) + weight
@@ -335,7 +335,5 @@ def percentile_cores(histogram: Histogram) -> float:
     """The upper end of the bucket with the 90th percentile of the weight."""
     wanted = PERCENTILE * sum(weight for _, weight in histogram)
     reached = accumulate(weight for _, weight in histogram)
-    bucket = next(
-        (at for (at, _), sum_ in zip(histogram, reached, strict=True) if sum_ >= wanted), histogram[-1][0]
-    )
+    bucket = next(at for (at, _), sum_ in zip(histogram, reached, strict=True) if sum_ >= wanted)
     return FIRST_CORES * (GROWTH ** (bucket + 1) - 1) / (GROWTH - 1)

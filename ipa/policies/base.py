@@ -1,4 +1,4 @@
-"""The policy protocol: the plan for an observation and a forecast, for our policy and each rival."""
+"""The policy protocol: a plan from an observation and a forecast, by ipa's policy and each rival."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LOADS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0
 class PolicyState:
     """The inputs of a policy beside the observation: the running configuration, and variants not to plan.
 
-    `excluded` holds (stage, variant) pairs whose rollout failed lately; never a running one. `pins` are parts
-    of stages' configurations that people fixed, by stage. `slowdowns` are the variants' times over their
+    `excluded` holds (stage, variant) pairs whose rollout failed lately; never a running one. `pins` are, by
+    stage, the parts of its configuration that people fixed. `slowdowns` are the variants' times over their
     profiles'.
     """
 
@@ -53,12 +53,12 @@ class Policy(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the policy on the command line and in reports."""
+        """The name of the policy on the command line and in reports."""
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The plan for `forecast.upper_rps`.
 
-        A plan with a lower `rate_rps` carries only that rate; its `note` says why. If nothing is feasible,
+        A plan with a lower `rate_rps` carries only that rate; its `note` tells why. If nothing is feasible,
         the plan has termination INFEASIBLE. Errors: SolverError, InputError.
         """
 
@@ -74,7 +74,7 @@ class AtOnce:
 
 
 class StatefulPolicy(Policy, Protocol):
-    """A policy that learns from every tick, also from ticks that hold for other reasons."""
+    """A policy that learns from every tick, including ticks that hold for other reasons."""
 
     @property
     def memory_kind(self) -> type[object]:
@@ -147,13 +147,13 @@ def corrected(predict: Predictor, slowdowns: Slowdowns) -> Predictor:
 
 
 class Planner(Protocol):
-    """The planner with everything fixed but pipeline and rate. Pure."""
+    """The planner with everything fixed except pipeline and rate. Pure."""
 
     def __call__(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
         """The best plan for the rate, or one with termination INFEASIBLE.
 
-        If `running` is given, a change has its price and its peak of cores, and the smallest change breaks
-        ties.
+        If `running` is given, the price of a change and its peak of cores count, and the smallest change
+        breaks ties.
         """
 
 
@@ -169,7 +169,7 @@ class SlaScaledPlanner(Protocol):
 def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:
     """Return the pipeline with pins merged and without excluded variants; with `only_more` it can only grow.
 
-    A stage that would be left without variants keeps all of its own. Planners apply its `slowdowns`.
+    A stage that would lose all variants keeps all of them. Planners apply the state's `slowdowns`.
     """
     bounds = pipeline.bounds
     if state.room_cores is not None:

@@ -1,4 +1,4 @@
-"""InfAdapter, several variants at once that share the load (Salmani et al., 2023), and its rival with one."""
+"""InfAdapter, which serves several variants at once (Salmani et al., 2023), and its single-variant rival."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def set_question(
     most = [limit for limit in (problem.bounds.cores, problem.objective.max_cost_cores) if limit is not None]
     largest = sum(max((level.cores for level in variant.levels), default=0.0) for variant in variants)
     weights = SetWeights(problem.objective.alpha, problem.objective.beta, 0.0)
-    budget_cores = min(most) if most else largest or 1.0
+    budget_cores = min(most) if most else (largest or 1.0)
     return SetQuestion(
         sla_s=problem.sla_s,
         objective_name=problem.objective.name,
@@ -108,26 +108,26 @@ def set_question(
 def _faults(problem: PlanningProblem) -> Iterator[str]:
     """The reasons why no set can be planned; a set would silently break limits that it does not support."""
     if len(problem.stages) > 1 or problem.stages[0].is_free:
-        yield f"a set shares the load of one stage out, and it has {len(problem.stages)}"
+        yield f"a set needs a pipeline of one stage, and this one has {len(problem.stages)}"
         return
     (stage,), objective, bounds = problem.stages, problem.objective, problem.bounds
     if objective.accuracy_rule in RANKS:
         rule = objective.accuracy_rule.value
         yield f"objective {objective.name!r} counts accuracy as {rule}; a set has a mean of accuracies"
     if bounds.accuracy_floor is not None:
-        yield f"bounds.accuracy_floor is {bounds.accuracy_floor:g}; sets know no floor"
+        yield f"bounds.accuracy_floor is {bounds.accuracy_floor:g}; sets do not support a floor"
     least, _ = problem.replica_limits(stage)
     if least > 1:
         yield f"stage {stage.name!r} has at least {least} replicas; each variant of a set has one"
 
 
 def _best_levels(problem: PlanningProblem, stage: StageProblem) -> dict[tuple[str, float], tuple[float, int]]:
-    """The most that each variant carries on each number of cores, and the batch size for it."""
+    """The most that each variant carries on each number of cores, and the batch size that does."""
     points = [point for point in stage.points if problem.allows(stage, point)]
     coefficient = 1.0 if problem.objective.throughput_margin_ratio else COEFFICIENT
     best: dict[tuple[str, float], tuple[float, int]] = {}
     for point in sorted(points, key=lambda point: point.batch_size):
-        # Of a small share the timeout may end the wait for a batch.
+        # With a small share, the timeout may end the wait for a batch.
         forming_s = (stage.batch_timeout_s or 0.0) if point.batch_size > 1 else 0.0
         if point.latency_s + forming_s > problem.sla_s:
             continue
@@ -217,7 +217,7 @@ class SingleStagePipeline:
     def described(self, configs: Configs, rate_rps: float, name: str, note: str = "") -> Plan:
         """The configurations as a plan for the rate."""
         plan = self.profiled.describe(configs, rate_rps)
-        # It was built from points of the same profile.
+        # The plan exists: the set was built from points of the same profile.
         assert plan is not None
         return replace(plan, solver=name, note=note)
 
@@ -236,7 +236,7 @@ def planned_rate_rps(forecast: Forecast) -> float:
 def best_of_one(
     task: SingleStagePipeline, rate_rps: float, state: PolicyState, name: str, note: str = ""
 ) -> Plan:
-    """The plan of the best single variant for the rate, or of the one that carries most."""
+    """The plan of the best single variant for the rate; else of the variant that carries most."""
     problem = task.problem(rate_rps, state)
     single = list(_levels(problem))
     if not single:
@@ -286,7 +286,7 @@ class InfAdapter(AtOnce):
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best set for the point forecast plus a tenth, or for the upper forecast if that is more.
 
-        If no set carries the rate, it is the best one for the largest rate that one carries. If only
+        If no set carries the rate, it is the best one for the largest rate that a set carries. If only
         additions are allowed, a set stays as it is: each of its variants has one replica. Errors: those of
         `solve_set`.
         """
@@ -307,7 +307,7 @@ class InfAdapter(AtOnce):
         return self.task.described(self._configs(best), best.rate_rps, self.name, words)
 
     def decide_set(self, rate_rps: float, state: PolicyState) -> SetPlan:
-        """The best set for the rate, or for the largest rate that one carries.
+        """The best set for the rate, or for the largest rate that a set carries.
 
         `state.running` holds every running configuration, several of the one stage if a set runs. Cores are
         those of the variants' pods, overhead included.
@@ -342,7 +342,7 @@ class InfAdapter(AtOnce):
         return solve_set(problem, self.deadline_s, whole_percents=True)
 
     def _starting(self, problem: SetProblem, name: str, state: PolicyState) -> SetProblem:
-        """Return the problem in which only the running variants and one more may run."""
+        """Return the problem limited to the running variants and one more."""
         runs = {(config.variant, config.cores) for config in state.running}
         variants = []
         for variant in problem.variants:
@@ -365,7 +365,7 @@ class MsPlus(AtOnce):
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best variant for the point forecast plus a tenth, or for the upper forecast if that is more.
 
-        If none carries that, the one that carries most.
+        If no variant carries that rate, the variant that carries most.
         """
         rate_rps = planned_rate_rps(forecast)
         return best_of_one(self.task, rate_rps, state, self.name)

@@ -1,4 +1,4 @@
-"""Our policy: the best plan for the upper forecast, or the nearest one if none is feasible."""
+"""ipa's own policy: the best plan for the upper forecast, or the nearest one if none is feasible."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Ours:
                 else:
                     low = middle + 1
         except (SolverError, DeadlineError):
-            # The best found so far may miss by more than necessary, or be nothing.
+            # No more time, or a solver failed: return the best plan so far, or None.
             return best
         return best
 
@@ -109,7 +109,7 @@ def waiting_plan(
 
     A peak of w seconds at the upper rate, with a capacity of w/(w + d) of that rate, leaves a queue that
     takes d seconds to serve. So if requests may wait d, a share of the SLA, that capacity is enough for the
-    peak, and the point forecast for the load beside it; the rest of the SLA is the plan's.
+    peak, and the point forecast for the other load; the rest of the SLA is the plan's.
     """
     upper_rps = upper_rate_rps(forecast)
     wait_s = WAIT_RATIO * sla_s
@@ -119,7 +119,7 @@ def waiting_plan(
     try:
         plan = shorter(pipeline, rate_rps, running, 1 - WAIT_RATIO)
     except (SolverError, DeadlineError):
-        # The plan that carries the peak exists already.
+        # The caller already has the plan that carries the peak.
         return None
     if not plan.stages:
         return None
@@ -165,7 +165,7 @@ def _fixed(stage: Stage, bounds: Bounds, replicas: int) -> Stage:
     return replace(stage, bounds=replace(stage.bounds, min_replicas=count, max_replicas=count))
 
 
-# Floors are compared with sums of floats.
+# Accuracy floors are compared with sums of floats.
 ROUNDING = 1e-9
 # The weight of accuracy beside cores, relative to the objective: it decides among plans of equal cores.
 TIE_RATIO = 1e-3

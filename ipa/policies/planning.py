@@ -1,4 +1,4 @@
-"""Plan a pipeline from its profiles for a rate."""
+"""Plans a pipeline from its profiles for a rate."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _fitted(
 
 
 def check_rate(rate_rps: float) -> None:
-    """Return if a plan can be made for this rate; UsageError if it is beyond any real load."""
+    """UsageError if the rate is beyond any real load."""
     if not LEAST_RPS <= rate_rps <= MOST_RPS:
         raise UsageError(f"the rate (--rate) must be above 0 and at most {MOST_RPS:g} rps, not {rate_rps:g}")
 
@@ -82,7 +82,7 @@ def planning_problem(
         raise NotFoundError(f"pipeline {pipeline.name!r} has no profile of {', '.join(missing)}")
     wanted = pipeline.objective(objective)
     source = LatencySource.MEASURED if compat is Compat.IPA_ARTIFACT else LatencySource.FITTED
-    # An SLA changes no point.
+    # Operating points do not depend on the SLA.
     fitted_for = replace(wanted, sla_s=None)
     stages = tuple(
         _fitted(_Same(profiles[stage.name]), _Same(stage), fitted_for, pipeline.bounds, allocation, source)
@@ -156,7 +156,7 @@ def plan_pipeline(
     solver: str = "auto",
     deadline_s: float = 5.0,
 ) -> Plan:
-    """The best plan for the rate, verified; an infeasible one says what would make it feasible.
+    """The best plan for the rate, verified; an infeasible one tells what would make it feasible.
 
     Errors: those of `planning_problem` and of `ipa.optimize.solve.solve`.
     """
@@ -169,6 +169,6 @@ def plan_pipeline(
 def explain_plan(question: PlanQuestion, plan: Plan, deadline_s: float = 10.0) -> Explanation:
     """Explain `plan` as the answer to the question, as far as time allows: as `ipa.optimize.explain`.
 
-    Errors: InputError if the plan is not one of the question; those of `PlanQuestion.problem`.
+    Errors: InputError if the plan does not belong to the question; those of `PlanQuestion.problem`.
     """
     return explain(question.problem(), plan, deadline_s)

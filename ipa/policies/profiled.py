@@ -71,7 +71,7 @@ class Profiled:
     def plan(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
         """The best plan for the rate (a `Planner`), with the variants and bounds of `pipeline`.
 
-        It may have fewer variants or other bounds than the pipeline that the profiles were fitted for, and
+        `pipeline` may have fewer variants or other bounds than the one that the profiles were fitted for, and
         slowdowns.
         """
         return self._solved(self._problem_of(pipeline, rate_rps, running), explain=self._explain)
@@ -105,12 +105,12 @@ class Profiled:
         limit_s = self._deadline_s
         if self._until is not None:
             if self._until.passed:
-                raise DeadlineError("the time for all plans together is over")
+                raise DeadlineError("the time limit of all plans together has passed")
             limit_s = min(limit_s, self._until.remaining_s)
         return self._plans.solve(problem, self._solver, limit_s, explain=explain, solvers=self._solvers)
 
     def variants(self, stage: str) -> tuple[str, ...]:
-        """The stage's variants whose every replica the planner may run, by rising accuracy."""
+        """The stage's variants all of whose replicas the planner may run, by rising accuracy."""
         (known,) = (it for it in self._planned.stages if it.name == stage)
         columns = known.columns
         accuracy = dict(zip(columns.variants, columns.variant_accuracy, strict=True))
@@ -127,7 +127,7 @@ class Profiled:
     def predict(
         self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
     ) -> Prediction | None:
-        """The predicted performance at the rate (a `Predictor`); None if it was not measured."""
+        """The predicted performance at the rate (a `Predictor`); None if it was not profiled."""
         # Products of the least floats are zero.
         rate_rps = max(rate_rps, LEAST_RPS)
         plan = self.describe(configs, rate_rps, slowdowns)
@@ -162,7 +162,7 @@ class Profiled:
     def describe(
         self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
     ) -> Plan | None:
-        """The configuration, or those that share the rate, as a plan, feasible or not; None: not measured."""
+        """The configuration, or the parts that share the rate, as a plan; None: not profiled."""
         return self._described(tuple(configs), rate_rps, slowdowns)
 
     def _describe(self, configs: Configs, rate_rps: float, slowdowns: Slowdowns) -> Plan | None:
@@ -202,7 +202,7 @@ def _slowed(problem: PlanningProblem, slowdowns: Slowdowns) -> PlanningProblem:
 
 
 def _narrowed(planned: StageProblem, stage: Stage) -> StageProblem:
-    """The stage with the variants, bounds and pin of the pipeline's stage; itself if it has those."""
+    """The stage with the variants, bounds and pin of the pipeline's stage; unchanged if it has those."""
     names = {variant.name for variant in stage.variants}
     if names.issuperset(planned.columns.variants) and (planned.bounds, planned.pin) == (
         stage.own_bounds,

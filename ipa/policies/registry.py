@@ -1,4 +1,4 @@
-"""The policies by name. A built-in one is a factory, most in `ipa.policies.table`; light to import."""
+"""The policies by name; imports no policy. Built-in ones are factories, most in `ipa.policies.table`."""
 
 from __future__ import annotations
 

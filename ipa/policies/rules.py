@@ -43,7 +43,7 @@ def _sane(observed: Measured[float] | Missing) -> float | None:
 
 
 def busy_replicas(load: StageLoad, over_s: float) -> float | None:
-    """The number of replicas that the stage keeps busy, each at most fully.
+    """The number of replicas that the stage keeps fully busy, at most those that are ready.
 
     Queued items are added, spread over `over_s`. None if the load is missing or nothing is ready.
     """
@@ -53,7 +53,7 @@ def busy_replicas(load: StageLoad, over_s: float) -> float | None:
 
 
 def whole(replicas: float) -> int:
-    """Replicas rounded up, forgiving rounding; at least one."""
+    """Replicas rounded up, except for rounding errors; at least one."""
     return max(1, ceil(replicas - ROUNDING))
 
 
@@ -109,9 +109,9 @@ class RulePlanner:
 
 
 def plan_of(profiled: Profiled, configs: Configs, forecast: Forecast, name: str) -> Plan:
-    """The configurations as a plan for the forecast, or for as much of it as they carry.
+    """The configurations as a plan for the forecast, or for the part of it that they carry.
 
-    InputError if they were not measured.
+    InputError if they were not profiled.
     """
     rate_rps = upper_rate_rps(forecast)
     prediction = profiled.predict(configs, rate_rps)
@@ -126,8 +126,8 @@ def plan_of(profiled: Profiled, configs: Configs, forecast: Forecast, name: str)
 def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rolling = SIDE_BY_SIDE) -> Configs:
     """Return the desired configurations with their pins, within the bounds on replicas and resources.
 
-    Above a budget additions are left out, the largest first, like pods that find no room. If the plan must
-    be reachable and this one is not, the running configuration stays.
+    Above a budget additions are left out, the largest first, like pods that find no room. If the plan must be
+    reachable and this one is not, the running configuration stays.
     """
     bounds = pipeline.bounds
     now = {config.stage: config for config in state.running}
@@ -143,7 +143,7 @@ def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rollin
             batch_size=pin.batch_size or config.batch_size,
             cores=config.cores if pin.cores is None else pin.cores,
         )
-        # Never more than fill a whole budget, so that little is left to cut.
+        # At most as many as fill the whole budget, so that few are left to cut.
         each = bounds.replica(one).amounts | {CORES: one.cores}
         high = min([high, *(most // each[name] for name, most in bounds.limits.items() if name in each)])
         fitted.append(replace(one, replicas=int(min(max(config.replicas, low), max(low, high)))))
@@ -197,8 +197,8 @@ class Static:
     name: str = "static"
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The configuration as a plan for the forecast, or for as much of it as it carries.
+        """The configuration as a plan for the forecast, or for the part of it that it carries.
 
-        InputError if the configuration was not measured.
+        InputError if the configuration was not profiled.
         """
         return plan_of(self.profiled, self.configs or state.running, forecast, self.name)

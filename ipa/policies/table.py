@@ -1,4 +1,4 @@
-"""The inputs of a policy, and the factories of the built-in ones, which `ipa.policies.registry` names."""
+"""The inputs of a policy, and the factories of the built-in policies, which `ipa.policies.registry` names."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Runner(Protocol):
 
 
 def at_once(function: Callable[[], T]) -> T:
-    """Call the function here and now (a `Runner`)."""
+    """Call the function in this thread, without a limit (a `Runner`)."""
     return function()
 
 
 class PluginPolicy:
     """The policy that a plug-in's factory makes, under the name of the plug-in.
 
-    PluginError for whatever it raises that is no IpaError, and for a plan that is none of the pipeline's.
+    PluginError for any exception that is not an IpaError, and for a plan that does not fit the pipeline.
     """
 
     def __init__(self, plugin: Plugin, make: Callable[[], Policy], pipeline: Pipeline, run: Runner) -> None:
@@ -81,11 +81,11 @@ class PluginPolicy:
 
     @property
     def package(self) -> str:
-        """The distribution that it comes with and its version; empty if it was named by reference."""
+        """The distribution that contains it, and its version; empty if it was named by reference."""
         return self._plugin.package
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The policy's plan. PluginError if it raises, or if the plan is none of the pipeline's."""
+        """The policy's plan. PluginError if it raises, or if the plan does not fit the pipeline."""
         with self._plugin.guarded():
             plan: Plan = self._run(lambda: self._policy.decide(observation, forecast, state))
         faults = list(plan_faults(self._pipeline, plan))
@@ -106,7 +106,7 @@ class PluginPolicy:
                 value = self._run(lambda: method(*arguments))
             if name == "remember" and not is_recordable(value):
                 raise self._plugin.fault(
-                    "remembers what is not made of frozen dataclasses, tuples and numbers"
+                    "has a memory that is not made of frozen dataclasses, tuples and numbers"
                 )
             return value if name == "remember" else bool(value)
 
@@ -122,7 +122,7 @@ def plan_faults(pipeline: Pipeline, plan: object) -> Iterator[str]:
         yield f"its termination is {plan.termination!r}"
     texts = (plan.pipeline, plan.solver, plan.objective_name, plan.note, *plan.relaxations)
     if not all(isinstance(text, str) for text in texts):
-        yield "its names, note or relaxations are no text"
+        yield "its names, note or relaxations are not text"
     if not plan.stages:
         if plan.termination in (Termination.OPTIMAL, Termination.FEASIBLE):
             yield f"it is {plan.termination.value} and has no stages"
@@ -189,7 +189,7 @@ class PolicyInputs:
     explain: bool = True
 
     def profiled(self) -> Profiled:
-        """Our planner and predictor over these profiles."""
+        """ipa's planner and predictor over these profiles."""
         return self._profiled(Allocation.FREE, Compat.TAIL)
 
     def predictor(self) -> Predictor:
@@ -205,7 +205,7 @@ class PolicyInputs:
         return RulePlanner(self.pipeline, self.profiled(), self.rolling.of(self.pipeline))
 
     def one_task(self) -> SingleStagePipeline:
-        """The set program of a single-stage pipeline; UsageError says why there is none."""
+        """The set program of a single-stage pipeline; UsageError tells why there is none."""
         question = set_question(self.pipeline, self.profiles, 1.0, objective=self.objective)
         return SingleStagePipeline(self.pipeline, self.profiled(), question, self.rolling.of(self.pipeline))
 
@@ -227,9 +227,9 @@ class PolicyInputs:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFactory:
-    """A factory that says what its policy needs; a plain function of `PolicyInputs` needs nothing more.
+    """A factory that declares what its policy needs; a plain function of `PolicyInputs` needs nothing more.
 
-    `shares_load`: its plans may have several configurations side by side, which not every target carries.
+    `shares_load`: its plans may have several configurations side by side, which not every target supports.
     """
 
     make: Callable[[PolicyInputs], Policy]

@@ -1,7 +1,7 @@
 """Findings on a pipeline's profiles, each with its remedy: oddities, age, gaps; a summary of each profile.
 
-Oddities are not errors: they stop no plan. A changed figure needs evidence: a new measurement, or a named
-source.
+Oddities are not errors: no plan is refused for them. A figure should only change with evidence: a new
+measurement, or a named source.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Oddity(StrEnum):
 
 
 class ProfileStatus(StrEnum):
-    """Findings on a profile as a whole, beside its figures."""
+    """Findings on a profile as a whole, not on its figures."""
 
     FEW_BATCHES = "few_batches"
     OLD = "old"
@@ -60,8 +60,8 @@ class ProfileStatus(StrEnum):
 class ProfileFinding:
     """A finding on a stage's profile; those of `ipa.profiling.findings` have a remedy.
 
-    `topic` and `remedy` are the same words for all variants of a kind; `variant` is None for the whole stage.
-    `places` are where it occurs and by how much, the worst first.
+    `topic` and `remedy` are the same words for all variants with that kind of finding; `variant` is None for
+    the whole stage. `places` are where it occurs and by how much, the worst first.
     """
 
     kind: Oddity | ProfileStatus
@@ -73,7 +73,7 @@ class ProfileFinding:
 
     @property
     def detail(self) -> str:
-        """Places, joined."""
+        """The places, joined to one text."""
         return ", ".join(self.places)
 
 
@@ -114,9 +114,9 @@ def summarise_fit(profile: StageProfile) -> FitSummary:
 
 
 def is_flat(fit: LatencyFit) -> bool:
-    """True if a constant fits the latencies about as well: R², which compares with one, is meaningless then.
+    """True if a constant fits the latencies about as well, which makes R² meaningless.
 
-    Neither the fit's rise over its batch sizes nor its error is more than that of a poor fit.
+    Neither the fit's rise over its batch sizes nor its error is more than the error of a poor fit.
     """
     rise_ratio = fit.latency_s(fit.batch_max) / fit.latency_s(fit.batch_min) - 1
     return max(rise_ratio, fit.max_error_ratio) <= POOR_ERROR_RATIO
@@ -168,7 +168,7 @@ def _oddities(variant: VariantProfile, load_rps: float | None) -> Iterator[tuple
 def _steps(
     variant: VariantProfile, same: str, rising: str
 ) -> Iterator[tuple[float, ProfilePoint, ProfilePoint]]:
-    """Neighbours that have the attribute `same` alike, with its value, in the order of `rising`."""
+    """Neighbours with an equal attribute `same`, with its value, in the order of `rising`."""
     ordered = sorted(variant.points, key=attrgetter(same, rising))
     for value, points in groupby(ordered, key=attrgetter(same)):
         yield from ((value, before, after) for before, after in pairwise(points))
@@ -179,7 +179,7 @@ def _beyond_scatter(
 ) -> Iterator[tuple[Oddity, float, str]]:
     """The oddity, if the latency changes in the direction of the sign by more than measurements scatter.
 
-    If means were measured they show a small change; p99s of the same batches scatter by more than that.
+    Means, if they were measured, show a small change; p99s of the same batches scatter by more than that.
     """
     change_ratio = after.latency_s / before.latency_s - 1
     has_means = before.latency_mean_s is not None and after.latency_mean_s is not None
@@ -235,7 +235,7 @@ def doubts(stages: Sequence[Stage], profiles: Mapping[str, StageProfile]) -> tup
 # The status of a service is asked for every second, and a profile seldom changes.
 @lru_cache(maxsize=512)
 def doubt_of(profile: StageProfile) -> ProfileDoubt | None:
-    """The doubt about a profile; None if it is credible."""
+    """The reasons why a profile is not credible, with figures; None if it is credible."""
     reasons = tuple(_reasons(profile))
     return ProfileDoubt(profile.stage, reasons) if reasons else None
 
@@ -266,7 +266,7 @@ def _reasons(profile: StageProfile) -> Iterator[str]:
     if counts[Oddity.DISTURBED] > MOST_RATIO * len(points):
         most = max(point.foreign_cpu_ratio or 0.0 for point in points)
         yield (
-            f"others used up to {most:.0%} of the CPUs while {counts[Oddity.DISTURBED]} of {len(points)} "
+            f"other work used up to {most:.0%} of the CPUs while {counts[Oddity.DISTURBED]} of {len(points)} "
             "points were measured"
         )
     few = [each.variant for each in profile.variants if len(each.points) == 1]
@@ -277,7 +277,7 @@ def _reasons(profile: StageProfile) -> Iterator[str]:
 def measure_command(pipeline: str, stage: str = "", *, planned_only: bool = False) -> str:
     """The command that measures the profiles of the pipeline, or of one stage.
 
-    For a pipeline that is `planned_only`, it measures model servers that run elsewhere.
+    For a `planned_only` pipeline, it measures model servers that run elsewhere.
     """
     of_stage = f" -s {stage}" if stage else ""
     place = " --at URL" if planned_only else ""
@@ -315,8 +315,8 @@ def findings(
 ) -> tuple[ProfileFinding, ...]:
     """The findings on the profiles of the pipeline's stages, stage by stage, or only on those in `only`.
 
-    `sla_s` is the pipeline's: few batch sizes are no finding if a batch of twice the size would be late.
-    The remedies for a pipeline that is `planned_only` name the place where its models run.
+    `sla_s` is the pipeline's: few batch sizes are no finding if a batch of twice the size would be late. The
+    remedies for a `planned_only` pipeline name the place where its models run.
     """
     measure = measure_command(pipeline, planned_only=planned_only)
     served = [stage for stage in stages if stage.variants and (not only or stage.name in only)]
@@ -348,7 +348,7 @@ def unmeasured(
 
 
 def age_days(profile: StageProfile, today: date) -> int:
-    """The age of the measurement in days; 0 for a future day, as a clock in another time zone gives."""
+    """The age of the measurement in days; 0 for a future day, which another time zone may give."""
     return max(0, (today - profile.measured_on).days)
 
 
@@ -378,7 +378,7 @@ def _of_stage(
 
 
 def _few_batches(variant: VariantProfile, sla_s: float) -> Iterator[str]:
-    """The cores with few batch sizes, and the measured ones; none if `ipa profile` would stop there too."""
+    """The cores with few batch sizes, and the measured sizes; none if `ipa profile` would stop there too."""
     by_cores: dict[float, list[ProfilePoint]] = {}
     for point in sorted(variant.points, key=lambda each: (each.cores, each.batch_size)):
         by_cores.setdefault(point.cores, []).append(point)
@@ -422,8 +422,8 @@ _REMEDIES: dict[Oddity | ProfileStatus, str] = {
 def overview(profile: StageProfile, today: date) -> dict[str, Any]:
     """The profile in plain values: date, machine and method of measurement, and its fits.
 
-    A row of `fits` is that of a variant on one number of cores, in the order of variants and by rising cores.
-    Its `throughput_rps` are items a second at the largest batch; R² says nothing of one that `is_flat`.
+    Each row of `fits` is one variant on one number of cores, in the order of variants and by rising cores.
+    Its `throughput_rps` are items a second at the largest batch; ignore R² if it `is_flat`.
     """
     fits = [
         {
@@ -451,10 +451,10 @@ def overview(profile: StageProfile, today: date) -> dict[str, Any]:
 def unmeasured_changes(
     before: Mapping[str, StageProfile], after: Mapping[str, StageProfile]
 ) -> Iterator[str]:
-    """The stages whose figures changed though the profile names no other measurement, in words.
+    """The stages whose figures changed although the profile names no other measurement, in words.
 
-    A measurement is known by its day, method, source, hardware and load. New stages and variants have none to
-    compare with.
+    A measurement is identified by its day, method, source, hardware and load. New stages and variants have no
+    figures to compare with.
     """
     for stage, new in after.items():
         old = before.get(stage)

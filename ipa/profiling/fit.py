@@ -1,8 +1,8 @@
 """Latency over batch size and cores, fitted to measured points.
 
 One fit for each measured core count, as IPA fits l(b) (Ghafouri et al., JSys 2024): quadratic in the batch,
-linear if the quadratic would turn negative or fall, constant if the line would too. The squares are of
-*relative* errors, since batch 1 counts as much as batch 64.
+linear if the quadratic would turn negative or fall, constant if the line would too. The fit minimises squares
+of *relative* errors, since batch 1 counts as much as batch 64.
 
 Measured on the 1056 points of IPA's five pipelines (median relative error of an inner point left out / of the
 points themselves): this 0.22 / 0.16; absolute squares 0.23 / 0.17; one non-negative regression over batch and
@@ -96,8 +96,7 @@ class VariantFit:
     def capacity_rps(self, batch_size: int, cores: float) -> float:
         """h(b) in items a second: the measured maximum at that point, else b / l(b).
 
-        A point with a mean latency and no throughput counts as measured: b over that mean. DomainError as for
-        `latency_s`.
+        If only the mean latency was measured, h(b) is b over that mean. DomainError as for `latency_s`.
         """
         fitted_s = self.latency_s(batch_size, cores)
         point = self.points.get((cores, batch_size))
@@ -160,7 +159,7 @@ def _is_sound(coefficients: _Floats, least: float, largest: float) -> bool:
 
 
 def _r2(measured: _Floats, predicted: _Floats) -> float:
-    """R²: 1 if all measured values are equal and met, 0 if they are equal and missed."""
+    """R²; if all measured values are equal, 1 if the prediction meets them and 0 if not."""
     total = float(np.sum((measured - measured.mean()) ** 2))
     rest = float(np.sum((measured - predicted) ** 2))
     if total == 0:

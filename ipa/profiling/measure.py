@@ -1,7 +1,7 @@
 """Measurement of a variant: one replica's service times for back-to-back batches, and its accuracy.
 
-This module starts no process and reads no clock but its caller's: a `MeasuredReplica` answers batches and
-reports how long each took.
+This module starts no process and reads no clock: a `MeasuredReplica` answers batches and reports how long
+each took.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ServedReplica(MeasuredReplica, Protocol):
         """Seconds from its start to its readiness; None if its start was not observed."""
 
     def memory_gib(self) -> float | None:
-        """The most memory it has had so far; None if it cannot be read from here."""
+        """The most memory it has used so far; None if it cannot be read from here."""
 
 
 class MeasurementBench(Protocol):
@@ -83,19 +83,19 @@ class MeasurementBench(Protocol):
 
     @property
     def method(self) -> str:
-        """Method of the measurement, for the profile: launch of servers and requests."""
+        """The method for the profile: how servers and requests are started."""
 
     def serve(
         self, stage: str, variant: str, cores: float, within_s: float = ...
     ) -> AbstractContextManager[ServedReplica]:
         """A replica that is ready and ends with the block.
 
-        UnavailableError if it does not get ready, or does not answer a batch, `within_s`.
+        UnavailableError if it does not become ready, or does not answer a batch, `within_s`.
         """
 
 
 class MeasuredWorkload(Protocol):
-    """The requests to measure a stage with; `workload(stage, seed)` of a pipeline's bench.py returns one."""
+    """The requests for measuring a stage; `workload(stage, seed)` of a pipeline's bench.py returns one."""
 
     @property
     def items(self) -> Sequence[Item]:
@@ -132,7 +132,7 @@ def measure_points(
 ) -> tuple[tuple[ProfilePoint, bool], ...]:
     """Measure a point per batch size, by rising size, up to the first that takes longer than `limit_s`.
 
-    Each comes with True if its p99 is steady. A size beyond the SLA cannot be part of a plan, and costs the
+    Each comes with True if its p99 is steady. A size beyond the SLA cannot be part of a plan, and takes the
     most time to measure. Sizes alternate for ROUNDS rounds, so that a disturbance of some seconds slows all
     of them.
     """
@@ -151,7 +151,7 @@ def measure_points(
 
 
 def _of_size(rounds: Sequence[Round], size: int) -> list[Sequence[float]]:
-    """The service times of the size in each round that has it."""
+    """The service times of the size in each round that has them."""
     return [each[size] for each in rounds if size in each]
 
 
@@ -174,7 +174,7 @@ def _measure_round(
         if by_size and _tail_s(by_size[max(by_size)]) * DOUBLING_RATIO > limit_s:
             break
         by_size[size] = measure_batches(replica, items, size, of_round, least=1, warm_up=warm_up)
-        # The quota is spent from the first size on.
+        # After the first size the saved quota is spent.
         of_round = replace(of_round, warm_up_s=0.0)
     return by_size
 
@@ -190,7 +190,7 @@ def measure_batches(
     """The service times of at least this many batches, each sent when the last is answered.
 
     The replica is busy all the time and its CPU quota, if any, is spent: the latency is that under sustained
-    load, the throughput is its maximum.
+    load, and the throughput is its maximum.
     """
     batches = _batches(items, batch_size)
     warm, warm_s = 0, 0.0
@@ -208,8 +208,8 @@ def is_steady(rounds: Sequence[Sequence[float]]) -> bool:
     """True if the standard error of the p99 is at most STEADY_RATIO of it.
 
     The error is the scatter of the rounds' p99s. If rounds are too short for a p99, it is half the distance
-    between the order statistics one binomial standard deviation below and above it, of LEAST_STEADY batches
-    or more.
+    between the order statistics one binomial standard deviation below and above it, of at least LEAST_STEADY
+    batches.
     """
     if _have_tails(rounds):
         tails_s = [_tail_s(each) for each in rounds]
@@ -236,8 +236,8 @@ def _tail_s(latencies_s: Sequence[float]) -> float:
 def summarise(rounds: Sequence[Sequence[float]], *, cores: float, batch_size: int) -> ProfilePoint:
     """Summarise rounds of service times of back-to-back batches as a point.
 
-    The p99 is the median of those of the rounds: one in which the machine was slow for a moment does not
-    count. If they are too short, it is that of all batches.
+    The p99 is the median of the rounds' p99s, so that a round in which the machine was slow for a moment does
+    not count. If rounds are too short for a p99, it is taken over all batches.
     """
     pooled = list(chain.from_iterable(rounds))
     mean_s = fmean(pooled)

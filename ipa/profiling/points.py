@@ -33,7 +33,7 @@ def point_latency_s(point: ProfilePoint, objective: Objective) -> float:
 def point_capacity_rps(point: ProfilePoint, objective: Objective) -> float:
     """The measured throughput with the objective's margin, in items a second.
 
-    Where no throughput was measured it is the batch over its mean latency, or over its high percentile.
+    Without a measured throughput it is the batch over its mean latency, or over its high percentile.
     """
     measured_rps = point.throughput_rps
     if measured_rps is None:
@@ -172,7 +172,7 @@ def operating_points(
 
 
 def _beside(held: Resources) -> dict[str, Any]:
-    """The fields of an operating point for the resources of a replica beside its cores."""
+    """The fields of an operating point for a replica's resources other than cores."""
     names = (*(each.attribute for each in BESIDE_CORES), "accelerators")
     return {name: getattr(held, name) for name in names}
 

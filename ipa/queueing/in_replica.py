@@ -1,4 +1,4 @@
-"""Sojourn times at a stage whose replicas batch for themselves, as MLServer does."""
+"""Sojourn times at a stage whose replicas batch by themselves, as MLServer does."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ LEAST_WAIT = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class _Batches:
-    """The batches that a replica forms of requests at random; an entry an option.
+    """The batches that a replica forms from random requests; one entry per option.
 
-    `more` are the requests after a batch's first, `open_s` the time from the first until it closes,
-    `covariance_s` that of both. `full_ratio` is the share of batches that close by size. `timed` is the mean
-    size of the others, `met` and `met_variance` that of the one that a request of theirs is in.
+    `more` counts the requests after a batch's first, `open_s` is the time from the first to the closing,
+    `covariance_s` their covariance. `full_ratio` is the share of batches that close by size. `timed` is the
+    mean size of the others, `met` and `met_variance` describe the size that a request in one of these sees.
     """
 
     more: Floats
@@ -53,10 +53,10 @@ class _Batches:
 
 @dataclass(frozen=True, slots=True)
 class _Kinds:
-    """Kinds of requests, by options: `share` of an option's are in batches that are open for `open_s`.
+    """Kinds of requests, by options; the share `share` of an option's requests is in batches open `open_s`.
 
-    Those of option i are the entries from begins[i] on. Of a batch's requests a share of `first` waits for
-    all of that time, and `last` for none of it. `step_s` is what `open_s` stands for, around it.
+    The kinds of option i begin at begins[i]. Of a batch's requests a share `first` waits for all of that
+    time, and `last` for none of it. `step_s` is the width of the interval that `open_s` stands for.
     """
 
     option: NDArray[np.intp]
@@ -75,11 +75,11 @@ class _Kinds:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """The work that batches bring to a replica; an entry an option.
+    """The work that batches bring to a replica; one entry per option.
 
-    The first request of a batch takes `one_s`, each other one `more_s`, a batch `served_s` on the mean and
-    `varied_s2` around it. Between two batches are `between_s`, of which the time that one is open varies by
-    `opened_s2`, less what its size makes up for in service.
+    The first request of a batch takes `one_s`, each other one `more_s`, a batch `served_s` on the mean with
+    variance `varied_s2`. The mean time between two batches is `between_s`; `opened_s2` is the variance of the
+    part of it in which a batch is open, less what the batch's size makes up for in service.
     """
 
     one_s: Floats
@@ -98,7 +98,7 @@ class _Work:
 
     @property
     def cv2(self) -> Floats:
-        """The squared coefficients of variation of service and of what is between batches together."""
+        """The squared coefficients of variation of service time and time between batches, added."""
         return np.asarray(self.between_cv2 + self.varied_s2 / self.served_s**2)
 
 
@@ -115,13 +115,13 @@ def sojourn_in_replica(
     service_one_s: Floats,
     evenly: bool = False,
 ) -> Sojourn:
-    """The sojourn time, as `tail.sojourn`, for replicas that batch for themselves; arrays of one shape.
+    """The sojourn time, as `tail.sojourn`, for replicas that batch by themselves; arrays of one shape.
 
-    Requests are spread at random, so that each replica has its share of them. All items of a request are in
-    one batch. A batch of several requests closes `timeout_s` after its first, or once it has `batch_size`,
-    whether its replica is busy or not: so it has no more than come in that time, however many wait. It then
-    waits for the batches before it. Requests come at random, or `evenly`: as far apart as they can be.
-    Rules: `mlserver.batching`; derivation and accuracy: docs/explanation/queueing.md.
+    Requests are spread at random over the replicas. All items of a request are in one batch. A batch of
+    several requests closes `timeout_s` after its first, or once it has `batch_size`, whether its replica is
+    busy or not: so it never has more than arrive in that time, however many wait. It then waits for the
+    batches before it. Requests arrive at random, or `evenly`: as far apart as possible. Rules:
+    `mlserver.batching`; derivation and accuracy: docs/explanation/queueing.md.
     """
     timeout_s = np.where(batch_size == 1, 0.0, timeout_s)
     rate_rps = rate_rps / (items * replicas)
@@ -156,19 +156,19 @@ def sojourn_in_replica(
 
 
 def _come(replicas: Floats, rate_rps: Floats, timeout_s: Floats, evenly: bool) -> Floats:
-    """The requests that come after a batch's first before its timeout, on the mean.
+    """The mean number of requests that arrive after a batch's first and before its timeout.
 
-    Evenly spaced requests are the whole part of the mean at random: up to one fewer.
+    Of evenly spaced requests it is the mean rounded down or up at random: up to one fewer.
     """
     return np.asarray(np.maximum(rate_rps * timeout_s - evenly / replicas, 0.0))
 
 
 def _wait_ratio(replicas: Floats, rate_rps: Floats, timeout_s: Floats, made: _Batches, work: _Work) -> Floats:
-    """The wait behind evenly spaced requests, as a share of that behind requests at random.
+    """The wait behind evenly spaced requests, as a share of the wait behind random ones.
 
     The longest wait that work gathers within any time t, √(2·e·V·t) − (1 − ρ)·t, is proportional to the
-    variance V of the work that comes (robust queueing); of V, λ·(dρ/dλ)² is that of the number of requests,
-    which one replica of n gets less evenly.
+    variance V of the arriving work (robust queueing); λ·(dρ/dλ)² of V comes from the number of requests,
+    which one of n replicas gets less evenly.
     """
     size = 1 + made.more
     rising = np.minimum(rate_rps * timeout_s, 1 / TINY) * (1 - made.full_ratio)
@@ -187,8 +187,8 @@ def _work(
     items: Floats,
     made: _Batches,
 ) -> _Work:
-    """The work of batches of `made`."""
-    # Nothing is saved by larger batches than were measured.
+    """The work of the batches `made`."""
+    # Batches larger than measured save nothing more.
     item_s = (service_mean_s - service_one_s) / np.maximum(batch_size - 1, 1)
     item_s = np.where(batch_size == 1, service_one_s, item_s)
     one_s, more_s = service_one_s + item_s * (items - 1), item_s * items
@@ -207,8 +207,8 @@ def _work(
 def _batches(batch_size: Floats, rate_rps: Floats, come: Floats) -> _Batches:
     """The batches of options with these sizes, and requests a second at a replica.
 
-    After its first request a batch gets those that come at random, `come` of them within the timeout on the
-    mean. Many options have the same size and as many that come: each pair is computed once.
+    After its first request a batch gets those that arrive at random, on average `come` of them within the
+    timeout. Many options have the same size and `come`: each pair is computed once.
     """
     # Far beyond this all batches are full.
     most_come = np.minimum(come, batch_size + 12 * np.sqrt(batch_size) + 40)
@@ -224,7 +224,7 @@ def _batches(batch_size: Floats, rate_rps: Floats, come: Floats) -> _Batches:
     mean = timed @ more + most * full_ratio
     variance = np.maximum(timed @ more**2 + most**2 * full_ratio - mean**2, 0.0)
     later = np.where(more[:-1] < most[:, None], more[1:] * beyond[:, 1:], 0.0).sum(axis=1)
-    # In the time between two requests.
+    # In units of the time between two requests.
     open_variance = np.maximum(2 * later - mean**2, 0.0)
     requests = timed @ (more + 1)
     is_never = requests < TINY
@@ -236,7 +236,7 @@ def _batches(batch_size: Floats, rate_rps: Floats, come: Floats) -> _Batches:
         more_variance=variance[own],
         open_s=mean[own] / rate_rps,
         open_variance=open_variance[own] / rate_rps**2,
-        # What has come less what was expected to is a martingale: its variance is the mean of what has come.
+        # Arrivals minus their expected number are a martingale: its variance is their mean.
         covariance_s=(variance + open_variance - mean)[own] / (2 * rate_rps),
         full_ratio=full_ratio[own],
         timed=timed_size[own],
@@ -246,14 +246,14 @@ def _batches(batch_size: Floats, rate_rps: Floats, come: Floats) -> _Batches:
 
 
 def _kinds(batch_size: Floats, rate_rps: Floats, timeout_s: Floats, made: _Batches) -> _Kinds:
-    """The kinds of requests of options: those whose batch closes by time, then by size in steps of that time.
+    """The kinds of requests of options: of batches that close by time, then of full ones by steps of time.
 
-    Full batches are open as long as their requests take to come (Erlang), if that is before the timeout.
+    Full batches are open until their last request arrives (Erlang), if that is before the timeout.
     """
     full = batch_size * made.full_ratio / (1 + made.more)
     fills = np.flatnonzero(full > LEAST_SHARE)
     size, rate, most = batch_size[fills], rate_rps[fills], batch_size[fills] - 1
-    longest = np.minimum(most + 3.5 * np.sqrt(most) + 3 * (most > 0), rate * timeout_s[fills])
+    longest = np.minimum(most + 3.5 * np.sqrt(most) + np.where(most > 0, 3.0, 0.0), rate * timeout_s[fills])
     shortest = np.minimum(np.maximum(most - 3.5 * np.sqrt(most), 0.0), longest / 2)
     middle = (np.arange(STEPS) + 0.5)[:, None] / STEPS
     come = np.maximum(shortest + (longest - shortest) * middle, TINY)
@@ -282,9 +282,9 @@ def _kinds(batch_size: Floats, rate_rps: Floats, timeout_s: Floats, made: _Batch
 def _tail(work: _Work, rate_rps: Floats, shape: Floats, scale: Floats) -> tuple[Floats, Floats]:
     """The rate at which the tail of the work before a batch decays, and its factor (1 if it grows).
 
-    The rate solves E[exp(θ·X)] = 1 for X, the service time less the time between batches: the service time is
-    taken as gamma distributed, as the time that a batch is open is (of this shape and scale); until the next
-    one opens it is exponential, at λ. The factor is −E[X]·λ/(λ + θ)/E[X·exp(θ·X)], as at M/G/1.
+    The rate solves E[exp(θ·X)] = 1 for X, the service time less the time between batches. The service time is
+    taken as gamma distributed, and so is the time that a batch is open (with this shape and scale); the time
+    until the next batch opens is exponential, at λ. The factor is −E[X]·λ/(λ + θ)/E[X·exp(θ·X)], as at M/G/1.
     """
     served_s, varied_s2 = work.served_s, work.varied_s2
     ratio, most = served_s**2 / varied_s2, served_s / varied_s2
@@ -311,11 +311,11 @@ def _tail(work: _Work, rate_rps: Floats, shape: Floats, scale: Floats) -> tuple[
 def _time_exceeded_by(
     kinds: _Kinds, own_s: Floats, own_s2: Floats, decay: Floats, log_factor: Floats, late_ratio: float
 ) -> Floats:
-    """The time that `late_ratio` of the requests exceed, one entry per option; `own_s` and `own_s2` a kind.
+    """The time that `late_ratio` of the requests exceed, per option; `own_s` and `own_s2` are per kind.
 
-    A request is served with its batch, once that has closed and the work before it is done: of its batch's
-    requests a share of `first` waits `open_s` for that, `last` not at all, and the others a time that is even
-    between. What it exceeds is the sum of both chances, of a kind at most one.
+    A request is served with its batch, once that has closed and earlier work is done. For the closing a share
+    `first` of the requests waits `open_s`, a share `last` not at all, the others a uniform time between. The
+    chance to exceed a time is the sum of the chances of both waits, per kind at most one.
     """
     at, open_s = kinds.option, kinds.open_s
     deviation_s = np.sqrt(own_s2 + kinds.step_s**2 / 12) / LOGISTIC
@@ -331,7 +331,7 @@ def _time_exceeded_by(
     log_low, log_high = np.zeros_like(high), np.full_like(high, -inf)
     even = between * deviation_s / width_s
     for step in range(HALVINGS):
-        # By turns at the point an exponential tail would have between, and in the middle.
+        # Alternately at the point by an exponential tail between the ends, and in the middle.
         part = (log_low - log(late_ratio)) / np.maximum(log_low - log_high, TINY)
         middle = low + (high - low) * (part if step % 2 else 0.5)
         past_s = own_s - middle[at]
@@ -357,11 +357,11 @@ def carried_in_replica(
     timeout_s: Floats,
     evenly: bool = False,
 ) -> Floats:
-    """The items a second that keep a replica busy that batches for itself.
+    """The items a second that keep a replica busy that batches by itself.
 
     `full_s` and `one_s` are the mean service times of `batch_size` items and of one. Batches have the
-    requests that come within `timeout_s`, and no more than `batch_size` (`sojourn_in_replica`):
-    with a short timeout it carries much less than full batches would.
+    requests that arrive within `timeout_s`, and no more than `batch_size` (`sojourn_in_replica`): with a
+    short timeout a replica carries much less than with full batches.
     """
     timeout_s = np.where(batch_size == 1, 0.0, timeout_s)
     low, high = np.zeros_like(full_s), batch_size / (one_s * np.minimum(items, 1.0))

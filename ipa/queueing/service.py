@@ -22,8 +22,8 @@ class ServiceTime:
     """The service time of one replica: gamma distributed, its mean linear in the items of the batch.
 
     A full batch takes `full_s` on average, a single item `one_s`; `spread` is the squared coefficient of
-    variation of either: 0 is constant, 1 exponential. Those are the times of a busy replica; with a CPU quota
-    of `quota_cores` an idle one has saved up to a period of its time (`dataplane.quota`).
+    variation of either: 0 is constant, 1 exponential. These are the times of a busy replica; with a CPU quota
+    of `quota_cores` an idle one has saved up to a period of CPU time (`dataplane.quota`).
     """
 
     full_s: float
@@ -38,13 +38,13 @@ class ServiceTime:
             )
 
     def mean_s(self, items: float, batch_size: int) -> float:
-        """The mean over batches with a mean of `items` items, if a full one has `batch_size`, in s."""
+        """The mean in s over batches of `items` items on average, if a full one has `batch_size`."""
         if batch_size == 1:
             return self.full_s
         return self.one_s + (self.full_s - self.one_s) * ((items - 1) / (batch_size - 1))
 
     def usual_s(self, items: float, batch_size: int) -> float:
-        """The time that a sixth of such batches exceeds: a standard deviation above the mean, in s."""
+        """The time in s that a sixth of such batches exceeds: one standard deviation above the mean."""
         return self.mean_s(items, batch_size) * (1.0 + math.sqrt(self.spread))
 
     def means_s(self, batch_size: int) -> list[float]:
@@ -55,7 +55,7 @@ class ServiceTime:
 def busy_s(mean_s: ArrayLike, batch_size: ArrayLike, capacity_rps: ArrayLike) -> Floats:
     """The mean time for which a full batch keeps a replica busy.
 
-    Longer than the mean latency if less throughput was measured than that latency allows.
+    It is longer than the mean latency if the measured throughput is lower than that latency allows.
     """
     return np.asarray(np.maximum(mean_s, np.asarray(batch_size) / np.asarray(capacity_rps)))
 
@@ -65,8 +65,8 @@ def service(
 ) -> ServiceTime:
     """The service time of a replica: mean and 99th percentile of a full batch, mean of one item, throughput.
 
-    Of less than one of `cores` it has a quota. Without `one_s` half the time of a full batch does not depend
-    on the items in it.
+    A replica with less than one of `cores` has a quota. Without `one_s` half the time of a full batch does
+    not depend on the items in it.
     """
     full_s = float(busy_s(mean_s, batch_size, capacity_rps))
     single_s = full_s * (0.5 + 0.5 / batch_size) if one_s is None else min(float(one_s), full_s)

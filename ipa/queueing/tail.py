@@ -46,8 +46,8 @@ class Constants:
 
     `steep` and `delay` shape the waiting tail and `early` its start, `paced` weighs the time until the next
     replica is free, `sure` is the share of the wait that adds to service fully, `spread` weighs the service
-    time's own tail, `partly` says how often a request's last items open a batch; those from `mean_delay` on
-    belong to the mean only.
+    time's own tail, `partly` is the share of requests whose last items open a batch; those from `mean_delay`
+    on are only for the mean.
     """
 
     steep: float
@@ -251,7 +251,7 @@ def gamma_quantile(spread: Floats, z: float) -> Floats:
 
 @lru_cache(maxsize=16)
 def _forming(percentile: float) -> Floats:
-    """The quantile of the forming wait, in arrivals of requests, if up to `TO_COME` more are needed.
+    """The quantile of the forming wait, in mean gaps between requests, if up to `TO_COME` more are needed.
 
     Any number from none to all is equally likely; the wait for i of them is Erlang's.
     """
@@ -314,14 +314,14 @@ def sojourn(
 ) -> Sojourn:
     """The sojourn time of requests at a stage: its mean, and the excess of its quantile at `percentile`.
 
-    All but `percentile` are arrays or numbers above zero that broadcast against each other. Requests come at
-    random (Poisson), each brings `items` items at once, and `rate_rps` counts *items* a second, as everywhere
-    in this package; if the number of items varies, pass E[k²]/E[k]. A batch is due once `batch_size` items
-    wait or the oldest has waited `timeout_s` (None: only full batches); it goes to one of `replicas` as soon
-    as one is free, and fills until then. A full batch takes `service_mean_s` on average and `service_tail_s`
-    at the 99th percentile; a single item takes `service_one_s` on average, and sizes between them lie on a
-    line. None assumes that half the time of a full batch does not depend on its items. Sources, accuracy and
-    limits: docs/explanation/queueing.md.
+    All but `percentile` are arrays or numbers above zero that broadcast against each other. Requests arrive
+    at random (Poisson), each brings `items` items at once, and `rate_rps` counts *items* a second, as
+    everywhere in this package; if the number of items varies, pass E[k²]/E[k]. A batch is due once
+    `batch_size` items wait or the oldest has waited `timeout_s` (None: only full batches); it goes to one of
+    `replicas` as soon as one is free, and accepts items until then. A full batch takes `service_mean_s` on
+    average and `service_tail_s` at the 99th percentile; a single item takes `service_one_s` on average, and
+    sizes between them lie on a line. None assumes that half the time of a full batch does not depend on its
+    items. Sources, accuracy and limits: docs/explanation/queueing.md.
     """
     shape, columns = _columns(
         batch_size, replicas, service_mean_s, service_tail_s, rate_rps, items, timeout_s, service_one_s
@@ -402,16 +402,16 @@ def sojourn_with_quota(
     percentile: float,
     service_one_s: Floats,
 ) -> Sojourn:
-    """The sojourn by the formula on replicas of `quota_cores` < 1 each; service times are those of busy ones.
+    """The sojourn by the formula on replicas of `quota_cores` < 1 each; service times are of busy replicas.
 
-    Such a replica computes at full speed, in `quota_cores` of its busy time, until it has used up what it
-    saved while idle: at most a period of its quota. It answers once its CPU time is paid for. Those that
-    serve the items of a request at once share `machine_cores` with one of another stage (infinite: a cluster,
-    whose nodes have CPUs to spare).
+    Such a replica computes at full speed, in `quota_cores` of its busy time, until it has used up the CPU
+    time saved while idle: at most a period of its quota. It answers once its CPU time is paid for. The
+    replicas that serve the items of a request at once share `machine_cores` with one of another stage
+    (infinite: a cluster, whose nodes have CPUs to spare).
 
     That is a token bucket, whose output is the later of two queues with the same arrivals: one served at full
-    speed, and one at the speed of the quota that is a period ahead. A quantile is the later of the two's,
-    since both rise with the work before a request; the mean assumes an exponential variation of their
+    speed, and one at the speed of the quota that is a period ahead. A quantile is the later one of both
+    queues, since both rise with the work before a request; the mean assumes an exponential variation of their
     difference. Accuracy: docs/explanation/queueing.md.
     """
     busy = formula(

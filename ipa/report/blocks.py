@@ -61,10 +61,9 @@ def means_of(
 
     `missing` stands for a name that a row lacks.
     """
-    return {
-        name: mean_of([value for row in rows if (value := row.get(name, missing)) is not None])
-        for name in dict.fromkeys(name for row in rows for name in row)
-    }
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name, missing) for row in rows] for name in names}
+    return {name: mean_of([it for it in column if it is not None]) for name, column in columns.items()}
 
 
 def paired(values: Sequence[float], others: Sequence[float], *, relative: bool) -> Mean | None:
@@ -179,7 +178,7 @@ class FigureBlock:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Blocks that the page shows when the summary is clicked."""
+    """Blocks that the page shows after a click on the summary."""
 
     summary: str
     blocks: Sequence[Block]
@@ -189,7 +188,7 @@ Block = Heading | Paragraph | Table | FigureBlock | Folded
 
 
 def figure(mean: Mean | None, form: str, *, scale: float = 1.0, kind: str = "") -> TableCell:
-    """The cell of a mean and half the width of its interval; a dash if there is none.
+    """The cell of a mean and half the width of its interval; a dash without a mean.
 
     A value that rounds to zero in this format is neither better nor worse: it is below what the table
     resolves. So is an interval that rounds to zero: it is shown as less than the last digit, or not at all if
@@ -214,7 +213,7 @@ def is_zero(shown: str) -> bool:
 
 
 def signless(shown: str) -> str:
-    """The number with a true minus sign, and none before a zero."""
+    """The number with a true minus sign, and no sign at a zero."""
     if is_zero(shown):
         return shown.lstrip("+-")
     return shown.replace("-", "−")
@@ -223,7 +222,7 @@ def signless(shown: str) -> str:
 def judged(mean: Mean | None, *, more_is_better: bool | None) -> str:
     """ "better" or "worse" if the interval excludes zero, else ""; also "" if `more_is_better` is None.
 
-    A difference of the size of rounding errors is none.
+    A difference of the size of rounding errors is neither.
     """
     if mean is None or more_is_better is None or mean.half_width is None or mean.low <= 0.0 <= mean.high:
         return ""

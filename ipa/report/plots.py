@@ -62,8 +62,8 @@ class Line:
 class Plot:
     """One plot over time: its series, a horizontal limit, a band between two series, and marks at moments.
 
-    The vertical axis begins at zero or with the values, and is at least `least_span` long: differences below
-    it are noise.
+    The vertical axis begins at zero or with the values, and is at least `least_span` long: smaller
+    differences are noise.
     """
 
     title: str
@@ -207,7 +207,7 @@ def _as_svg(
 
 
 def _widen(limits: tuple[float, float], set_limits: Callable[..., Any], least: float) -> None:
-    """Make the axis at least that long."""
+    """Make the axis at least `least` long."""
     low, high = limits
     if abs(high - low) < least:
         set_limits((low + high - least) / 2, (low + high + least) / 2)

@@ -30,7 +30,7 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
     if pin.variant is not None and pin.variant not in variants:
         message = f"stage {name!r} has no variant {pin.variant!r}; {unknown(pin.variant, variants)}"
         problems.append(Problem(message, pointer="/variant"))
-    problems += _outside(pipeline, stage, pin.batch_size, pin.replicas, "")
+    problems += _limit_faults(pipeline, stage, pin.batch_size, pin.replicas, "")
     problems += _pin_over_bounds(pipeline, stage, pin)
     for key, fixed in asdict(stage.pin).items():
         if fixed is not None and given[key] not in (None, fixed):
@@ -39,13 +39,13 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
     return problems
 
 
-def _outside(
+def _limit_faults(
     pipeline: Pipeline, stage: Stage, batch_size: int | None, replicas: int | None, where: str
 ) -> Iterator[Problem]:
-    """The faults of a batch size and a number of replicas."""
+    """The faults of a batch size and a number of replicas against the stage's limits."""
     limits = stage.limits(pipeline.bounds)
     least, most, sizes = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
-    if replicas is not None and not least <= replicas <= (most or replicas):
+    if replicas is not None and (replicas < least or (most is not None and replicas > most)):
         message = f"{replicas} replicas are outside {least} to {most or 'any'}"
         yield Problem(message, pointer=f"{where}/replicas")
     if batch_size is not None and batch_size > 1 and stage.unbatched:
@@ -57,7 +57,7 @@ def _outside(
 
 
 def _pin_over_bounds(pipeline: Pipeline, stage: Stage, pin: Pin) -> list[Problem]:
-    """The resources of which the pinned replicas alone have more than the bounds."""
+    """The resources that the pinned replicas alone use beyond the bounds."""
     replicas = pin.replicas or stage.limits(pipeline.bounds).min_replicas or 1
     alone = Resources(cpu_cores=(pin.cores or 0.0) * replicas)
     measured = pipeline.bounds.measured.get((stage.name, pin.variant or ""))
@@ -85,7 +85,7 @@ def checked_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple
 
 
 def _parts(configs: Sequence[StageConfig]) -> Sequence[Sequence[StageConfig]]:
-    """The parts that share the requests; a single one if no share is given."""
+    """The parts that share the requests; a single one if no shares are given."""
     return parts_of(configs) if any(it.share_percent != WHOLE_PERCENT for it in configs) else [configs]
 
 
@@ -121,6 +121,6 @@ def _beyond(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]
     for index, config in enumerate(configs):
         if config.stage in stages:
             stage, where = stages[config.stage], f"/configs/{index}"
-            problems += _outside(pipeline, stage, config.batch_size, config.replicas, where)
+            problems += _limit_faults(pipeline, stage, config.batch_size, config.replicas, where)
     faults = [*pipeline.bounds.exceeded(configs), *accuracy_faults(pipeline, _parts(configs))]
     return [*problems, *(Problem(fault, pointer="/configs") for fault in faults)]

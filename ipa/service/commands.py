@@ -1,4 +1,4 @@
-"""Commands: pauses, modes, pins and freezes that people set; apply a configuration, and undo a change."""
+"""Commands: pauses, modes, pins and freezes that people set; applying a configuration, undoing a change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOOK_BACK = 50
 
 @dataclass(frozen=True, slots=True)
 class RevisionView:
-    """A change in all its steps. `revision` is the tick of its last one, `by` is empty for the service's."""
+    """A change with all its steps. `revision` is the last step's tick, `by` is empty for the service."""
 
     revision: int
     decision_id: str
@@ -58,7 +58,7 @@ class UndoView:
 
     @property
     def undoes(self) -> str:
-        """The decision whose change is taken back, with all later ones; empty for a revision."""
+        """The oldest decision whose change is taken back; empty for a return to a revision."""
         return self.takes_back[-1].decision_id if self.takes_back else ""
 
 
@@ -112,7 +112,7 @@ def _nothing_left(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None) 
 
 
 def _revision(pipeline: Pipeline, log: DecisionLog, to: str) -> Decision:
-    """The change of that number or id; NotFoundError."""
+    """The change of that number or id; NotFoundError if there is none."""
     if not to.isdecimal():
         decision = log.decision(to)
         if decision.pipeline != pipeline.name:
@@ -130,9 +130,9 @@ def _revision(pipeline: Pipeline, log: DecisionLog, to: str) -> Decision:
 
 
 def _in_force(applied: Sequence[Decision], after: Configs) -> list[Decision]:
-    """The decisions (newest first) that took effect, the oldest first; `after` is running now, if known.
+    """The decisions that took effect, the oldest first; `applied` is newest first, `after` runs if known.
 
-    One that was not written shows by its successor, which begins from the same configuration.
+    A decision was not written if its successor starts from the same configuration.
     """
     decisions: list[Decision] = []
     for decision in applied:
@@ -146,7 +146,7 @@ def _in_force(applied: Sequence[Decision], after: Configs) -> list[Decision]:
 def _standing(decisions: Sequence[Decision]) -> list[Steps]:
     """The changes that were not taken back, the oldest first, each with its steps."""
     acts: list[Steps] = []
-    # What the newest undo took back: if that fails, it is in force again.
+    # The changes that the newest undo took back: in force again if it fails.
     undone: list[Steps] = []
     rollback, is_of_undo = "", False
     for decision in decisions:
@@ -176,11 +176,11 @@ def _cut(acts: list[Steps], rollback: Decision) -> None:
 
 
 def _last_of(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None, running: Configs) -> int | None:
-    """The place of that person's last change; one before which the same ran as now is passed over."""
+    """The index of that person's last change; one whose undo would change nothing is skipped."""
     for at in reversed(range(len(acts))):
         first, before = acts[at][0], _configs_before(pipeline, acts, at)
         is_theirs = first.reason is ReasonCode.REQUESTED and whose in (None, first.by)
-        # What created the pipeline has nothing before it.
+        # The change that created the pipeline has no configuration before it.
         if is_theirs and before and before != running:
             return at
     return None
@@ -189,8 +189,8 @@ def _last_of(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None, runni
 def _configs_before(pipeline: Pipeline, acts: Sequence[Steps], at: int) -> Configs:
     """The configurations before that change.
 
-    A state on the way to a plan may be above the budget, since old and new replicas are there together. If
-    the change left it, the configurations before that way count.
+    An intermediate step of a plan may be above the budget, since old and new replicas run together. If the
+    change started from such a step, the configurations before the plan's first step count.
     """
     configs = acts[at][0].previous
     while at > 0 and _is_partial(acts[at - 1][-1]) and pipeline.bounds.exceeded(configs):
@@ -205,14 +205,14 @@ def _is_partial(decision: Decision) -> bool:
 
 
 def _continues(step: Decision, last: Decision) -> bool:
-    """True if it is a further step of the decision that took the `last`, or adds to that."""
+    """True if it is a further step of the decision behind the step `last`, or adds to it."""
     if step.reason is ReasonCode.AMENDED:
         return True
     if step.step_of:
         return step.step_of == (last.step_of or last.decision_id)
     if step.plan is None or last.plan is None or step.previous != last.configs:
         return False
-    # A plan that is reached in several steps is made again before each.
+    # A plan that takes several steps is made anew before each of them.
     return _is_partial(last) and step.plan.configs == last.plan.configs
 
 
@@ -252,7 +252,7 @@ def pause(
     if for_s is not None:
         end = now + timedelta(seconds=for_s)
     elif until is not None and until <= now:
-        problem = Problem(f"{until.isoformat()} is past", pointer="/until")
+        problem = Problem(f"{until.isoformat()} is in the past", pointer="/until")
         raise InputError("the pause would already be over", problems=[problem])
     by, why = attribution.by, attribution.why
     paused = {"paused": True, "paused_until": end, "paused_reason": why, "paused_by": by}
@@ -266,7 +266,7 @@ def resume(service: Service, pipeline: Pipeline, attribution: Attribution) -> Co
 
 
 def set_mode(service: Service, pipeline: Pipeline, attribution: Attribution, mode: Mode) -> ControlView:
-    """Set the mode of the pipeline. A mode that writes is logged with the doubts of the profiles, if any."""
+    """Set the mode of the pipeline. For a mode that writes, doubts about the profiles are logged."""
     by, why = attribution.by, attribution.why
     view = _set(service, pipeline, attribution, mode=mode, mode_by=by, mode_reason=why)
     if mode.writes:
@@ -278,7 +278,7 @@ def set_mode(service: Service, pipeline: Pipeline, attribution: Attribution, mod
 def set_pin(
     service: Service, pipeline: Pipeline, attribution: Attribution, stage: str, pin: Pin
 ) -> ControlView:
-    """Fix a part of the configuration of a stage, in place of the stage's earlier pin.
+    """Pin a part of the configuration of a stage, in place of the stage's earlier pin.
 
     NotFoundError for an unknown stage; InputError lists all other faults of the pin.
     """
@@ -301,7 +301,7 @@ def remove_pin(service: Service, pipeline: Pipeline, attribution: Attribution, s
         if pins == control.pins:
             known = ", ".join(pin.stage for pin in control.pins) or "none"
             raise NotFoundError(
-                f"no stage {stage!r} of pipeline {pipeline.name!r} is pinned", hint=f"Pinned are: {known}"
+                f"stage {stage!r} of pipeline {pipeline.name!r} is not pinned", hint=f"Pinned are: {known}"
             )
         return replace(control, pins=pins)
 
@@ -329,7 +329,7 @@ def add_freeze(
     elif weekly and end - start >= WEEK:
         message = "a weekly freeze of a week or longer never ends; give a shorter one, or pause"
     elif not weekly and end <= now:
-        message = f"{end.isoformat()} is past"
+        message = f"{end.isoformat()} is in the past"
     if message:
         raise InputError("the freeze would have no effect", problems=[Problem(message, pointer="/end")])
     freeze = Freeze(start, end, attribution.why, attribution.by, weekly)
@@ -350,7 +350,7 @@ def add_freeze(
 
 
 def remove_freezes(service: Service, pipeline: Pipeline, attribution: Attribution) -> ControlView:
-    """End every freeze, also those to come."""
+    """End every freeze, including future ones."""
     return _set(service, pipeline, attribution, freezes=())
 
 
@@ -395,8 +395,8 @@ def apply(
     """Apply the configurations if the pipeline is at the expected revision.
 
     The decision may be a hold with the cause. Errors: PreconditionError, InputError (lists all faults of the
-    configurations), ConflictError (no loop controls the pipeline, or it is not `confirmed` that capacity goes
-    while requests are late).
+    configurations), ConflictError (no loop controls the pipeline, or removing capacity while requests are
+    late is not `confirmed`).
     """
     order.expected.check(live_of(service, pipeline.name).revision, f"pipeline {pipeline.name}")
     checked = checked_configs(pipeline, configs)

@@ -1,4 +1,4 @@
-"""The checks of `ipa doctor`: all at the same time, each for a limited time; and those of this machine."""
+"""The checks of `ipa doctor`: run all at once, each for a limited time; and the checks of this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_checks(
     """The findings in the order of the checks. A check that takes longer than `timeout_s` fails.
 
     `ended` receives the name of each check that has ended. Checks run at the same time, in threads that end
-    with the process: one that hangs is left behind.
+    with the process: one that hangs is abandoned.
     """
     results: dict[int, list[Finding]] = {}
     begun_s: dict[int, float] = {}
@@ -97,7 +97,7 @@ def files_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _some(problems: Sequence[Problem | str]) -> str:
-    """The first few, and how many more there are."""
+    """The first few problems, and the number of further ones."""
     more = f"; and {len(problems) - FEW} more" if len(problems) > FEW else ""
     return "; ".join(map(str, problems[:FEW])) + more
 
@@ -169,7 +169,7 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
             )
         except (LicenceError, ImportError) as error:
             yield missing(
-                name, f"not to be used: {error}", remedy or "grbgetkey KEY, or leave it to label setting"
+                name, f"cannot be used: {error}", remedy or "grbgetkey KEY, or leave it to label setting"
             )
         except (SolverError, IpaError) as error:
             package = {"gurobi": "gurobipy", "highs": "highspy"}.get(solver)
@@ -201,7 +201,7 @@ def port_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def gitops_findings(settings: Settings) -> Iterator[Finding]:
-    """Check that there is a clone to write for a GitOps tool, bare or not."""
+    """Check that the clone for the GitOps tool exists, bare or not."""
     folder = Path(settings.gitops_dir)
     if not settings.gitops_dir or not folder.is_dir():
         yield fail("gitops", f"{settings.gitops_dir!r} is not a folder", "export IPA_GITOPS_DIR=FOLDER")

@@ -30,7 +30,7 @@ READ_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class DecisionPage:
-    """Decisions, newest first. `next_before` asks for the page after this one; null on the last."""
+    """Decisions, newest first. `next_before` is the `before` of the next page; null on the last page."""
 
     decisions: tuple[Decision, ...]
     next_before: str | None
@@ -38,9 +38,9 @@ class DecisionPage:
 
 @dataclass(frozen=True, slots=True)
 class RecordView:
-    """The size of a verified record, every entry as it was written. `head` names the newest: NUMBER:DIGEST.
+    """The size of a verified record, with every entry as written. `head` names the newest: NUMBER:DIGEST.
 
-    Kept elsewhere, the head shows later whether entries at the end were cut off or all were written anew.
+    A head that is kept elsewhere shows later if entries at the end were cut off or all were rewritten.
     """
 
     pipeline: str
@@ -104,7 +104,7 @@ def newest_first(
 async def replay(
     caller: Caller, decision_id: str, policy: str | None, place: AbstractAsyncContextManager[None]
 ) -> ReplayResult:
-    """Replay the decision in a thread, by `policy` or its own one, once `place` is entered.
+    """Replay the decision in a thread, by `policy` or its own policy, after entering `place`.
 
     Errors: NotFoundError, ForbiddenError, InputError (no such policy), UsageError (the policy cannot plan the
     pipeline), RecordError, DeadlineError.
@@ -116,7 +116,7 @@ async def replay(
 
 
 def _recorded(caller: Caller, decision_id: str, policy: str | None) -> tuple[Decision, Pipeline]:
-    """The decision and its pipeline, for which the caller may ask what-ifs; InputError for no policy."""
+    """The decision and its pipeline, checked that the caller may ask what-ifs; InputError: no such policy."""
     decision = caller.service.log.decision(decision_id)
     pipeline = caller.service.pipeline(decision.pipeline.partition("@")[0])
     caller.must(Operation.WHAT_IF, pipeline.namespace)

@@ -34,7 +34,7 @@ Replica = tuple[str, str, int, float]
 
 @dataclass(frozen=True, slots=True)
 class ServedShare:
-    """The share of a stage's items that a variant answered lately, wanted or standing in."""
+    """The share of a stage's items that a variant answered lately, be it the wanted one or a stand-in."""
 
     variant: str
     share_ratio: float
@@ -42,7 +42,7 @@ class ServedShare:
 
 @dataclass(frozen=True, slots=True)
 class StageLive:
-    """A stage now, or that of one part if several share the load. None stands for an unobserved value.
+    """A stage now, or one part's stage if several parts share the load. None stands for an unobserved value.
 
     `utilisation_ratio` is ρ = λ/(n·h) at the observed rate, `busy_ratio` the measured share of the time in
     which the stage's replicas served batches; at an overload the first exceeds 1. `slowdown_ratio` is the
@@ -50,8 +50,8 @@ class StageLive:
     one in plans. `planned_latency_s` is the latest plan's prediction, waiting included, None if another
     configuration runs. `service_s` is the mean time of a batch in a replica, of all parts together. `served`
     are the shares of the items that each variant answered, the largest first, and `served_accuracy` is their
-    mean accuracy; empty and None if only one answers, or if unknown. `beside` are a replica's resources
-    beside its cores, `resident` the other variants that it keeps loaded.
+    mean accuracy; empty and None if only one answers, or if unknown. `beside` are a replica's resources other
+    than cores, `resident` the other variants that it keeps loaded.
     """
 
     stage: str
@@ -77,7 +77,7 @@ class StageLive:
 class InputLive:
     """An input of the last tick. `missing` is the reason if it is missing, else None; `detail` explains it.
 
-    `age_s` is the age of the sample then; None if unknown.
+    `age_s` was the age of the sample in that tick; None if unknown.
     """
 
     input: str
@@ -183,8 +183,8 @@ class LiveState:
 class BesideLive:
     """The configuration that would run if the shadow policy controlled the pipeline.
 
-    `record` is the name that its decisions are listed under; `reason` and `detail` are those of the latest.
-    `pas` and the costs are None before it has decided once.
+    `record` is the name that its decisions are listed under; `reason` and `detail` are its latest decision's.
+    `pas` and the costs are None before its first decision.
     """
 
     policy: str
@@ -329,7 +329,7 @@ def _served(
 ) -> tuple[tuple[ServedShare, ...], float | None]:
     """The shares of the variants that answered, and their mean accuracy.
 
-    Empty and None if only the running one did; None also if the accuracy of one is unknown.
+    Empty and None if only the running variant did; None also if the accuracy of one is unknown.
     """
     if config is None or not any(variant != config.variant for variant, _ in observed.served):
         return (), None
@@ -343,7 +343,7 @@ def _served(
 def _capacity_rps(
     config: StageConfig, planned: StagePlan | None, profile: VariantProfile | None, slower: float
 ) -> float | None:
-    """The capacity of a replica: as planned, else as profiled, with its slowdown."""
+    """The capacity of a replica: the planned one, else the profile's reduced by the slowdown."""
     if planned:
         return planned.capacity_rps
     for point in profile.points if profile else ():
@@ -360,7 +360,7 @@ def _replica(config: StageConfig) -> Replica:
 def _pas(pipeline: Pipeline, stages: Sequence[StageLive], *, as_served: bool = False) -> float | None:
     """The accuracy of the running configuration, of parts by their shares of the load; None if unknown.
 
-    `as_served` is by the variants that answered.
+    `as_served` averages over the variants that answered.
     """
     starts = [at for at, stage in enumerate(stages) if stage.stage == stages[0].stage]
     graph, pas = graph_of(pipeline.stages), 0.0
@@ -386,7 +386,7 @@ def _costs(pipeline: Pipeline, stages: Sequence[StageLive]) -> tuple[float | Non
 
 
 def runs_nothing(pipeline: Pipeline, observation: Observation) -> bool:
-    """True if the pipeline is only planned and has no observed workload, which is no fault then."""
+    """True if the pipeline is only planned and has no workload, which is then no fault."""
     running = [stage.running for stage in observation.stages]
     is_gone = all(isinstance(it, Missing) and it.reason is MissingReason.ABSENT for it in running)
     return not pipeline.runnable and is_gone
@@ -456,7 +456,7 @@ def parts_live(observation: Observation | None, snapshot: Snapshot) -> tuple[Par
 
 
 def canary_live(pipeline: Pipeline, snapshot: Snapshot) -> CanaryLive | None:
-    """The canary that starts or is measured; None without one."""
+    """The canary that is starting or being measured; None without one."""
     trial, canary = snapshot.trial, pipeline.canary
     if trial is None or canary is None:
         return None

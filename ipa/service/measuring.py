@@ -1,4 +1,4 @@
-"""Measure the profile of a stage on a bench."""
+"""Measures the profile of a stage on a bench."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Step = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class MeasureRequest:
-    """The cores and batch sizes to measure, how long each point may take, and the latency to stop above."""
+    """The cores and batch sizes to measure, the time for each point, and the latency above which to stop."""
 
     cores: tuple[float, ...]
     batches: tuple[int, ...]
@@ -47,7 +47,7 @@ def measure_stage(
 ) -> StageProfile:
     """The profile of the variants. `step` receives each finished variant and cores, `say` the results.
 
-    Errors: UnavailableError (a model server does not get ready, or fails).
+    Errors: UnavailableError (a model server does not become ready, or fails).
     """
     measured = [_variant_profile(bench, stage, one, workload, request, step, say) for one in variants]
     return StageProfile(

@@ -1,4 +1,4 @@
-"""The pipelines of the service: read them, and change those that were created over the API."""
+"""The pipelines of the service: reading all, and changing those that were created over the API."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _one_at_a_time = threading.Lock()
 class EdgeView:
     """A source of a stage's input.
 
-    `fan_out` is the number of items for each one that the parent handles, by its variant if it is a mapping;
-    `share` is the share of a router's requests that come this way.
+    `fan_out` is the number of items for each one that the parent handles, by the parent's variant if it is a
+    mapping; `share` is the share of a router's requests that come this way.
     """
 
     parent: str
@@ -40,7 +40,7 @@ class EdgeView:
 
 @dataclass(frozen=True, slots=True)
 class StageView:
-    """A stage as its owner wrote it: its kind, its variants in order, and the stages it comes after."""
+    """A stage as its owner wrote it: its kind, its variants in order, and its parents."""
 
     stage: str
     kind: StageKind
@@ -63,7 +63,7 @@ class Origin(StrEnum):
 class PipelineView:
     """A pipeline as its owner wrote it. `not_controlled`: why no loop runs for it; empty if one does.
 
-    A pipeline that is not `runnable` is only planned; `not_runnable_because` says why. `address` is where
+    A pipeline that is not `runnable` is only planned; `not_runnable_because` tells why. `address` is where
     clients send its requests.
     """
 
@@ -92,7 +92,7 @@ class PipelineList:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A pipeline that is no longer controlled; `left` names the parts of it that stay."""
+    """A pipeline that is no longer controlled; `left` names the parts of it that keep running."""
 
     pipeline: str
     left: str
@@ -108,13 +108,13 @@ class PipelineChange:
     reason: str = ""
 
     def attribution(self, deed: ControlAction) -> Attribution:
-        """The entry of the record about the change."""
+        """The attribution of the change for the record, with the action `deed`."""
         return self.caller.attribution(deed, self.by, self.reason)
 
     def check(self, pipeline: Pipeline) -> None:
-        """PreconditionError if the pipeline is at another version."""
+        """PreconditionError if the pipeline has another version."""
         registry = self.caller.service.registry
-        # As it is now, which may be another than when the request came.
+        # The present pipeline, which may have changed since the request arrived.
         now = registry.pipelines.get(pipeline.name, pipeline)
         self.expected.check(registry.version(now), f"pipeline {pipeline.name}")
 
@@ -122,7 +122,7 @@ class PipelineChange:
 def create(caller: Caller, pipeline: Pipeline, *, by: str = "", reason: str = "") -> PipelineView:
     """Add a pipeline, advisory at first; the service controls it at once if it runs here.
 
-    Errors: ForbiddenError, ConflictError (there is one of that name, or no room for another one).
+    Errors: ForbiddenError, ConflictError (the name is taken, or there is no room for another pipeline).
     """
     caller.must(Operation.DEFINE, pipeline.namespace)
     _check_place(caller, pipeline)
@@ -135,11 +135,11 @@ def create(caller: Caller, pipeline: Pipeline, *, by: str = "", reason: str = ""
 def replace(change: PipelineChange, old: Pipeline, new: Pipeline) -> PipelineView:
     """Replace a pipeline that was created over the API.
 
-    Its loop continues with it at once, and the record has the changes. Errors: PreconditionError,
+    Its loop continues with the new one at once, and the record has the changes. Errors: PreconditionError,
     ForbiddenError, InputError (another name), ConflictError, InProgressError.
     """
     if new.name != old.name:
-        problem = Problem(f"the name is {new.name!r}, the address says {old.name!r}", pointer="/name")
+        problem = Problem(f"the name is {new.name!r}, and {old.name!r} in the address", pointer="/name")
         raise InputError("a pipeline keeps its name; give another one instead", problems=[problem])
     if new.namespace == old.namespace:
         # It may name another workload than the one that it replaces, with images of its own.
@@ -149,7 +149,7 @@ def replace(change: PipelineChange, old: Pipeline, new: Pipeline) -> PipelineVie
         change.caller.must(Operation.DEFINE, new.namespace)
     service, attribution = change.caller.service, change.attribution(ControlAction.REPLACE)
     with _one_at_a_time:
-        # Again, now that nobody else can come between.
+        # Checked again under the lock.
         change.check(old)
         now = service.registry.pipelines.get(old.name, old)
         changes = "; ".join(changes_of(pipeline_to_mapping(now), pipeline_to_mapping(new)))
@@ -175,7 +175,7 @@ def set_profile(change: PipelineChange, pipeline: Pipeline, stage: str, profile:
         change.check(pipeline)
         named = (("pipeline", profile.pipeline, pipeline.name), ("stage", profile.stage, stage))
         problems = [
-            Problem(f"the {key} is {given!r}, the address says {wanted!r}", pointer=f"/{key}")
+            Problem(f"the {key} is {given!r}, and {wanted!r} in the address", pointer=f"/{key}")
             for key, given, wanted in named
             if given != wanted
         ]
@@ -191,7 +191,7 @@ def view(service: Service, pipeline: Pipeline) -> PipelineView:
 
 
 def shown_beside(service: Service, pipeline: Pipeline) -> tuple[str | None, Origin, str, RequestAddress]:
-    """The parts that the service adds to a pipeline: endpoint, origin, why it is not controlled, address."""
+    """The service's own facts about a pipeline: endpoint, origin, why it is not controlled, address."""
     name, registry = pipeline.name, service.registry
     origin = Origin.FILE if name in registry.files else Origin.API
     return service.endpoints.get(name), origin, registry.unfit(name), registry.address(pipeline)
@@ -200,9 +200,9 @@ def shown_beside(service: Service, pipeline: Pipeline) -> tuple[str | None, Orig
 def _check_place(caller: Caller, pipeline: Pipeline) -> None:
     """ConflictError if its namespace has no room for another pipeline, ForbiddenError for its name.
 
-    The refusal of a name has one form for every reason. Names are unique in the service: the caller cannot
-    tell a name taken in a namespace hidden from it from one that is for another namespace
-    (`IPA_API_NAMES=prefixed`).
+    The refusal of a name has one form for every reason, so that it does not reveal names in namespaces that
+    are hidden from the caller: names are unique in the service, or (`IPA_API_NAMES=prefixed`) begin with
+    their namespace.
     """
     service, name, namespace = caller.service, pipeline.name, pipeline.namespace
     registry = service.registry
@@ -210,7 +210,7 @@ def _check_place(caller: Caller, pipeline: Pipeline) -> None:
     most = service.settings.api_pipelines
     if sum(each.namespace == namespace for each in others) >= most:
         raise ConflictError(
-            f"the namespace {namespace} has {most} pipelines that were given over the API, the most allowed",
+            f"the namespace {namespace} has {most} pipelines created over the API, the most allowed",
             hint="Remove one, or raise IPA_API_PIPELINES.",
         )
     taken = registry.pipelines.get(name)

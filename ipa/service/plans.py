@@ -52,7 +52,7 @@ LOOK_BACK = 50
 class PlanRequest:
     """A what-if. Without `rate_rps` it is for the forecast's upper quantile, else for the observed rate.
 
-    `bounds` and `weights` (α, β and δ of the objective) replace those of their names.
+    `bounds` and `weights` (α, β and δ of the objective) replace the pipeline's of the same name.
     """
 
     rate_rps: float | None = None
@@ -73,7 +73,7 @@ class PlanRequest:
         objective = pipeline.objective(name)
         if self.sla_s is not None:
             objective = replace(objective, sla_s=self.sla_s)
-        # What is not replaced stays the same object, which a planner that has it need not be sent again.
+        # Unreplaced parts stay the same objects, which planner processes have cached.
         if self.weights:
             objective = replace(objective, **self.weights)
         bounds = pipeline.bounds
@@ -88,7 +88,7 @@ class PlanRequest:
 
 
 def what_if(service: Service, pipeline: Pipeline, request: PlanRequest) -> PlanQuestion:
-    """The question of the request. InputError if there is no rate; others as of `PlanRequest.varied`."""
+    """The question to the planner. InputError if no rate is known; others as `PlanRequest.varied`."""
     rate_rps = request.rate_rps
     if not rate_rps:
         live = live_of(service, pipeline.name)
@@ -103,7 +103,7 @@ def what_if(service: Service, pipeline: Pipeline, request: PlanRequest) -> PlanQ
 
 @dataclass(frozen=True, slots=True)
 class IdempotentAnswer:
-    """The answer to a request; `is_replayed` if an earlier one with the same key was answered with it."""
+    """The answer to a request; `is_replayed` if it was stored by an earlier request with the same key."""
 
     answer: StoredAnswer
     is_replayed: bool
@@ -141,7 +141,7 @@ def once(
 
 
 def _tried(write: Callable[[], None]) -> None:
-    """Write, or log why not: the answer stands, and the key is found unfinished and looked into later."""
+    """Write, or log why not: the answer stands, and a retry finds the key unfinished and looks into it."""
     try:
         write()
     except IpaError as error:
@@ -157,7 +157,7 @@ async def make_plan(
 ) -> StoredPlan:
     """Make the plan of a what-if, and store it under a new id; nothing else is changed.
 
-    `request_json` is the request as its sender wrote it, in JSON. The plan is computed in the `place`.
+    `request_json` is the request as its sender wrote it, in JSON. The plan is computed while holding `place`.
     """
     basis = basis_of(service, pipeline)
     question = what_if(service, pipeline, request)
@@ -192,8 +192,8 @@ def apply_plan(caller: Caller, plan_id: str, key: str, order: ChangeOrder) -> Id
 
     The decision may be a hold with the cause. Errors: PreconditionError (it is not the expected plan),
     StaleError (names the inputs that changed since it was made), UnplannedError (it has no configuration),
-    ForbiddenError, NotFoundError, ConflictError (it is not `confirmed` that capacity goes while requests are
-    late).
+    ForbiddenError, NotFoundError, ConflictError (removing capacity while requests are late is not
+    `confirmed`).
     """
     service = caller.service
     expected, mine = order.expected, {"reason": order.reason, "by": order.by}
@@ -231,7 +231,7 @@ def apply_plan(caller: Caller, plan_id: str, key: str, order: ChangeOrder) -> Id
 
 
 def basis_of(service: Service, pipeline: Pipeline) -> Basis:
-    """Return the inputs of a plan of the pipeline that is computed now."""
+    """Return the inputs from which a plan of the pipeline would be computed now."""
     profiles = service.profiles(pipeline.name)
     # Profiles are long, and the same objects from one change of theirs to the next.
     return Basis(revision_of(service, pipeline.name), digest_of(pipeline), digest_of(profiles))
@@ -243,7 +243,7 @@ def version_of(basis: Basis) -> str:
 
 
 def _may_apply(caller: Caller, plan_id: str) -> StoredPlan | NotFoundError:
-    """The plan, which the caller may apply; the error if it is gone: a retry still gets its stored answer."""
+    """The plan, if the caller may apply it; the error if it is deleted: a stored answer is still given."""
     try:
         stored = stored_plan(caller.service, plan_id)
     except NotFoundError as error:
@@ -286,7 +286,7 @@ class FrontierView:
     """The Pareto frontier of accuracy and cost within the limits, by rising cost.
 
     `plans` is the size of the frontier of accuracy, cost and latency; its other plans have a lower latency
-    than one of these.
+    than a plan listed here.
     """
 
     pipeline: str
@@ -297,7 +297,7 @@ class FrontierView:
 
 @dataclass(frozen=True, slots=True)
 class VariantFitView:
-    """The fits of one variant, one for each number of cores that was measured. Between them there is none."""
+    """The fits of one variant, one for each measured number of cores; none lies between them."""
 
     variant: str
     fits: tuple[LatencyFit, ...]
@@ -307,7 +307,7 @@ class VariantFitView:
 class StageFits:
     """The fits of a stage's variants, which plans use instead of the measured points.
 
-    `doubts` are the reasons why they are not credible, with figures. If there are any, `remedy` is how to
+    `doubts` are the reasons why they are not credible, with figures. If there are any, `remedy` tells how to
     measure again, with the command at its end.
     """
 
@@ -321,7 +321,7 @@ class StageFits:
 async def explain(
     service: Service, pipeline: Pipeline, request: PlanRequest, place: AbstractAsyncContextManager[None]
 ) -> Explanation:
-    """Return why the plan of the request is best, as far as time allows; computed in the `place`."""
+    """Return why the plan of the request is best, as far as time allows; computed while holding `place`."""
     question = what_if(service, pipeline, request)
     async with place:
         deadline_s = service.settings.solver_deadline_s
@@ -332,7 +332,7 @@ async def explain(
 async def find_frontier(
     service: Service, pipeline: Pipeline, request: PlanRequest, place: AbstractAsyncContextManager[None]
 ) -> FrontierView:
-    """The frontier within the limits of the request; computed in the `place`.
+    """The frontier within the limits of the request; computed while holding `place`.
 
     DeadlineError if not all of it was found in time.
     """

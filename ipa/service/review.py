@@ -40,7 +40,7 @@ SimFigures = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ReviewRule:
-    """A rule that fails a change if a figure after it, or the figure's increase, is beyond the limit."""
+    """A rule that fails a change if a figure after it, or the figure's increase, exceeds the limit."""
 
     figure: str
     comparison: str
@@ -50,7 +50,7 @@ class ReviewRule:
         return f"{self.figure} {self.comparison} {self.limit:g}"
 
     def broken_by(self, before: SimFigures | None, after: SimFigures) -> str:
-        """The value that breaks the rule, in words; empty if it holds, or if the value is not known.
+        """The value that breaks the rule, in words; empty if the rule holds, or the value is not known.
 
         UsageError if there is no such figure.
         """
@@ -75,7 +75,7 @@ def rule_of(text: str) -> ReviewRule:
         limit = float("nan")
     if parts is None or not isfinite(limit):
         hint = 'Write a figure, <, <=, > or >=, and a number, as "violation_ratio > 0.01".'
-        raise UsageError(f"--fail-if {text!r} is no rule", hint=hint)
+        raise UsageError(f"--fail-if {text!r} is not a rule", hint=hint)
     return ReviewRule(parts[1], parts[2], limit)
 
 
@@ -99,7 +99,7 @@ class ReviewRequest:
 
 
 class Status(StrEnum):
-    """The change of a pipeline's files."""
+    """The kind of change of a pipeline's files."""
 
     CHANGED = "changed"
     ADDED = "added"
@@ -108,7 +108,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """One pipeline: its figures on each side, None if it is not there or could not be simulated.
+    """One pipeline: its figures on each side, None if it is missing there or could not be simulated.
 
     `findings` are the reasons to refuse the change; `note` has the fault of its files at the base.
     """
@@ -157,7 +157,7 @@ def review_of(request: ReviewRequest) -> tuple[Reviewed, ...]:
 
 
 def _inside(root: Path, path: Path) -> str:
-    """The path relative to the top of the work tree; UsageError if it is outside, or the top itself."""
+    """The path relative to the top of the work tree; UsageError if it is not below the top."""
     resolved, root = path.resolve(), root.resolve()
     if resolved == root or not resolved.is_relative_to(root):
         raise UsageError(f"{path} is not below {root}, the git work tree that is compared")
@@ -165,7 +165,7 @@ def _inside(root: Path, path: Path) -> str:
 
 
 def _texts(root: Path, folders: Folders) -> defaultdict[str, dict[str, bytes]]:
-    """The text of each file by its path relative to the root, by the pipeline that it belongs to."""
+    """By pipeline, the text of each of its files by path relative to the root."""
     texts: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
     for folder, pattern in zip(folders, (FILE_NAME, "*.yaml"), strict=True):
         for path in sorted((root / folder).glob(f"*/{pattern}")):
@@ -175,7 +175,7 @@ def _texts(root: Path, folders: Folders) -> defaultdict[str, dict[str, bytes]]:
 
 
 def _read(root: Path, folders: Folders, paths: Iterable[str]) -> _Files:
-    """The files below the root; problems name each file as one of the work tree."""
+    """The files below the root; problems name each file by its path in the work tree."""
     files = [root / path for path in paths]
     checked = check_files(files, root / folders[0], root / folders[1]) if files else []
     prefix = f"{root}/"

@@ -1,4 +1,4 @@
-"""The service: the ports that its use cases work with, beside those of `ipa.control`, and its settings."""
+"""The service: the ports that its use cases need beside those of `ipa.control`, and its settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Precondition:
     text: str
 
     def check(self, version: str, what: str) -> None:
-        """PreconditionError if `what` is at another version."""
+        """PreconditionError if `what` has another version."""
         now = plain_version(version)
         if now not in self.versions:
             raise PreconditionError(f'{what} is at "{now}", not {self.text}; read it again')
@@ -56,7 +56,7 @@ def at_revision(revision: str) -> Precondition:
 
 @dataclass(frozen=True, slots=True)
 class ChangeOrder:
-    """A person's request for a change: by whom, why, and the versions that it was made for.
+    """A person's request for a change: author, reason, and the versions that it was made for.
 
     `confirmed`: it may take capacity while requests are late.
     """
@@ -67,7 +67,7 @@ class ChangeOrder:
     confirmed: bool = False
 
     def words(self, what: str) -> str:
-        """The detail of the decision: what was asked for, by whom, and why."""
+        """The detail of the decision: what was requested, by whom, and why."""
         return f"{what} by {self.by or 'someone'}" + (f": {self.reason}" if self.reason else "")
 
 
@@ -84,7 +84,7 @@ class Loop(Protocol):
     def request(self, wanted: ChangeRequest) -> Decision:
         """Carry out a person's change; return the recorded decision, which may be a hold with the cause.
 
-        One that restores what ran before may replace an unfinished change.
+        A change that restores the previous configuration may replace an unfinished change.
         """
 
 
@@ -101,7 +101,7 @@ class EditState(StrEnum):
 class PipelineEdit:
     """An edit of a running pipeline's files: by whom, of which file (`source`), and its changes.
 
-    `message` says why it is refused, or what it waits for: the version before it is in force then.
+    `message` tells why it is refused, or what it waits for: until then the earlier version is in force.
     """
 
     state: EditState
@@ -145,10 +145,10 @@ class PipelineRegistry(Protocol):
         """The pipelines that come from files, which the service only reads."""
 
     def unfit(self, name: str) -> str:
-        """The cause if no loop runs for the pipeline, in words; else empty."""
+        """The reason in words if no loop runs for the pipeline; else empty."""
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
-        """The address for the pipeline's requests, or why there is no such address."""
+        """The address for the pipeline's requests, or the reason why there is none."""
 
     def edit(self, name: str) -> PipelineEdit | None:
         """The latest edit of the pipeline while it ran; None if there was none."""
@@ -157,7 +157,7 @@ class PipelineRegistry(Protocol):
         """The version of a pipeline, which changes with anything in its file."""
 
     def give(self, pipeline: Pipeline, attribution: Attribution) -> None:
-        """Add a pipeline, or replace the one of that name, as `attribution.deed` says."""
+        """Add a pipeline, or replace the one of that name; `attribution.deed` tells which."""
 
     def give_profile(self, profile: StageProfile, attribution: Attribution) -> None:
         """Store the profile as the newest of its stage, and plan with it from now on."""
@@ -210,7 +210,7 @@ ReplayDecision = Callable[[Decision, Pipeline, Mapping[str, StageProfile], str |
 class Service:
     """The ports of a running service, as far as one caller may see them (`visibility.visible_to`).
 
-    The use cases are the functions of this room's modules.
+    The use cases are the functions of the modules of `ipa.service`.
     """
 
     # Those that the caller may see; the registry has all of them.
@@ -239,7 +239,7 @@ class Service:
     endpoints: Mapping[str, str] = field(default_factory=dict)
 
     def pipeline(self, name: str) -> Pipeline:
-        """The pipeline of that name; NotFoundError names those there are."""
+        """The pipeline of that name; NotFoundError lists the existing ones."""
         if name not in self.pipelines:
             known = ", ".join(sorted(self.pipelines)) or "none"
             raise NotFoundError(f"there is no pipeline {name!r}", hint=f"There are: {known}")
@@ -256,7 +256,7 @@ class Service:
     def sees(self, pipeline: str, record: str) -> bool:
         """True if a visible pipeline writes that record now.
 
-        An earlier pipeline of the same name had another one.
+        An earlier pipeline of the same name wrote another one.
         """
         return pipeline.partition("@")[0] in self.pipelines and record == self.record_of(pipeline)
 
@@ -268,7 +268,7 @@ SettingValue = str | bool | int | float
 class SettingView:
     """A setting: its variable, its group, its value, and where the value comes from.
 
-    `value` is *** for a secret, and has it in a URL for each part that may be one.
+    `value` is *** for a secret; in a URL each part that may be secret is ***.
     """
 
     variable: str
@@ -280,7 +280,7 @@ class SettingView:
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationView:
-    """The effective settings in the order of their groups, and the version that they are of."""
+    """The effective settings in the order of their groups, and their version."""
 
     version: str
     settings: tuple[SettingView, ...]
@@ -306,7 +306,7 @@ _DEFAULTS = Settings()
 
 
 def _shown(name: str, value: object) -> SettingValue:
-    """The value without the parts that only its owner may read."""
+    """The value without the parts that only the service's owner may read."""
     shown = shown_setting(name, str(value) if isinstance(value, Path) else value)
     assert isinstance(shown, SettingValue)
     return shown

@@ -32,7 +32,7 @@ class SimulatedPlace(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the target."""
 
     def shape(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:
         """The pipeline with its shape on the target."""
@@ -41,7 +41,7 @@ class SimulatedPlace(Protocol):
         """The start and the monitoring of replicas on this target."""
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """The way in which it serves the pipeline."""
+        """The serving semantics of the pipeline."""
 
 
 def over_seeds_of(
@@ -108,7 +108,7 @@ def setup_on(
 
 
 def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float, ...]:
-    """The rates by the second of a named workload or of a trace file; UsageError if none remain."""
+    """The rates, one a second, of a named workload or of a trace file; UsageError if none remain."""
     if workload in WORKLOADS:
         rates = tuple(float(rate) for rate in workload_rates(workload))
     elif is_file(trace_file(workload)):

@@ -1,4 +1,4 @@
-"""The status of a pipeline: its live state, people's overrides, its address; and that of the fleet."""
+"""The status of a pipeline: its live state, people's overrides, its address; and the status of the fleet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ipa.service.service import Loop, PipelineEdit, Service
 
 @dataclass(frozen=True, slots=True)
 class FreezeView:
-    """A window in which nothing is written; `active` says whether that is now. `id` names it."""
+    """A window in which nothing is written; `active` is true if that is now. `id` names the window."""
 
     id: str
     start: datetime
@@ -38,8 +38,8 @@ class FreezeView:
 class ControlView:
     """The overrides of a pipeline in force now: an expired pause is omitted.
 
-    `profile_doubts` are the reasons by stage, with figures, why plans are not credible; only if they are
-    written.
+    `profile_doubts` are the reasons by stage, with figures, why plans are not credible; only in a mode that
+    writes.
     """
 
     mode: Mode
@@ -58,7 +58,7 @@ class ControlView:
 class StatusView:
     """A pipeline now. `healthy` is false if `live.degraded` gives a reason.
 
-    A pipeline that is not `runnable` is only planned; `not_runnable_because` says why. `standing` is the
+    A pipeline that is not `runnable` is only planned; `not_runnable_because` tells why. `standing` is the
     leadership of the replica that answers: a standby does not decide. `beside` are the shadow policies.
     `address` is where clients send its requests. `edit` is the latest change of its files. `simulated_speed`
     are the simulated seconds in a real one, None if the pipeline is real.
@@ -156,7 +156,7 @@ def status(service: Service, pipeline: Pipeline) -> StatusView:
 
 
 def live_of(service: Service, name: str) -> LiveState:
-    """The live state of a pipeline; NotFoundError if it was removed since the request came."""
+    """The live state of a pipeline; NotFoundError if it was removed since the request arrived."""
     pipeline = service.registry.pipelines.get(name)
     if pipeline is None:
         raise NotFoundError(f"pipeline {name!r} no longer exists", hint="It was removed just now.")
@@ -172,14 +172,14 @@ def live_of(service: Service, name: str) -> LiveState:
 
 
 def revision_of(service: Service, name: str) -> str:
-    """The revision of the running workload, as `live_of` has it; empty if it was not observed."""
+    """The revision of the running workload, as in `live_of`; empty if it was not observed."""
     loop = service.registry.loops.get(name)
     observation = loop.snapshot().observation if loop else None
     return observation.revision if observation else ""
 
 
 def loop_of(service: Service, name: str) -> Loop:
-    """The loop of the pipeline; ConflictError says why none controls it."""
+    """The loop of the pipeline; ConflictError tells why none controls it."""
     loop = service.registry.loops.get(name)
     if loop is None:
         raise ConflictError(f"pipeline {name!r} is {_not_controlled(service, name)}")
@@ -290,16 +290,15 @@ def _share(service: Service, pipeline: Pipeline, live: LiveState, cores: float) 
 
 
 def _bounds_together(pipelines: Sequence[Pipeline]) -> dict[str, float]:
-    """The sums of the bounds by name of resource, without those of which a pipeline is unbounded."""
+    """The sums of the bounds by resource, without resources that some pipeline does not bound."""
     limits = [pipeline.bounds.limits for pipeline in pipelines]
     names = dict.fromkeys((CORES, *(name for each in limits for name in each)))
     for own, pipeline in zip(limits, pipelines, strict=True):
         used = {name for each in pipeline.bounds.measured.values() for name in each.beside.amounts}
         # A resource that none of its variants has needs no bound.
         own |= {name: 0.0 for name in names if name not in own and name not in (CORES, *used)}
-    return {
-        name: sum(each[name] for each in limits) for name in names if all(name in each for each in limits)
-    }
+    bounded = [name for name in names if all(name in each for each in limits)]
+    return {name: sum(each[name] for each in limits) for name in bounded}
 
 
 def _held(live: LiveState) -> dict[str, float] | None:

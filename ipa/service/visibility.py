@@ -20,7 +20,7 @@ MOST_NAMED = 50
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An identity, and the service with the pipelines that it may see."""
+    """An identity, and the service reduced to the pipelines that it may see."""
 
     identity: Identity
     service: Service
@@ -36,7 +36,7 @@ class Caller:
 
     @property
     def author(self) -> str | None:
-        """The name of the caller's changes in the record; None without authentication: all are one caller."""
+        """The author of the caller's changes in the record; None without authentication."""
         return self.identity.name or None
 
     def name(self, claimed: str) -> str:
@@ -67,14 +67,14 @@ def visible_to(identity: Identity, service: Service) -> Service:
     current: dict[str, str] = {}
     for pipeline in there:
         owner = service.record_owner(pipeline.name)
-        # Another namespace may have been given the name just now.
+        # The name may just have moved to another namespace.
         if pipeline.namespace in open_to and (owner is None or owner.namespace == pipeline.namespace):
             pipelines[pipeline.name] = pipeline
             current[pipeline.name] = owner.record if owner else service.record_of(pipeline.name)
     hidden = frozenset(it.name for it in there) - frozenset(pipelines)
 
     def record_of(name: str) -> str:
-        # As of now, also once another pipeline has one of their names.
+        # Checked at each call: another pipeline may have got one of the names.
         pipeline, at, policy = name.partition("@")
         return f"{current.get(pipeline, pipeline)}{at}{policy}"
 
@@ -89,9 +89,9 @@ def visible_to(identity: Identity, service: Service) -> Service:
 
 @dataclass(frozen=True, slots=True)
 class _VisibleLog:
-    """The decisions of the visible pipelines; a decision of another one is as if not there.
+    """The decisions of the visible pipelines; decisions of others count as missing.
 
-    A decision that is recorded under a name once another pipeline has it is not visible.
+    A decision that an earlier pipeline recorded under a name is not visible to the name's present pipeline.
     """
 
     log: DecisionLog
@@ -141,7 +141,7 @@ class AllowedView:
 
 @dataclass(frozen=True, slots=True)
 class MeView:
-    """The caller by the name in the record, which is empty without authentication, and its rights.
+    """The caller's name in the record, empty without authentication, and its rights.
 
     `everywhere` are the operations that are allowed in every namespace, future ones too. Pipelines that the
     caller may not read are omitted.

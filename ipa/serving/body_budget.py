@@ -38,7 +38,7 @@ async def aside(is_large: bool, function: Callable[[Unpack[A]], R], *arguments: 
 def structure(text: bytes) -> bytes:
     """Return the text's brackets (all as square ones), commas and colons outside of strings.
 
-    A fixed number of passes over the text, each in C: linear for any text, JSON or not.
+    It makes a fixed number of passes over the text, each in C: linear for any text, JSON or not.
     """
     # Without escaped characters every other piece between quotes is outside of strings.
     plain = text.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -54,13 +54,13 @@ def give_back_bodies() -> None:
 
 
 def give_back_memory() -> None:
-    """Return free pages to the system, also those between used ones, which glibc would keep."""
+    """Return free pages to the system, including those between used ones, which glibc would keep."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
 
 class NoRoomError(Exception):
-    """The bodies of other requests take all memory for bodies."""
+    """The bodies of other requests use all memory for bodies."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -80,7 +80,7 @@ class Incoming:
 
 
 class BodyBudget:
-    """A bound on the bytes of all request bodies held at once. Of one event loop.
+    """A bound on the bytes of all request bodies held at once. For one event loop.
 
     Beyond it the largest body that is still incomplete is dropped: a client that sends slowly, or never ends,
     cannot keep room from small requests.

@@ -104,7 +104,7 @@ class Connection(Protocol):
     """A registered connection."""
 
     def displace(self) -> None:
-        """Close immediately, to make room for another."""
+        """Close immediately, to make room for another connection."""
 
 
 class Connections:
@@ -122,7 +122,7 @@ class Connections:
         self._logged_s = now_s() - LOG_EVERY_S
 
     def __len__(self) -> int:
-        """The connections that are open."""
+        """The number of open connections."""
         return len(self._groups)
 
     def admit(self, connection: Connection, host: str) -> bool:
@@ -155,17 +155,17 @@ class Connections:
                 del self._count[group]
 
     def waits(self, connection: Connection) -> None:
-        """Note that the connection waits for its client from now on."""
+        """Record that the connection waits for its client from now on."""
         self.works(connection)
         if connection in self._groups:
             self._waiting[connection] = None
 
     def works(self, connection: Connection) -> None:
-        """Note that a request of the connection is complete and being answered."""
+        """Record that a request of the connection is complete and being answered."""
         self._waiting.pop(connection, None)
 
     def _rivals(self, group: str) -> Iterator[Connection] | None:
-        """Those of which one has to make room for one more of the group; None: there is room."""
+        """The connections of which one must close before the group gets one more; None: there is room."""
         held = self._count[group]
         if held >= self._bounds.address_connections:
             return (each for each in self._waiting if self._groups[each] == group)

@@ -41,11 +41,11 @@ class TextLines(logging.Formatter):
         self._shown_at = shown_at
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        """The local time of the record to the second, as everywhere for people."""
+        """The local time of the record to the second, as in all output for people."""
         return f"{self._shown_at(datetime.fromtimestamp(record.created, UTC)).astimezone():{TIME}}"
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line without its end. A traceback follows on lines that start with a tab."""
+        """Return the line without its line break. A traceback follows on lines that start with a tab."""
         head, *rest = super().format(record).split("\n") if record.exc_info else [super().format(record)]
         # Without characters that could start a line or move a cursor.
         lines = ("".join(it if it.isprintable() else repr(it)[1:-1] for it in line) for line in (head, *rest))
@@ -55,11 +55,11 @@ class TextLines(logging.Formatter):
 class JsonLines(logging.Formatter):
     """Lines of JSON objects: `time` (UTC), `level`, `logger`, `message`, and `error` with the traceback.
 
-    A record's `fields` are beside these.
+    A record's `fields` become further keys.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line without its end."""
+        """Return the line without its line break."""
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -87,7 +87,7 @@ class LineQueue(logging.Handler):
 
     @property
     def is_json(self) -> bool:
-        """True if the lines are JSON, so that nothing else may be printed beside them."""
+        """True if the lines are JSON, so that nothing else may be printed between them."""
         return isinstance(self.formatter, JsonLines)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -123,9 +123,10 @@ class LineQueue(logging.Handler):
 
 @contextmanager
 def logged(form: Format, descriptor: int = 2, shown_at: ShownAt = lambda at: at) -> Iterator[LineQueue]:
-    """Log records of INFO and above in this format only. Yields the handler, which counts dropped lines.
+    """Log records of INFO and above only in this format, while the block runs.
 
-    `shown_at` is for a simulated clock: text then has its times.
+    Yields the handler, which counts dropped lines; `shown_at` maps real times to a simulated clock's, for
+    text.
     """
     handler = LineQueue(descriptor)
     handler.setFormatter(JsonLines() if form is Format.JSON else TextLines(shown_at))

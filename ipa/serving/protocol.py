@@ -109,13 +109,13 @@ class BoundedServer(uvicorn.Server):
 
 
 class UnacceptableRequestError(Exception):
-    """A request that the parser accepts and the server does not: the connection ends with it."""
+    """A request that the parser accepts but the server refuses; the connection is then closed."""
 
 
 class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     """One connection of a server with bounds.
 
-    A BufferedProtocol, since that decides how much is read at once from asyncio's own event loop.
+    It is a BufferedProtocol, which can limit how much asyncio's own event loop reads at once.
     """
 
     config: BoundedConfig
@@ -134,7 +134,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._is_in_head = self._is_in_body = False
         # Bytes since the last that were passed on: of a head, the size of a chunk, a trailer.
         self._pending_bytes = 0
-        # What follows is not read, since it cannot be.
+        # True once the rest of the connection cannot be parsed, and is not read.
         self._is_unreadable = False
         self._dropped_bytes = 0
         self._unsent_bytes = 0
@@ -208,12 +208,12 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._refuse(431, "http.headers_too_large", f"the request's head is longer than {limit} bytes")
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
-        """Close the connection, with this answer, or with those to the complete requests before."""
+        """Close the connection, with this answer, or with those to earlier complete requests."""
         self._is_unreadable = True
         if self._answered is None or self._answered.response_complete or self._answered.more_body:
             self._close(status, code, detail)
         elif self.pipeline and self._is_in_body:
-            # The last of them is the one that cannot be read.
+            # The last queued request is the one that cannot be read.
             self.pipeline.popleft()
             self.cycle = self.pipeline[0][0] if self.pipeline else self._answered
             self.cycle.keep_alive = False
@@ -228,12 +228,12 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; a trailer, which comes after the body, is none."""
+        """Store a header; ignore a trailer, which comes after the body."""
         if self._is_in_head:
             self.headers.append((name.lower(), value.strip()))
 
     def on_headers_complete(self) -> None:
-        """Begin to answer the request, or to wait for those before it."""
+        """Begin to answer the request, or let it wait for earlier ones."""
         hosts = 0
         for name, value in self.headers:
             if name == b"host":
@@ -241,13 +241,13 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             elif name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
         if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
-            # Which of them counts others may see otherwise.
-            raise UnacceptableRequestError(f"it has {hosts} Host headers")
+            # Other servers may choose another one of them.
+            raise UnacceptableRequestError(f"the request has {hosts} Host headers")
         super().on_headers_complete()
         self._is_in_head, self._is_in_body, self._pending_bytes = False, True, 0
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Pass a part of the body on."""
         self._pending_bytes = 0
         super().on_body(body)
 
@@ -303,7 +303,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def _arm(self, seconds: float | None) -> None:
         """End the phase after that many seconds; None: never.
 
-        An earlier timer is left to look again: that is cheaper than a new one with each request.
+        An earlier timer is kept and checks the phase again: that is cheaper than a new one with each request.
         """
         if seconds is None:
             self._due_s = None
@@ -316,7 +316,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._set_timer(self._due_s)
 
     def _set_timer(self, at_s: float) -> None:
-        # Not asked of the timer: one of uvloop's that is due at once does not know.
+        # Stored here, since a timer of uvloop that is due at once does not know its time.
         self._timer, self._timer_s = self.loop.call_at(at_s, self._look), at_s
 
     def _look(self) -> None:
@@ -352,7 +352,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.transport.abort()
 
     def _close(self, status: int, code: str, detail: str) -> None:
-        """Close the connection, with this answer unless another has started."""
+        """Close the connection, with this answer unless another one has started."""
         self._answer(status, code, detail)
         self.transport.close()
         self._watch()

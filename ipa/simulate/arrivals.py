@@ -17,10 +17,10 @@ SPACINGS = ("poisson", "even", "burst")
 def request_times(rates_rps: ArrayLike, spacing: str = "poisson", *, seed: int | Sequence[int] = 0) -> Floats:
     """The times in s of all requests, rising: `rates_rps[i]` a second in [i, i + 1).
 
-    "poisson": a random number in each second, at random places. "even": the sum of the rates, each request
-    where the rates' integral reaches the next half. "burst": likewise, all at their second's start, as the
-    load generators of the papers send them. Only "poisson" depends on the seed. InputError for rates that are
-    negative or not finite, or an unknown spacing.
+    "poisson": a random number of requests in each second, at random times. "even": a request each time the
+    rates' integral passes another half-integer. "burst": as many as "even", all at the start of their second,
+    as the load generators of the papers send them. Only "poisson" depends on the seed. InputError for rates
+    that are negative or not finite, or an unknown spacing.
     """
     rates = np.asarray(rates_rps, dtype=np.float64)
     if rates.ndim != 1 or not np.all(np.isfinite(rates)) or np.any(rates < 0):
@@ -54,8 +54,8 @@ def steps(*parts: tuple[float, int]) -> Floats:
 class LoadPattern:
     """A load of 20 minutes, under its name in the IPA paper.
 
-    `corners` are (second, rate in rps), straight lines between; `noise_rps` the standard deviation of a
-    second's rate around them.
+    `corners` are (second, rate in rps), with straight lines between; `noise_rps` is the standard deviation of
+    a second's rate around them.
     """
 
     corners: tuple[tuple[int, float], ...]
@@ -88,7 +88,7 @@ WORKLOADS = {
 
 
 def workload_rates(name: str, *, seed: int = 0) -> Floats:
-    """The 1 200 rates per second in rps of the named workload; InputError if there is none of that name.
+    """The 1 200 rates per second in rps of the named workload; InputError for an unknown name.
 
     They are generated with the shape, mean and range of the papers' own, in whole requests a second.
     """

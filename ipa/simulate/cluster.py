@@ -36,8 +36,8 @@ class ClusterSettings:
     `capacity_cores` None is unlimited, as is a resource without an entry, by name, in `capacity`.
 
     `rebatch_restarts`: a new batch size needs new pods, as with a batching model server; otherwise it is sent
-    to the stage's queue. A pod of a `broken` (stage, variant) never gets ready, and the rollout fails after
-    `gives_up_after_s`.
+    to the stage's queue. A pod of a `broken` (stage, variant) never becomes ready, and the rollout fails
+    after `gives_up_after_s`.
     """
 
     rolling: Rolling = SIDE_BY_SIDE
@@ -80,7 +80,7 @@ class StagePods:
     """A stage's desired configuration, the one sent to its queue, and its pods, oldest first.
 
     The queue knows batch size, resident variant, and cores that are given in place. The wanted variant was
-    asked for at `requested_s`.
+    requested at `requested_s`.
     """
 
     wanted: StageConfig
@@ -96,7 +96,7 @@ class StagePods:
 class PartPods:
     """The slot of one part: all its stages, and the percentage of requests sent to it now.
 
-    The slot of a removed part `is_going`: it gets no requests, and is free once its pods are gone.
+    `is_going`: the part is being removed. It gets no requests, and its slot is free once its pods are gone.
     """
 
     def __init__(self, part: Sequence[StageConfig], share_percent: int) -> None:
@@ -116,7 +116,7 @@ class PartPods:
             self.runs[config.stage].wanted = config
 
     def leave(self) -> None:
-        """Remove its part."""
+        """Remove the slot's part."""
         self.is_going = True
         for run in self.runs.values():
             (run.wanted,) = with_share((run.wanted,), 0)
@@ -126,14 +126,14 @@ class SimCluster:
     """The pods of all stages of one pipeline; the first ones are ready at once.
 
     `startup_s` gives the time until a replica of a configuration serves. A terminating pod keeps its
-    resources until the caller reports it drained with `drained()`. `bounds` know the resources of a replica
-    and the overhead beside the replicas; they limit nothing. Each of
-    several parts has a slot. Side by side, requests keep their old shares until the whole new configuration
-    serves; with predictors of Deployments, the new shares hold at once.
+    resources until the caller reports it drained with `drained()`. `bounds` give the resources and the
+    overhead of a replica; they limit nothing. Each of several parts has a slot. Side by side, requests keep
+    their old shares until the whole new configuration serves; with predictors of Deployments, the new shares
+    hold at once.
 
-    Pods of stages that the rolling `switches` go on when variant or batch size change: to a less accurate
-    variant at once, to another once all its pods are ready. If the rolling `resizes`, they are also given
-    more cores at once if there is room, and fewer once all pods are ready.
+    Pods of stages that the rolling `switches` stay when variant or batch size change: they switch to a less
+    accurate variant at once, to another once all its pods are ready. If the rolling `resizes`, they are also
+    given more cores at once if there is room, and fewer once all pods are ready.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class SimCluster:
         )
 
     def shares(self) -> dict[int, int]:
-        """The percentage of the requests sent to each slot now; the first configuration alone has slot 1."""
+        """The percentage of the requests sent to each slot now; a configuration alone starts in slot 1."""
         return {number: slot.share_percent for number, slot in self._slots.items()}
 
     def is_going(self, slot: int) -> bool:
@@ -191,9 +191,9 @@ class SimCluster:
         return slot in self._slots and self._slots[slot].is_going and not self._slots[slot].share_percent
 
     def serving(self, stage: str, slot: int = FIRST) -> Serving:
-        """The serving templates with the configuration and the number of their pods, the oldest first.
+        """The serving templates, each with its configuration and number of pods, the oldest first.
 
-        If a new batch size needs no restart, all take that of the stage as soon as one with the desired
+        If a new batch size needs no restart, all use that of the stage as soon as one pod with the desired
         variant and cores serves.
         """
         templates: dict[str, StageConfig] = {}
@@ -211,7 +211,7 @@ class SimCluster:
         return tuple(templates.items())
 
     def draining(self) -> tuple[tuple[str, str], ...]:
-        """Stage and template of each terminating pod that was not yet reported drained."""
+        """Stage and template of each terminating pod that has not been reported drained yet."""
         return tuple(
             (pod.config.stage, pod.template) for pod in self._pods() if pod.is_draining and pod.gone_s == inf
         )
@@ -244,7 +244,7 @@ class SimCluster:
         return str(self.revision)
 
     def _is_broken(self, run: StagePods) -> bool:
-        """True if no pod of the wanted variant ever serves it."""
+        """True if no pod of the wanted variant will ever serve."""
         return (run.wanted.stage, run.wanted.variant) in self.settings.broken
 
     def _switches(self, stage: str) -> bool:
@@ -252,11 +252,11 @@ class SimCluster:
         return stage in self.settings.rolling.switches
 
     def _awaits_variant(self, run: StagePods) -> bool:
-        """True if its pods have not switched to the wanted variant yet."""
+        """True if some pods have not switched to the wanted variant yet."""
         return run.sent.variant != run.wanted.variant and self._switches(run.wanted.stage)
 
     def _awaits_change(self, run: StagePods) -> bool:
-        """True if its pods have not switched to the wanted variant, or do not have the wanted cores, yet."""
+        """True if some pods do not have the wanted variant or cores yet."""
         return self._awaits_variant(run) or any(
             pod.config.cores != run.wanted.cores for pod in self._staying(run)
         )
@@ -266,7 +266,7 @@ class SimCluster:
         return self.settings.rolling.resizes and self._switches(stage)
 
     def _staying(self, run: StagePods) -> list[Pod]:
-        """The pods that are to go on and may have other cores, ready ones first."""
+        """The pods that stay and may get other cores, ready ones first."""
         if not self._resizes(run.wanted.stage):
             return []
         return sorted(self._current(run), key=lambda pod: not pod.is_ready)[: run.wanted.replicas]
@@ -288,7 +288,7 @@ class SimCluster:
                 self._open(after, 0, at_s)
 
     def _open(self, part: Sequence[StageConfig], share_percent: int, at_s: float) -> None:
-        """A slot for the part: that of the same variants that is being removed, or the first free one."""
+        """Open a slot for the part: the slot of a part of the same variants that is going, or a free one."""
         variants = [config.variant for config in part]
         for slot in self._slots.values():
             if slot.is_going and [config.variant for config in slot.wanted] == variants:
@@ -300,13 +300,12 @@ class SimCluster:
 
     def next_event_s(self) -> float:
         """The time at which the next pod is ready or gone; infinite without one."""
-        moments = (
-            pod.gone_s if pod.is_draining else inf if pod.is_ready else pod.ready_s for pod in self._pods()
-        )
-        return min(moments, default=inf)
+        gone = [pod.gone_s for pod in self._pods() if pod.is_draining]
+        ready = [pod.ready_s for pod in self._pods() if not pod.is_draining and not pod.is_ready]
+        return min([*gone, *ready], default=inf)
 
     def advance(self, at_s: float) -> None:
-        """Process the pods that get ready or end by that time, and the steps that follow.
+        """Process the pods that become ready or end by that time, and the steps that follow.
 
         Not to be called for a time after the next event.
         """
@@ -320,7 +319,7 @@ class SimCluster:
         self._follow(at_s)
 
     def kill(self, stage: str, count: int, at_s: float) -> tuple[tuple[int, str], ...]:
-        """Kill `count` serving pods of the stage; returns slot and template of each. Replacements start."""
+        """Kill `count` serving pods of the stage; return slot and template of each. Replacements start."""
         runs = [(number, slot.runs[stage]) for number, slot in self._slots.items()]
         dead = [(number, run, pod) for number, run in runs for pod in run.live() if pod.is_ready][:count]
         for _, run, pod in dead:
@@ -372,7 +371,7 @@ class SimCluster:
     def _template(self, config: StageConfig) -> str:
         """A replica's cores, its variant if it cannot switch, its batch size if a new one needs a restart.
 
-        Its threads if its cores can change.
+        The threads in place of the cores if these can change.
         """
         if self._resizes(config.stage):
             return f"{threads_of(config.cores)} threads"
@@ -413,7 +412,7 @@ class SimCluster:
         self._place_pending(at_s)
 
     def _may_configure_queue(self, run: StagePods) -> bool:
-        """True if the queue may be told the wanted configuration: no capacity goes by that."""
+        """True if the queue may receive the wanted configuration without a loss of capacity."""
         ready = sum(pod.is_ready for pod in self._current(run))
         old, new, staying = run.sent, run.wanted, self._staying(run)
         if self._lacks_room(run):
@@ -427,7 +426,7 @@ class SimCluster:
         return ready >= waits_for and not self._is_broken(run)
 
     def _lacks_room(self, run: StagePods) -> bool:
-        """True if its pods are to have more cores in place, and there is no room."""
+        """True if its pods are to have more cores in place, and there is no room for them."""
         placed = [pod for pod in self._staying(run) if pod.placed_s < inf]
         growing = [pod for pod in placed if pod.config.cores < run.wanted.cores]
         if not growing:
@@ -501,7 +500,7 @@ class SimCluster:
             most -= 1
         current = self._current(run)
         is_short = len(run.live()) < wanted + surge and len(current) < wanted
-        # Back to the earlier configuration with fewer replicas: once the others are gone these are too many.
+        # After a return to the earlier configuration with fewer replicas, too many may be left.
         is_over = len(current) > wanted and len(current) == len(run.live())
         if is_short or is_over:
             self._roll(run, at_s)
@@ -515,7 +514,7 @@ class SimCluster:
             self._create(run, before)
 
     def _create(self, run: StagePods, config: StageConfig | None = None) -> Pod:
-        """Another pod of that configuration, or of the desired one; not yet placed."""
+        """Create a pod of that configuration, or of the desired one; it is not placed yet."""
         self._numbers += 1
         config = replace(config or run.wanted, replicas=1)
         pod = Pod(config, self._template(config), self._numbers, self._bounds.replica(config))

@@ -21,7 +21,7 @@ Waiting = tuple[Ints, Floats, Floats]
 class Items(NamedTuple):
     """Columns of requests or items that left a queue.
 
-    The id of an item of a request with several is -1 - the request's number. They arrived at the queue at
+    If a request has several items, the id of each is -1 - the request's number. They arrived at the queue at
     `arrived_s`, at the pipeline at `born_s`, and ended at `done_s`; `server` is the number of the replica
     that served them (-1: none).
     """
@@ -35,11 +35,11 @@ class Items(NamedTuple):
 
     @property
     def latency_s(self) -> Floats:
-        """Seconds from birth to end."""
+        """The seconds from arrival at the pipeline to the end."""
         return self.done_s - self.born_s
 
     def pick(self, which: Ints | Bools | slice) -> Items:
-        """The items at these places."""
+        """The items at these indices."""
         return Items._make(column[which] for column in self)
 
     @staticmethod
@@ -51,7 +51,7 @@ class Items(NamedTuple):
         return Items._make(map(np.concatenate, zip(*full, strict=True)))
 
     def by_end(self) -> Items:
-        """The items sorted by their end, those of one moment in their order."""
+        """The items sorted by their end; those that end together keep their order."""
         return self.pick(np.argsort(self.done_s, kind="stable"))
 
     @staticmethod
@@ -64,9 +64,9 @@ NO_ITEMS = Items.passed(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
 
 
 class FormedBatches(NamedTuple):
-    """Batches by their number and the items in them, in the order of the queue.
+    """Batches by number and the items in them, in the order of the queue.
 
-    Batch k ends before item `stops[k]`; `lost` is by item, and a batch of server -1 is lost whole.
+    Batch k ends before item `stops[k]`; `lost` marks items, and all items of a batch of server -1 are lost.
     """
 
     ids: Ints
@@ -88,7 +88,7 @@ class FormedBatches(NamedTuple):
 
 
 class RowTable:
-    """Columns of values by a number from 0 on, which begin with the first value of their column."""
+    """Columns of values by a row number from 0 on; new rows begin with each column's default."""
 
     def __init__(self, first_values: Mapping[tuple[str | int, ...], float | bool]) -> None:
         self._first_values = dict(first_values)

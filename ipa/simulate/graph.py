@@ -1,4 +1,4 @@
-"""A pipeline in virtual time: requests are admitted or refused, and pass its graph of stages."""
+"""A pipeline in virtual time: requests are admitted or refused, and pass through its graph of stages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Link:
 
 
 class Routes:
-    """The route of each request by its id: drawn at its arrival, updated on its way, forgotten at its end."""
+    """The route of each request by its id: drawn at its arrival, updated on its way, deleted at its end."""
 
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
         stages = pipeline.stages
@@ -103,7 +103,7 @@ class Routes:
             columns[ENDS_LEFT][ids] = np.sum([visits[at] for at in self._ends], axis=0)
 
     def takes(self, link: Link, ids: Ints) -> Bools | None:
-        """Per request: True if it takes the link; None: all do."""
+        """Per request: True if it takes the link; None if all do."""
         return self._takes(link, ids) if link.parent in self._routers else None
 
     def _takes(self, link: Link, ids: Ints) -> Bools:
@@ -112,7 +112,7 @@ class Routes:
         return np.asarray(self._table.columns["branch", link.parent][ids] == link.child)
 
     def send(self, link: Link, ids: Ints, variants: Sequence[str], server: Ints) -> None:
-        """Note the items that these requests, served by these replicas, bring along the link."""
+        """Record the items that these requests, served by these replicas, send along the link."""
         if not self.has_items:
             return
         columns = self._table.columns
@@ -132,7 +132,7 @@ class Routes:
     def arrive(self, at: int, ids: Ints, times_s: Floats) -> Ints | slice:
         """The indices, in order of time, of the requests that begin at a stage now.
 
-        At a join that is the last of each; ids may repeat in the input.
+        At a join a request begins with its last input; ids may repeat in the arguments.
         """
         if at not in self._joins or not len(ids):
             return slice(None)
@@ -152,7 +152,7 @@ class Routes:
         return begun_at
 
     def items(self, at: int, ids: Ints) -> Ints | None:
-        """The number of items that these requests bring to a stage; None: one each."""
+        """The number of items that these requests bring to a stage; None if each brings one."""
         return self._table.columns["items", at][ids] if self.has_items else None
 
     def end(self, ids: Ints, lost: Bools) -> Bools:
@@ -175,7 +175,7 @@ class Routes:
 
 @dataclass(frozen=True, slots=True)
 class StageCapacity:
-    """A stage's capacity in requests a second, the requests in service or in a next batch, its usual time."""
+    """A stage's capacity in requests a second, the requests in service or next batch, its usual time."""
 
     rate_rps: float
     at_once: float
@@ -185,7 +185,7 @@ class StageCapacity:
 class Admission:
     """Refuses requests that would be older than `deadline_s` at their end.
 
-    The stage of the least capacity decides: `_backlog_s` is the time that it takes for all that was admitted.
+    The stage of the least capacity decides: `_backlog_s` is the time that it takes for all admitted requests.
     A request is admitted if it would be in time after that and the usual times of all stages, or if no other
     waits for a place.
     """
@@ -206,7 +206,7 @@ class Admission:
             self._most_s = max(self.deadline_s - usual_s, least.at_once * self._request_s)
 
     def refused(self, times_s: Floats) -> Bools:
-        """True for the requests of these arrivals that are refused; times rise from call to call."""
+        """True for each arrival that is refused; times rise from call to call."""
         backlog_s, before_s = self._backlog_s, self._at_s
         refused = []
         for at_s in times_s.tolist():
@@ -224,12 +224,12 @@ class PipelineSim:
     """The stages of a pipeline in virtual time; `run` advances it, in calls of any length with equal results.
 
     A router sends a request to one of the stages after it, by the edges' shares; any other stage to all of
-    them. A stage with several before it begins a request when all of those that it visits are done with it.
-    Each item of a parent makes `fan_out` items, by the variant that served it; a total that is not whole is
+    them. A stage with several parents begins a request when all parents that it visits are done with it. Each
+    item of a parent makes `fan_out` items, by the variant that served it; a total that is not whole is
     rounded up or down at random with that mean; a stage that gets none is passed at once. After a join the
     first of the edges counts. A request is lost with the first stage that loses it. Stages without variants
-    take no time. A stage's `hop_s` is added before it. The other settings are those of `StageSim`,
-    for all stages.
+    take no time. A stage's `hop_s` is added before it. The other settings are those of `StageSim`, for all
+    stages.
     """
 
     def __init__(
@@ -267,7 +267,7 @@ class PipelineSim:
 
     @property
     def inside(self) -> int:
-        """Requests that were offered and have not ended."""
+        """The number of requests that were offered and have not ended."""
         return self._offered - self._finished
 
     def stage(self, name: str) -> StageSim:
@@ -280,7 +280,7 @@ class PipelineSim:
         return self._stages[name]
 
     def set_replicas(self, stage: str, at_s: float, pods: Sequence[Pods]) -> None:
-        """Serve that stage with these groups from `at_s` on, to which it has run."""
+        """Serve that stage with these groups of pods from `at_s` on, up to which it has run."""
         self.stage(stage).set_replicas(at_s, pods)
         if self._admission is not None:
             self._capacities[stage] = StageCapacity(
@@ -291,7 +291,7 @@ class PipelineSim:
             self._set_deadlines(at_s, self._admission)
 
     def _set_deadlines(self, at_s: float, admission: Admission) -> None:
-        """Let each stage leave the later ones the time that they usually take."""
+        """Set the stages' deadlines so that each leaves later stages their usual time."""
         # By number: the usual time from here on.
         rest_s = [0.0] * len(self.pipeline.stages)
         for at, stage in reversed(list(enumerate(self.pipeline.stages))):
@@ -307,9 +307,9 @@ class PipelineSim:
             admission.set_stages(self._capacities)
 
     def offer(self, times_s: ArrayLike, ids: Ints | None = None) -> Ints:
-        """Offer requests at `times_s`: rising, none before `now_s`. Returns their ids.
+        """Offer requests at `times_s`: rising, none before `now_s`. Return their ids.
 
-        Ids rise from offer to offer; without any they are 0, 1, 2, ...
+        Ids rise from offer to offer; by default they are 0, 1, 2, ...
         """
         times = np.ascontiguousarray(times_s, dtype=np.float64)
         named = np.arange(self._offered, self._offered + len(times)) if ids is None else ids
@@ -352,7 +352,7 @@ class PipelineSim:
         return self._finish(ended)
 
     def _arrived(self, at: int, until_s: float) -> Items:
-        """The requests that begin at a stage before `until_s`, with when they ended before it."""
+        """The requests that begin at a stage before `until_s`, with the end of its parents' work."""
         if not self._sent[at]:
             return NO_ITEMS
         sent = Items.joined(self._sent[at])

@@ -26,7 +26,7 @@ HALVINGS = 30
 class SlowPeriod:
     """A period in which batches take `ratio` times as long: a neighbour on the machine, or throttling.
 
-    Of one stage or variant if given, else of all. Batches that began before it end as they would have.
+    It concerns one stage or variant if given, else all. Batches that began before it are not slowed.
     """
 
     start_s: float
@@ -47,8 +47,8 @@ class SlowPeriod:
 class GroundTruth:
     """Service times, start-up times and accuracies of a pipeline's possible configurations.
 
-    From the same fits as planning, at every batch size that may be planned with and the powers of two, but
-    without the objective's margins and limits. `readiness_s` is for variants whose profile has none.
+    They come from the same fits as planning, at every batch size that may be planned with and the powers of
+    two, but without the objective's margins and limits. `readiness_s` is for variants whose profile has none.
     `slow` are the periods in which batches take longer.
     """
 
@@ -86,7 +86,7 @@ class GroundTruth:
         return next((at_s for at_s in self._moments_s if at_s > after_s), inf)
 
     def slowdown_ratio(self, config: StageConfig, at_s: float) -> float:
-        """The time of batches that begin then over that of the profile; 1 outside of slow periods."""
+        """The factor on the profiled time of batches that begin then; 1 outside of slow periods."""
         return prod(each.ratio for each in self._slow if each.holds(config, at_s))
 
     def knows(self, config: StageConfig) -> bool:
@@ -119,7 +119,7 @@ class GroundTruth:
         return self._point(config).readiness_s or self._readiness_s
 
     def pas(self, serving: Mapping[str, Serving]) -> float:
-        """The pipeline's accuracy with those pods; a stage's is the mean over its pods' capacities."""
+        """The pipeline's accuracy with those pods; a stage's is the mean weighted by its pods' capacities."""
         accuracies = [
             self._accuracy(serving[stage.name]) if stage.name in serving else 1.0
             for stage in self._problem.stages
@@ -133,7 +133,7 @@ class GroundTruth:
         return carried / total if total else 0.0
 
     def _point(self, config: StageConfig) -> OperatingPoint:
-        """The point of the configuration, or that of the nearest batch size of the same variant and cores."""
+        """The point of the configuration, or of the nearest batch size of the same variant and cores."""
         point = self._points.get(_key(config))
         if point is not None:
             return point
@@ -144,7 +144,7 @@ class GroundTruth:
         ]
         if not same:
             raise NotFoundError(
-                f"{config} was not measured, so what it does is not known",
+                f"{config} was not measured, so its performance is not known",
                 hint="Measure it, or start with a configuration of the profiles.",
             )
         return min(same, key=lambda point: abs(log(point.batch_size / config.batch_size)))
@@ -153,8 +153,8 @@ class GroundTruth:
 def under_load(point: OperatingPoint, percentile: float = 99.0) -> ServiceTime:
     """The constant service time of a replica whose latency was measured at its throughput, waiting included.
 
-    It is the service time with which the latency's quantile at that rate of random arrivals is the measured
-    one (`ipa.queueing.tail.sojourn`); the rate itself is within the replica's capacity.
+    With this service time, the latency's quantile under random arrivals at that rate is the measured one
+    (`ipa.queueing.tail.sojourn`); the rate itself is within the replica's capacity.
     """
     batch_size, rate_rps = point.batch_size, point.capacity_rps
     low_s, high_s = 0.0, batch_size / rate_rps

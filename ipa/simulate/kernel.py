@@ -59,18 +59,18 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     served_by: Any,
     lost: Any,
 ) -> int:
-    """Advance the loop. Returns DONE once nothing more begins before `until_s`, else the stream to refill.
+    """Advance the loop. Return DONE once nothing more begins before `until_s`, else the stream to refill.
 
-    Items wait in the order of `arrived_s` from place state[HEAD] on. Of group g: `sizes[g]` its batch size,
-    `means_s[first_mean[g] + k]` the mean service time of k items, `stream[g]` where its factors come from
-    (-1: none), `slots[g]` its replicas, a heap by the time they are free in `free_s[first_slot[g]:]`, with
-    their numbers in `replica`; `quota[g]` the cores of their CPU quota, 0 without: the means are those of
-    busy replicas, less what was saved up by number in `saved_s`. Each batch b leaves the place after its last
-    item in `stops`, when it began and ended, and the replica (-1: none served it, all its items are lost).
-    `lost` marks single items. Nothing begins before `since_s`; the head of the queue has been there since
-    `moved_s`. With `drop` REQUEST an item is lost at the age `drop_after_s`, and at `give_way_after_s` if
-    others would fill the batch that it would be in. A batch that `is_sealed` has what had come when it was
-    due, whenever it begins.
+    Items wait in the order of `arrived_s` from index state[HEAD] on. For group g, `sizes[g]` is its batch
+    size, `means_s[first_mean[g] + k]` the mean service time of k items, `stream[g]` the stream of its random
+    factors (-1: none), `slots[g]` its number of replicas, a heap by the time they are free in
+    `free_s[first_slot[g]:]`, with their numbers in `replica`; `quota[g]` the cores of its CPU quota, 0
+    without one: with a quota the means are those of busy replicas, less what a replica saved up, by number,
+    in `saved_s`. Batch b ends before item `stops[b]`; `starts_s`, `ends_s` and `served_by` have its times and
+    its replica (-1: none, all its items are lost). `lost` marks single items. Nothing begins before
+    `since_s`; the item at the head became the head at `moved_s`. With `drop` REQUEST an item is lost at the
+    age `drop_after_s`, and at `give_way_after_s` if others would fill its batch. A batch that `is_sealed` has
+    the items that had arrived when it was due, whenever it begins.
     """
     head = state[HEAD]
     batch = state[BATCHES]
@@ -195,7 +195,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
 
 
 class ServiceNoise:
-    """Streams of random factors of mean one, one stream a spread, in blocks of one array.
+    """Streams of random factors of mean one, one stream for each spread, in blocks of one array.
 
     Stream s has its next draw at `next[s]` and ends before `last[s]`. The same seed gives the same factors,
     in calls of any size. A stream's seed is the order in which its spread was first requested.
@@ -239,7 +239,7 @@ class ServiceNoise:
         self._listed = None
 
     def listed(self) -> list[float]:
-        """The values as a list."""
+        """The factors as a list."""
         if self._listed is None:
             self._listed = self.values.tolist()
         return self._listed
@@ -290,7 +290,7 @@ def _compiled() -> Callable[..., int]:
 
 
 class LazyDriver:
-    """Plain until enough work was done that loading the compiled loop (1.5 s) pays."""
+    """A driver that runs plain Python first, and loads the compiled loop (1.5 s) once that pays."""
 
     ENOUGH = 500_000
 

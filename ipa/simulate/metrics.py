@@ -27,14 +27,14 @@ Window = tuple[float, float]
 class MetricsSettings:
     """The monitoring of the pipeline. The defaults are those of a pipeline on this machine.
 
-    Counters are scraped every `scrape_interval_s` (whole seconds) and known `delay_s` later. A rate is the
-    mean over `rate_window_s`, as is the share of requests in time; each of the load's is the mean over
-    `load_window_s` before it: at least two intervals, if an interval is not a second. The latency quantile is
-    that of requests answered in `latency_window_s`, batches are those that ended in `batches_window_s`. In
+    Counters are scraped every `scrape_interval_s` (whole seconds) and known `delay_s` later. A rate, like the
+    share of requests in time, is the mean over `rate_window_s`; each rate of the load is the mean over
+    `load_window_s` before it: at least two intervals, if an interval is not a second. The latency quantile
+    covers requests answered in `latency_window_s`, batches are those that ended in `batches_window_s`. In
     `gaps` nothing is scraped, so samples grow old; in `outages` nothing answers. Samples older than
-    `stale_after_s` are Missing (stale). It `tells_stage_latencies` for people, which no decision uses and
-    which take time. It `tells_batches` of several configurations side by side apart, if
-    series have the part in a label. InputError for impossible windows.
+    `stale_after_s` are Missing (stale). `tells_stage_latencies`: stages have latencies, which are slow to
+    compute and no decision uses. `tells_batches`: batches of configurations side by side are told apart, as
+    by a label. InputError for impossible windows.
     """
 
     scrape_interval_s: float = 1.0
@@ -71,7 +71,7 @@ ON_CLUSTER = MetricsSettings(
 
 
 class EndedRequests:
-    """The requests that ended, in order of their end: when, their latency (NaN: lost), and their part's slot.
+    """The requests that ended, by end: its time, their latency (NaN: lost), and their part's slot.
 
     A slot is 0 while there is one part.
     """
@@ -82,7 +82,7 @@ class EndedRequests:
         self._count = 0
 
     def add(self, ended: Items, slot: Counts | int) -> None:
-        """Add requests that ended after all before."""
+        """Add requests that ended after all earlier ones."""
         new = slice(self._count, self._count + len(ended.ids))
         self._done_s[new], self._slot[new] = ended.done_s, slot
         self._latency_s[new] = np.where(ended.lost, np.nan, ended.latency_s)
@@ -91,7 +91,7 @@ class EndedRequests:
     def latencies_in(self, since_s: float, until_s: float, slot: int = 0) -> Floats:
         """Latencies of the requests that ended after `since_s` and until `until_s`; in s, NaN if lost.
 
-        Of one slot, or with 0 of all.
+        Only of that slot; 0: of all slots.
         """
         ends = np.searchsorted(self._done_s[: self._count], (since_s, until_s), side="right")
         latencies_s = self._latency_s[slice(*ends)]
@@ -101,7 +101,7 @@ class EndedRequests:
 class SimMetrics:
     """The Metrics port: load by the second, rates, latency quantile and queues, as far as scraped.
 
-    `arrivals` count the requests of each second since the beginning. `SimWorld` fills the others: `stages` by
+    `arrivals` counts the requests of each second since the start. `SimWorld` fills the others: `stages` by
     slot of the part and name, `ended` requests, and the slots of `parts`, if there are several.
     """
 
@@ -131,21 +131,17 @@ class SimMetrics:
             ended_s = self.ended.latencies_in(newest_s - settings.rate_window_s, newest_s, slot)
             return _attainment(ended_s, pipeline.sla.latency_s, settings.rate_window_s, age_s)
 
+        def batches(slot: int) -> dict[str, Measured[Batches] | Missing]:
+            names = [stage.name for stage in pipeline.served] if settings.tells_batches else []
+            return {name: self._batches([self.stages[name][slot]], newest_s, age_s) for name in names}
+
         return Signals(
             arrival_rate_rps=self._rate(self._arrived_before, times, age_s),
             load=self._load(times, window_s, age_s),
             latency_s=latency(),
             attainment=attainment(),
             parts={
-                str(slot): PartSignals(
-                    latency(slot),
-                    attainment(slot),
-                    {
-                        stage.name: self._batches([self.stages[stage.name][slot]], newest_s, age_s)
-                        for stage in (pipeline.served if settings.tells_batches else ())
-                    },
-                )
-                for slot in self.parts
+                str(slot): PartSignals(latency(slot), attainment(slot), batches(slot)) for slot in self.parts
             },
             stages={
                 stage.name: self._stage(list(self.stages[stage.name].values()), quantile, times, age_s)
@@ -183,7 +179,7 @@ class SimMetrics:
         return times
 
     def _scrapes(self, known_s: float, window_s: float) -> Counts:
-        """The scrape times of the window before, and of as long as the gaps; the beginning is the first."""
+        """The scrape times of the window before `known_s`, extended by the gaps; none before the start."""
         every = int(self._settings.scrape_interval_s)
         since_s = known_s - window_s - sum(end - start for start, end in self._settings.gaps)
         times = np.arange(max(0, floor(since_s / every)) * every, floor(known_s) + 1, every, dtype=np.int64)
@@ -231,7 +227,7 @@ class SimMetrics:
         return Measured(batches, age_s) if batches else NO_BATCHES
 
 
-NOT_ASKED = Missing(MissingReason.NOT_ASKED, "latencies of single stages are not asked for")
+NOT_ASKED = Missing(MissingReason.NOT_ASKED, "latencies of single stages are switched off")
 IDLE = Missing(MissingReason.ABSENT, "no request was answered in the window")
 NO_BATCHES = Missing(MissingReason.ABSENT, "no batch was served in the window")
 
@@ -248,7 +244,7 @@ def _attainment(
     if not ended:
         return IDLE
     lost = int(np.isnan(ended_s).sum())
-    # The simulated queues drop requests whose time is up; at which of them is not told.
+    # The simulated queues drop requests whose time is up; the stage is not known.
     losses = (Loss("", "no_time_left", float(lost)),) if lost else ()
     ratio = float((ended_s <= sla_s).sum()) / ended
     return Measured(Attainment(float(ended), ratio, window_s, losses), age_s)

@@ -20,7 +20,7 @@ from ipa.simulate.kernel import KEEP, KernelDriver, ServiceNoise
 class Pods:
     """A group of equal replicas: their number, their largest batch, and their service time.
 
-    `name` identifies pods from one call to the next: those of a name that stays keep their work, whatever
+    `name` identifies pods from one call to the next: pods of a name that stays keep their work, whatever
     their new batch size and service time. `variant` decides fan-outs that depend on it.
     """
 
@@ -40,7 +40,7 @@ class DrainedPod(NamedTuple):
 
 @dataclass(slots=True)
 class _Group:
-    """Pods of one name: a heap of the times they are free, and their numbers."""
+    """Pods of one name: a heap of the times at which they are free, and their numbers."""
 
     pods: Pods
     free_s: Floats
@@ -48,7 +48,7 @@ class _Group:
 
 
 def _table(groups: Sequence[_Group], factors: ServiceNoise) -> tuple[NDArray[Any], ...]:
-    """The groups as `kernel.advance` takes them, in its order. Heaps in it become those of the groups."""
+    """The groups as arguments of `kernel.advance`, whose heaps become the groups' own."""
     means = [group.pods.service.means_s(group.pods.batch_size) for group in groups]
     counts = np.array([len(group.replica) for group in groups], dtype=np.int64)
     first_slot = np.cumsum(counts) - counts
@@ -85,7 +85,7 @@ def _cut(items: Waiting, which: Ints | Bools | slice) -> Waiting:
 class QueueSim:
     """A queue, first in first out. Times rise from call to call; events at `until_s` have not happened.
 
-    A batch fills until it begins, or, if it `is_sealed`, until it is due.
+    A batch accepts items until it begins, or, with `is_sealed`, until it is due.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class QueueSim:
 
     @property
     def waiting(self) -> int:
-        """Items that wait now."""
+        """The number of items that wait now."""
         return int(np.searchsorted(self._queued()[1], self._now_s))
 
     @property
@@ -140,7 +140,7 @@ class QueueSim:
             self._offered.append(items)
 
     def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
-        """Serve with these pods from `at_s` on. Removed ones finish their work; of a group idle ones go."""
+        """Serve with these pods from `at_s` on. Removed ones finish their work, a group's idle ones first."""
         self._since_s = at_s
         wanted = {each.name: each for each in pods}
         self.drained += [
@@ -171,7 +171,7 @@ class QueueSim:
         return numbers
 
     def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
-        """Fail the group's first `count` replicas; their items wait again. Returns items back, items lost."""
+        """Fail the group's first `count` replicas; return how many items wait again, how many are lost."""
         group = self._groups.get(name)
         if group is None:
             return 0, 0
@@ -193,7 +193,7 @@ class QueueSim:
         self._since_s, self._timeout_s = at_s, 0.0
 
     def lose(self, at_s: float) -> int:
-        """Remove all replicas at `at_s` with all items; returns the number of waiting items among them."""
+        """Remove all replicas at `at_s` with all items; return the number of waiting items among them."""
         self._since_s, self._groups, self._known = at_s, {}, None
         waiting, self._waiting = self._queued(), NOBODY
         count = len(waiting[0])
@@ -206,7 +206,7 @@ class QueueSim:
         return count
 
     def run(self, until_s: float) -> list[FormedBatches]:
-        """Form all batches that begin before `until_s`, and drop items that are due to be dropped before."""
+        """Form all batches that begin before `until_s`, and drop items that are due for that before."""
         self._now_s = until_s
         waiting = self._queued()
         _, arrived, born = waiting
@@ -282,8 +282,8 @@ class _Lane:
 class ReplicaQueues:
     """A queue in each replica. A request goes to one of the replicas at random, with all its items.
 
-    A batch is made when it is due, and waits as it is for its replica (`mlserver.batching`): under load it
-    has what came within the timeout, and not what came while the replica was busy.
+    A batch is formed when it is due, and then waits unchanged for its replica (`mlserver.batching`): under
+    load it has the items that arrived within the timeout, not those that arrived while the replica was busy.
     """
 
     def __init__(self, timeout_s: float, seed: tuple[int, ...], drive: KernelDriver) -> None:
@@ -298,7 +298,7 @@ class ReplicaQueues:
 
     @property
     def waiting(self) -> int:
-        """Items in all queues now."""
+        """The number of items in all queues now."""
         return sum(len(items[0]) for items in self._without) + sum(it.queue.waiting for it in self._lanes)
 
     def offer(self, items: Waiting) -> None:

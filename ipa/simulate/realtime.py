@@ -1,6 +1,6 @@
 """A simulated world driven by the wall clock, at any speed: the service runs on it as on a real one.
 
-The world stands still between two calls; each call first advances it by the time passed.
+The world stands still between two calls; each call first advances it by the elapsed time.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class RealtimeClock:
         return self._pace.elapsed_s
 
     def now(self) -> datetime:
-        """The simulated wall clock, in UTC: the real time at the beginning, then ahead of it."""
+        """The simulated wall clock, in UTC: it starts at the real time, and then runs ahead of it."""
         return self._pace.began + timedelta(seconds=self.monotonic_s())
 
     def wait(self, seconds: float) -> None:
@@ -84,7 +84,7 @@ class RealtimeClock:
 
 
 class RealtimeWorlds:
-    """Simulated pipelines by name, which begin with the clock. Thread-safe."""
+    """Simulated pipelines by name, which start with the clock. Thread-safe."""
 
     def __init__(self, worlds: Mapping[str, SimWorld], clock: Clock) -> None:
         self._worlds, self._clock = dict(worlds), clock
@@ -101,7 +101,7 @@ class RealtimeWorlds:
             )
 
     def adopt(self, pipeline: Pipeline) -> None:
-        """Do nothing: SLA, bounds and objectives belong to the loop, and service times do not change."""
+        """Do nothing: the loop has SLA, bounds and objectives, and service times do not change."""
 
     @contextmanager
     def at_now(self, pipeline: Pipeline) -> Iterator[SimWorld]:
@@ -151,7 +151,7 @@ class RealtimeMetrics:
             return world.metrics.read(pipeline, window_s)
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
-        """Its load alone."""
+        """The load of the pipeline alone."""
         with self.worlds.at_now(pipeline) as world:
             return world.metrics.load(pipeline, window_s)
 
@@ -159,7 +159,7 @@ class RealtimeMetrics:
 def moving_load(low_rps: float, high_rps: float, seconds: int, seed: int = 0) -> Floats:
     """Rates per second that move between the two, with noise and short bursts above them.
 
-    Two equal rates are steady.
+    Two equal rates give a steady load.
     """
     at_s = np.arange(seconds)
     middle, swing = (high_rps + low_rps) / 2, (high_rps - low_rps) / 2

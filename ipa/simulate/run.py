@@ -66,7 +66,7 @@ def forecaster_of(
 ) -> PeakForecaster:
     """The forecaster of that name, for a load of `rates_rps` by the second; a plug-in has PLUGIN_LIMIT_S.
 
-    Errors: UsageError (there is none), PluginError.
+    Errors: UsageError (unknown forecaster), PluginError.
     """
     if settings.name == FORESIGHT:
         return Foresight(rates_rps, now_s, settings.horizon_s, settings.margin_ratio)
@@ -93,7 +93,7 @@ def _forecast(load: LoadHistory, settings: ForecastSettings, rungs: tuple[Foreca
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
-    """The true future rates, as a bound for any forecaster: the highest second of the next horizon."""
+    """A forecaster that knows the future: the highest rate of the next horizon, as a bound for any other."""
 
     rates_rps: Sequence[float]
     now_s: Callable[[], float]
@@ -101,7 +101,7 @@ class Foresight:
     margin_ratio: float = 0.0
 
     def __call__(self, load: LoadHistory) -> Forecast:
-        """The true peak; after the end that of the last second."""
+        """The true peak; after the end of the load its last rate."""
         start = min(int(self.now_s()), len(self.rates_rps) - 1)
         stop = ceil(self.now_s() + self.horizon_s)
         peak_rps = float(max(self.rates_rps[start:stop])) * (1 + self.margin_ratio)
@@ -140,10 +140,10 @@ def failure_of(decision: Decision) -> str:
 class SimResult:
     """The result of a run of `duration_s`.
 
-    By request, in the order of arrival: `born_s`, and `done_s` (NaN: lost). `ticks` is a row a tick,
-    `decisions` are the recorded ones. `pas_mean` and `core_seconds` are over time, every held core counted,
-    old and new together; so are `resource_seconds`, of all resources. `accuracy_mean` is over the answered
-    requests.
+    By request, in the order of arrival: `born_s`, and `done_s` (NaN: lost). `ticks` has a row for each tick,
+    `decisions` are the recorded ones. `pas_mean` and `core_seconds` are over time and count every held core,
+    old and new replicas together; so does `resource_seconds`, for all resources. `accuracy_mean` is over the
+    answered requests.
     """
 
     pipeline: str
@@ -173,13 +173,13 @@ class SimResult:
         return sum(decision.action is Action.APPLY for decision in self.decisions)
 
     def columns(self) -> dict[str, list[Any]]:
-        """The ticks by column, one value a tick in each: what `pandas.DataFrame` takes."""
+        """The ticks by column, one value a tick in each, as `pandas.DataFrame` accepts them."""
         return {each.name: [getattr(tick, each.name) for tick in self.ticks] for each in fields(SimTick)}
 
     def summary(self) -> dict[str, Any]:
         """The figures of the run as plain JSON values; latencies are None if nothing was answered.
 
-        Other resources than cores are there if any were held, `usd_per_hour` if the pipeline has prices.
+        Resources other than cores are present if any were held, `usd_per_hour` if the pipeline has prices.
         `violation_ratio` is the share of the requests that were late or lost, `lost` their number.
         `failed_ticks` are those with a `failure`, `first_failure` is the first in words; None without one.
         """
@@ -221,8 +221,8 @@ class SimResult:
 class MemoryLog:
     """The DecisionLog and ControlStore ports in memory.
 
-    `keep_inputs`: decisions as recorded in production, their inputs included, which are tens of kilobytes a
-    tick. Otherwise without them and without solve times, so that equal runs are equal.
+    `keep_inputs`: keep decisions as in production, with their inputs, which are tens of kilobytes a tick.
+    Otherwise inputs and solve times are left out, so that equal runs are equal.
     """
 
     def __init__(self, control: PipelineControl, *, keep_inputs: bool = False) -> None:
@@ -275,9 +275,9 @@ class SimSetup:
 
     `rates_rps` are the requests a second, one entry per second; `spacing` is their distribution within one
     (see `request_times`). `policy` is a name in `POLICIES`, a policy, or a factory of one. `start` is the
-    first configuration; without it the plan for the highest rate of the first `start_s` seconds. `drop` and
-    `queue` are those of `StageSim`. `keep_inputs` keeps decisions as production does, with their inputs and
-    the explanations of their plans.
+    first configuration; by default the plan for the highest rate of the first `start_s` seconds. `drop` and
+    `queue` are those of `StageSim`. `keep_inputs` keeps decisions as in production, with their inputs and the
+    explanations of their plans.
     """
 
     pipeline: Pipeline
@@ -369,7 +369,7 @@ def simulate(setup: SimSetup) -> SimResult:
 
 
 def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
-    """The policy of a run and its inputs; a plug-in answers within a tick of the service.
+    """The policy of a run and its inputs; a plug-in must answer within a tick of the service.
 
     Errors: UsageError (no such policy, or not for this pipeline), PluginError.
     """
@@ -393,7 +393,7 @@ def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
 
 
 def _remembered(predict: Predictor) -> Predictor:
-    """The predictor with a cache: in a tick the same question comes several times."""
+    """The predictor with a cache: a tick asks for the same prediction several times."""
     cached = lru_cache(MOST_ANSWERS)(predict)
 
     def answer(
@@ -405,7 +405,7 @@ def _remembered(predict: Predictor) -> Predictor:
 
 
 def _play(loop: ControlLoop, world: SimWorld, setup: SimSetup, duration_s: float) -> None:
-    """Tick as the loop's own `step` does, but let bugs end the run."""
+    """Tick as the loop's own `step` does, but let unexpected exceptions end the run."""
     kills = sorted(setup.kills)
     while world.clock.monotonic_s() < duration_s:
         loop.tick_once()
@@ -418,7 +418,7 @@ def _play(loop: ControlLoop, world: SimWorld, setup: SimSetup, duration_s: float
 
 
 def first_configs(setup: SimSetup, inputs: PolicyInputs) -> tuple[StageConfig, ...]:
-    """Our plan for the highest rate of the first seconds; InfeasibleError without one."""
+    """The planner's configurations for the highest rate of the first seconds; else InfeasibleError."""
     rate_rps = max(*setup.rates_rps[: setup.start_s], LEAST_RPS)
     plan = inputs.profiled().plan(setup.pipeline, rate_rps)
     if not plan.stages:

@@ -19,10 +19,10 @@ ID, LEFT, ENDED = ("id",), ("left",), ("ended",)
 
 
 class Requests:
-    """The requests with several items, or none, that are at a stage.
+    """The requests at a stage that have several items, or none.
 
-    The id of an item of a request with several is -1 - the request's number in this table; with one, that of
-    its request.
+    The id of an item is -1 - the request's number in this table; the only item of a request has the request's
+    own id.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Requests:
         return np.repeat(of_items, items), np.repeat(times_s, items), np.repeat(born_s, items)
 
     def join(self, ended: Items, until_s: float) -> Items:
-        """The requests that ended with these items, in order of their end, by their ids.
+        """The requests that end with these items, in order of their end, by their ids.
 
         A request is lost with its first item that is lost.
         """
@@ -90,7 +90,7 @@ class CountsPerSecond:
     def add(self, times_s: Floats, totals: Ints | None = None) -> None:
         """Count each of these moments: rising, finite, zero or more.
 
-        With `totals`, moments count several times: `totals[k]` for moments 0 to k together.
+        With `totals`, a moment counts several times: `totals[k]` for moments 0 to k together.
         """
         if not len(times_s):
             return
@@ -119,17 +119,17 @@ class StageSim:
     """A stage of a pipeline in virtual time.
 
     A batch is due once its size waits or the oldest item has waited `batch_timeout_s`; it begins as soon as a
-    replica is free too, and fills until then. Of several groups of pods the one that can begin first takes
-    it. Intervals are half open: `run(until_s)` handles all events before `until_s`, so offers and changes at
-    `until_s` come after. However a run is cut into calls, the results are equal.
+    replica is also free, and accepts items until then. Of several groups of pods the one that can begin first
+    takes it. Intervals are half open: `run(until_s)` handles all events before `until_s`, so offers and
+    changes at `until_s` come after. However a run is cut into calls, the results are equal.
 
     `drop`: "request" drops each request that is `drop_after_s` old (since `born_s`) when it would be taken
     into a batch, and each that is older when its batch ends: its caller was refused at that age, and the loss
-    is reported with the end of the batch. "deadline" also drops those older than `set_give_way` says without
-    which others would fill the batch, as the data plane's queue does. "batch" drops a whole batch whose
-    oldest member is that old when it would begin (as IPA's released code does); "none". `queue`: "central"
-    for all replicas, or one in each "replica" (`ReplicaQueues`), requests at random. `kernel`: "plain",
-    "numba" (compiled), or "auto": plain first, compiled once it pays. Results are equal.
+    is reported with the end of the batch. "deadline" also drops requests older than the age of `set_give_way`
+    if others would fill the batch without them, as the data plane's queue does. "batch" drops a whole batch
+    whose oldest member is that old when it would begin (as IPA's released code does); "none". `queue`:
+    "central" for all replicas, or one in each "replica" (`ReplicaQueues`), requests at random. `kernel`:
+    "plain", "numba" (compiled), or "auto": plain first, compiled once it pays. Results are equal.
     """
 
     def __init__(
@@ -143,9 +143,9 @@ class StageSim:
         kernel: str = "auto",
     ) -> None:
         if drop not in DROPS:
-            raise InputError(f"there is no drop {drop!r}", hint=f"There are: {', '.join(DROPS)}")
+            raise InputError(f"there is no drop rule {drop!r}", hint=f"There are: {', '.join(DROPS)}")
         if queue not in ("central", "replica"):
-            raise InputError(f"there is no queue {queue!r}", hint="There are: central, replica")
+            raise InputError(f"there is no kind of queue {queue!r}", hint="There are: central, replica")
         if queue == "replica" and drop_after_s is not None and drop != "none":
             raise InputError("a queue in each replica drops no request", hint="Leave drop_after_s out.")
         if batch_timeout_s < 0 or (drop_after_s is not None and drop_after_s <= 0):
@@ -160,7 +160,7 @@ class StageSim:
             else ReplicaQueues(float(batch_timeout_s), seeds, drive(kernel))
         )
         self._requests = Requests()
-        self.now_s = 0.0  # it has run until then
+        self.now_s = 0.0  # the stage has run until then
         self._last_offer_s = 0.0
         # Items that arrived or came back, and items that left.
         self._entered, self._left = CountsPerSecond(), CountsPerSecond()
@@ -169,19 +169,19 @@ class StageSim:
 
     @property
     def variants(self) -> Sequence[str]:
-        """The variant of each replica, by the replica's number, which is in order of arrival."""
+        """The variant of each replica, by number, in the order of the replicas' arrival."""
         return self._lanes.variants
 
     @property
     def waiting(self) -> int:
-        """Items in the queue now."""
+        """The number of items in the queue now."""
         return self._lanes.waiting
 
     def set_replicas(self, at_s: float, pods: Sequence[Pods]) -> None:
         """Serve with these groups from `at_s` on.
 
         InputError for names that are not distinct, or a past moment. Removed replicas finish their work and
-        take nothing more (`drained` reports when each had ended); of a group idle ones go first.
+        take nothing more (`drained` reports when each ended); idle ones of a group go first.
         """
         if len({each.name for each in pods}) < len(pods) or any(
             each.count < 0 or each.batch_size < 1 for each in pods
@@ -199,8 +199,8 @@ class StageSim:
     def fail(self, at_s: float, *, name: str = "", count: int | None = None) -> None:
         """At `at_s` `count` replicas of the group (None: all) fail, those with the lowest numbers.
 
-        The items in their batches return to the front of the queue; with a queue a replica they are lost, as
-        are those in its queue. `set_replicas` starts others.
+        The items in their batches return to the front of the queue; with a queue in each replica they are
+        lost, as are those in its queue. `set_replicas` starts others.
         """
         self._reach(at_s)
         back, lost = self._lanes.fail(float(at_s), name, count)
@@ -250,22 +250,22 @@ class StageSim:
         return done
 
     def drained(self) -> list[DrainedPod]:
-        """Take the pods that were removed since the last call, with the end of their work."""
+        """Return the pods removed since the last call, with the end of their work."""
         taken, self._lanes.drained = self._lanes.drained, []
         return taken
 
     def items_before(self, second: int) -> int:
-        """The items that entered the queue before that second; those of a failed replica once more."""
+        """The items that entered the queue before that second; those of a failed replica count again."""
         return self._entered.before(second)
 
     def waiting_at(self, second: int) -> int:
-        """The items that wait at the beginning of that second, as far as it has run."""
+        """The items that wait at the beginning of that second, as far as it has been simulated."""
         return self._entered.before(second) - self._left.before(second)
 
     def _reach(self, at_s: float) -> None:
         """Handle all events before `at_s`; InputError for a past moment."""
         if at_s < self.now_s:
-            raise InputError(f"it has run until {self.now_s}: a time must be that or more, not {at_s}")
+            raise InputError(f"the stage has run until {self.now_s}: a time must be that or more, not {at_s}")
         for formed in self._lanes.run(at_s):
             self._left.add(formed.starts_s, formed.stops)
             self.batches.add(formed)

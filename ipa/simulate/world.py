@@ -33,7 +33,7 @@ SHARES = 3
 class TrafficSplit:
     """Splits arriving requests, each at random by the present percentages, as an ingress does.
 
-    So the requests of each part are random too, and its percentage holds up to chance.
+    So the number of requests of each part is random too, around its percentage.
     """
 
     def __init__(self, times_s: Floats, seed: int) -> None:
@@ -58,7 +58,7 @@ class TrafficSplit:
 class SplitPart:
     """A part's own stages and queues. `pas` is the accuracy of the serving pods, or of the last ones.
 
-    `is_emptying`: the part is being removed, and still serves the requests inside.
+    `is_emptying`: the part is being removed, and still serves its remaining requests.
     """
 
     def __init__(self, sim: PipelineSim) -> None:
@@ -132,7 +132,7 @@ class SimWorkload:
 
 
 class QueueDiscipline(TypedDict):
-    """The queue of each stage, and which requests it drops, as `SimWorld` takes them."""
+    """The queue of each stage, and which requests it drops, as arguments of `SimWorld`."""
 
     queue: str
     drop: str
@@ -192,7 +192,7 @@ class SimWorld:
         self._follow(0.0)
 
     def change(self, configs: Sequence[StageConfig], revision: str) -> str:
-        """Set the desired configuration; the change begins now. Returns the new revision."""
+        """Set the desired configuration; the change begins now. Return the new revision."""
         answer = self.cluster.change(configs, revision, self._at_s)
         self._follow(self._at_s)
         return answer
@@ -233,12 +233,12 @@ class SimWorld:
     def accuracy_mean(self) -> float:
         """The mean over answered requests of the accuracy of the part that answered; 0 without any.
 
-        That of the part's serving pods when the requests end.
+        It is the accuracy of the part's serving pods when the requests end.
         """
         return self._accuracy_sum / self._answered if self._answered else 0.0
 
     def _run(self, until_s: float) -> None:
-        """Let requests pass until then, and tell the metrics."""
+        """Process requests until then, and pass the results to the metrics."""
         shares = self.cluster.shares()
         for slot, (ids, times_s) in self._split.until(until_s, shares).items():
             self._lanes[slot].sim.offer(times_s, ids)
@@ -263,7 +263,7 @@ class SimWorld:
         self.metrics.ended.add(ended.pick(order), np.concatenate(slots)[order])
 
     def _follow(self, at_s: float) -> None:
-        """Tell the stages of each part which pods serve from now on."""
+        """Set the serving pods of each part's stages from now on."""
         shares = self.cluster.shares()
         for slot in shares:
             if slot not in self._lanes:
@@ -285,7 +285,7 @@ class SimWorld:
         self.timeline.append((at_s, self._pas(shares), self.cluster.cores))
 
     def _pas(self, shares: Mapping[int, int]) -> float:
-        """The accuracy of the serving pods: that of the parts weighted by their requests."""
+        """The accuracy of the serving pods: the parts' accuracies weighted by their requests."""
         carried = total = 0.0
         for slot, lane in self._lanes.items():
             pas = self.truth.pas(lane.serving)

@@ -46,9 +46,10 @@ Configs = tuple[StageConfig, ...]
 class Site:
     """The arguments of `Target.open`: the pipelines, and the service's resources for them.
 
-    `pipelines` change in place as they come and go over the API. `start` is the plan that a pipeline starts
-    with, if it does not run yet; InfeasibleError if there is none. `decision` returns a recorded decision by
-    its id. Whatever the target starts must end with `resources`; `registry` takes the target's own metrics.
+    `pipelines` changes in place as pipelines come and go over the API. `start` is the plan with which a
+    pipeline starts, if it does not run yet; InfeasibleError if there is none. `decision` returns a recorded
+    decision by id. Whatever the target starts must end with `resources`; `registry` takes the target's own
+    metrics.
     """
 
     settings: Settings
@@ -67,10 +68,10 @@ class Adopting(Protocol):
     """Applies changed files to running pipelines without a restart."""
 
     def check(self, pipeline: Pipeline) -> None:
-        """Return if the pipeline can take over the change; ConflictError if it needs a restart."""
+        """ConflictError if the pipeline needs a restart for the change."""
 
     def adopt(self, pipeline: Pipeline) -> None:
-        """Take over the change, which was checked before."""
+        """Take over the change, which `check` has accepted."""
 
 
 # Starts a watch: pipelines, the loop to wake, the least seconds between two wakes, the signal that ends it.
@@ -93,10 +94,10 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """A request to import a pipeline: from the workload of that name or the only one, running or in a file.
+    """A request to import a pipeline: from the named workload or the only one, in a cluster or in a file.
 
-    `pipeline` is its new name, empty for the workload's. `part` is the configuration to read, if several
-    share the requests; empty for the busiest.
+    `pipeline` is the new pipeline's name, empty for the workload's. `part` is the configuration to read, if
+    several share the requests; empty for the busiest.
     """
 
     sla: Sla
@@ -110,7 +111,7 @@ class ImportRequest:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The pipeline, its running configuration (empty if no plan could have it), and notes for a person."""
+    """The pipeline, its running configuration (empty if no plan could have it), and notes for the user."""
 
     pipeline: Pipeline
     configs: Configs
@@ -118,7 +119,7 @@ class Imported:
 
 
 class Target(ABC):
-    """A place to run pipelines. The methods that are not abstract refuse, or have a default."""
+    """A place to run pipelines. Methods that are not abstract refuse, or have a default."""
 
     # As the setting `target` and `--at` have it.
     name: ClassVar[str]
@@ -136,20 +137,18 @@ class Target(ABC):
 
     @abstractmethod
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """The semantics with which it serves the pipeline in its shape."""
+        """The serving semantics of the pipeline in its shape."""
 
     @abstractmethod
     def open(self, site: Site) -> World:
         """The world of the site's pipelines. Errors: ConfigurationError, UsageError, UnavailableError."""
 
     def clock(self, stop: Event, load: Simulated | None = None) -> ports.Clock:
-        """The clock of its world; a wait ends early once `stop` is set."""
+        """The clock of the target's world; a wait ends early once `stop` is set."""
         return SystemClock(stop)
 
     def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
-        """The pipeline with its shape on the target: cores of its own parts in the overhead,
-        `Stage.unbatched`.
-        """
+        """The pipeline as it runs here: the target's own cores in the overhead, `Stage.unbatched` set."""
         return pipeline
 
     def place(self, pipeline: Pipeline) -> str:
@@ -157,13 +156,13 @@ class Target(ABC):
         return self.title
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
-        """The keys of the pipeline's file that have no effect there."""
+        """The keys of the pipeline's file that have no effect on this target."""
         return list(unhonoured(pipeline, self.serving(pipeline), self.place(pipeline)))
 
     def unfit(self, pipeline: Pipeline) -> str:
         """The reason why a pipeline created over the API cannot run there; empty if it can.
 
-        By default only pipelines of files can: a file may name programs to start.
+        By default only pipelines of files can run: a file may name programs to start.
         """
         return f"target {self.name} runs the pipelines of files only; it can be planned"
 
@@ -176,8 +175,8 @@ class Target(ABC):
         return {}
 
     def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
-        """The kind of object on which rights are checked, and (namespace, name) of each of a pipeline's."""
-        raise self._cannot("say by a cluster who may do what")
+        """The kind of object on which rights are checked, and (namespace, name) of a pipeline's objects."""
+        raise self._cannot("check rights in a cluster")
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
         """The start and the monitoring of replicas, for the simulator: by default derived from `serving`."""
@@ -200,11 +199,11 @@ class Target(ABC):
         return []
 
     def settings_at(self, settings: Settings, where: str) -> Settings:
-        """The settings with the WHERE of `--at NAME:WHERE`."""
+        """The settings changed by the WHERE of `--at NAME:WHERE`."""
         return settings
 
     def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
-        """The pipeline in another namespace than its file says."""
+        """The pipeline in another namespace than its file names."""
         raise self._cannot("run a pipeline in a namespace of the caller's choice")
 
     def smallest(self, pipeline: Pipeline) -> Configs:
@@ -236,26 +235,26 @@ class Target(ABC):
         from ipa.targets.requests import check_url, probe_http
 
         if request.transport is not ProbeTransport.REST:
-            raise self._cannot("send a request but by plain HTTP")
+            raise self._cannot("send requests except by plain HTTP")
         if not request.address:
-            raise self._cannot("tell where the pipeline takes requests; give --url")
+            raise self._cannot("tell the address of the pipeline; give --url")
         check_url(request.address)
         return probe_http(request, self.address(pipeline, settings, request.address).url)
 
     def imported(self, settings: Settings, where: str, request: ImportRequest) -> Imported:
-        """The pipeline that runs there; `where` is what follows `NAME:` in `--at`."""
-        raise self._cannot("make a pipeline of a running workload")
+        """The pipeline that runs at `where`, the text after `NAME:` in `--at`."""
+        raise self._cannot("import a pipeline from a running workload")
 
     def manifest(self, pipeline: Pipeline, text: str, path: str) -> ports.PipelineManifest:
         """The manifests of the pipeline in a file's text. NotFoundError if they are not in it."""
-        raise self._cannot("keep a pipeline in a file")
+        raise self._cannot("read a pipeline's manifest from a file")
 
     def _cannot(self, what: str) -> UsageError:
         return UsageError(f"{self.title} cannot {what}")
 
 
 def target_named(name: str) -> Target:
-    """The target of that name. Errors: UsageError (lists those there are), PluginError."""
+    """The target of that name. Errors: UsageError (lists the known targets), PluginError."""
     plugin = TARGETS.find(name)
     target: Target = plugin.load()
     plugin.check_has(target, "name", "serving", "open")
@@ -269,7 +268,7 @@ def targets() -> list[Target]:
 
 
 def check_parts(pipeline: Pipeline, configs: Sequence[StageConfig], most: int) -> None:
-    """InputError unless these are 1 to `most` parts whose shares are whole percents of together 100."""
+    """InputError unless these are 1 to `most` parts whose whole percents sum to 100."""
     faults, count = share_faults(configs), len(parts_of(configs))
     if not 1 <= count <= most:
         faults.insert(0, f"a set has 1 to {most} parts, not {count}")

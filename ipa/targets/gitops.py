@@ -1,4 +1,4 @@
-"""The Workload port with GitOps: we write a branch, and a GitOps tool applies it to the cluster.
+"""The Workload port with GitOps: the service commits to a branch, a GitOps tool applies it to the cluster.
 
 Also the git command with a deadline, and the base of a review (`ipa ci`).
 """
@@ -71,8 +71,8 @@ class Git:
     ) -> str:
         """The output of the command, as text.
 
-        `fault` makes the error if it failed, of what git says. UnavailableError: no end in time.
-        ConfigurationError: there is no git. InputError: the output is not UTF-8.
+        `fault` makes the error of a failed command from git's message. UnavailableError: no end in time.
+        ConfigurationError: git is not installed. InputError: the output is not UTF-8.
         """
         command = ["git", "-C", str(self._folder), *OPTIONS, *words]
         env = {key: value for key, value in os.environ.items() if key not in ELSEWHERE}
@@ -94,12 +94,12 @@ class Git:
 
 
 class Repository:
-    """A branch whose files are read and changed by commits of ours; the work tree and index are not used.
+    """A branch whose files are read, and changed by commits; the work tree and index are not used.
 
-    It is the remote's if one is named. `author` is that of the commits, as "Name <address>".
+    It is a branch of the remote if one is named. `author` is the author of the commits, as "Name <address>".
     Errors: ConflictError (the branch or file moved), ForbiddenError (the remote refuses), NotFoundError,
-    UnavailableError (no answer in time, or git failed; after a push it is then unknown whether it arrived:
-    read), ConfigurationError (no git, no repository, no such author).
+    UnavailableError (no answer in time, or git failed; after a push read the branch to know if it arrived),
+    ConfigurationError (no git, no repository, no such author).
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Repository:
         return self._git("cat-file", "blob", f"{commit}:{path}", fault=lambda _: none)
 
     def _commit(self, head: str, path: str, text: str, message: str) -> str:
-        """A commit upon `head` that changes the one file; no branch names it yet."""
+        """A commit on top of `head` that changes the one file; no branch points to it yet."""
         blob = self._git("hash-object", "-w", "--stdin", given=text).strip()
         mode = self._git("ls-tree", head, "--", path).split(maxsplit=1)[0]
         with TemporaryDirectory() as folder:
@@ -179,10 +179,10 @@ class Repository:
         return self._git("commit-tree", tree, "-p", head, given=message, environment=self._who).strip()
 
     def _publish(self, head: str, commit: str) -> None:
-        """Make it the branch's newest, unless the branch moved meanwhile."""
+        """Point the branch to the commit, unless the branch moved meanwhile."""
         name, remote = self._branch, self._remote
         if remote:
-            # The lease is what was read: a branch that was moved or remade meanwhile is not pushed onto.
+            # Push only if the remote branch is still at the commit that was read.
             lease = f"--force-with-lease=refs/heads/{name}:{head}"
             words: tuple[str, ...] = ("push", "--quiet", lease, remote, f"{commit}:refs/heads/{name}")
         else:
@@ -191,7 +191,7 @@ class Repository:
 
 
 def _refusal(name: str, text: str) -> IpaError:
-    """The error of a branch that was not written, by what git says of it."""
+    """The error for a branch that was not written, from git's message."""
     if any(words in text for words in ("stale info", "fetch first", "cannot lock ref", "non-fast-forward")):
         return ConflictError(f"branch {name} moved during the write: nothing was changed", hint=READ_AGAIN)
     if any(words in text for words in ("remote rejected", "denied", "not allowed", "Authentication failed")):
@@ -205,8 +205,8 @@ def _refusal(name: str, text: str) -> IpaError:
 def base_checkout(folder: Path, ref: str, timeout_s: float = TIMEOUT_S) -> Iterator[tuple[Path, str, Path]]:
     """The top of the work tree at `folder`, the newest commit in common with `ref`, and its YAML files.
 
-    These are in a folder that is removed after the block. Errors: UsageError (no work tree, no such ref, no
-    common commit); those of `Git`.
+    The files are in a folder that is removed after the block. Errors: UsageError (no work tree, no such ref,
+    no common commit); those of `Git`.
     """
     outside = f"{folder} is not in a git work tree"
     top = Git(folder, timeout_s)(
@@ -227,7 +227,7 @@ def base_checkout(folder: Path, ref: str, timeout_s: float = TIMEOUT_S) -> Itera
     commit = git("merge-base", named, "HEAD", fault=lambda _: unrelated).strip()
     listed = git("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit).split("\0")
     with TemporaryDirectory() as made:
-        # An index of its own: that of the work tree stays as it is.
+        # A separate index, so that the work tree's stays as it is.
         index = {"GIT_INDEX_FILE": str(Path(made) / "index")}
         files = Path(made) / "files"
         git("read-tree", commit, environment=index)
@@ -239,9 +239,9 @@ def base_checkout(folder: Path, ref: str, timeout_s: float = TIMEOUT_S) -> Itera
 class GitOpsWorkload:
     """A workload whose manifest is rewritten; a GitOps tool applies it to the cluster, which is only read.
 
-    The wanted configuration is read from the manifest, the ready replicas from the cluster. It is settled if
-    the cluster runs exactly the manifest's configuration. `manifest_of` reads the text of a manifest,
-    `decision` gives the recorded decision of an id, for the commit's message.
+    The wanted configuration is read from the manifest, the ready replicas from the cluster. The workload is
+    settled if the cluster runs exactly the manifest's configuration. `manifest_of` parses the text of a
+    manifest, `decision` gives the recorded decision of an id, for the commit's message.
     """
 
     rolling = DEPLOYMENT
@@ -260,8 +260,8 @@ class GitOpsWorkload:
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """The configuration in the manifest, and how much of it the cluster runs.
 
-        DriftError: manifest or cluster have a configuration that the pipeline cannot have. NotFoundError: one
-        of them lacks it.
+        DriftError: manifest or cluster have a configuration that the pipeline cannot have. NotFoundError:
+        manifest or cluster lack the pipeline.
         """
         state = self._cluster.read(pipeline)
         _, manifest, revision = self._look(pipeline, state)
@@ -275,7 +275,7 @@ class GitOpsWorkload:
         return replace(state, revision=revision, stages=stages, settled=settled)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
-        """The new revision, once the manifest is changed: one file, one commit.
+        """Change the manifest in one commit, and return the new revision.
 
         ConflictError: manifest or cluster have changed since the decision.
         """
@@ -301,7 +301,7 @@ class GitOpsWorkload:
         except DriftError as error:
             return Rollout(RolloutPhase.REPLACED, f"another writer changed the manifest: {error.message}")
         if wanted != in_millicores(change.configs):
-            # No cache is on the way, so this is newer than what we wrote, even if it is unchanged.
+            # Reads are not cached, so this is newer than the write, even if it looks unchanged.
             return Rollout(RolloutPhase.REPLACED, "another writer changed the manifest")
         if running != wanted:
             words = f"the GitOps tool has not brought {self._path_of(pipeline)} to the cluster yet"
@@ -326,7 +326,7 @@ class GitOpsWorkload:
         try:
             decision = self._decision(change.decision_id) if self._decision else None
         except IpaError:
-            # It is recorded before anything is written; a record that cannot be read now says the rest later.
+            # The decision is in the record, which can be read later for the rest.
             decision = None
         if decision is not None:
             # In one line, so that nothing in a detail can look like another line of ours.
@@ -335,7 +335,7 @@ class GitOpsWorkload:
 
 
 def _revision(state: WorkloadState, text: str) -> str:
-    """Of cluster and manifest together."""
+    """The revision of cluster and manifest together."""
     return f"{state.revision}+{digest(text)[:DIGITS]}"
 
 

@@ -48,11 +48,11 @@ def shown(value: Any) -> str:
 
 
 def post(client: httpx.Client, url: str, body: bytes, timeout_s: float) -> ProbeResult:
-    """The answer to the body, a JSON document; nothing is raised for one that fails."""
+    """The answer to the body, a JSON document; a failed request is a result, not an error."""
     status, timing, content, detail = None, "", bytearray(), ""
     started_s = time.perf_counter()
     try:
-        # No redirects: another server would answer.
+        # Without redirects, which another server would answer.
         sent = {"content-type": "application/json"}
         with client.stream("POST", url, content=body, headers=sent) as response:
             status, timing = response.status_code, response.headers.get("server-timing", "")
@@ -62,7 +62,7 @@ def post(client: httpx.Client, url: str, body: bytes, timeout_s: float) -> Probe
                     detail = f"the answer has more than {MAX_ANSWER_BYTES} bytes"
                     break
                 if time.perf_counter() - started_s > timeout_s:
-                    raise httpx.ReadTimeout("the whole answer is late")
+                    raise httpx.ReadTimeout("the answer was not complete in time")
     except httpx.TimeoutException:
         detail = f"no answer within {timeout_s:g} s"
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
@@ -83,7 +83,7 @@ def post(client: httpx.Client, url: str, body: bytes, timeout_s: float) -> Probe
 
 
 def v2_fault(answer: Any) -> str:
-    """The reason why the document is no answer of protocol V2; empty if it is one."""
+    """The reason why the document is not an answer of protocol V2; empty if it is one."""
     if isinstance(answer, Mapping) and isinstance(answer.get("outputs"), list) and answer["outputs"]:
         return ""
     return f"the answer has no outputs: {shown(answer)}"
@@ -93,7 +93,7 @@ def probe_http(
     request: ProbeRequest, url: str, protocol: str = V2, fault: Callable[[Any], str] = v2_fault
 ) -> ProbeResult:
     """The result of posting the request's body to the URL; `fault` judges an answer of the protocol."""
-    # To the address itself: by no proxy of the environment.
+    # Sent to the address itself, without the environment's proxies.
     with httpx.Client(timeout=request.timeout_s, trust_env=False) as client:
         result = post(client, url, orjson.dumps(dict(request.body)), request.timeout_s)
     return replace(result, protocol=protocol, detail=result.detail or fault(result.answer))
@@ -121,9 +121,9 @@ class MeasuredServer:
         self.readiness_s, self.memory_gib = readiness_s, memory_gib
 
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
-        """The answer to the items as one batch: merged inputs, JSON, answers split again.
+        """Send the items as one batch and measure it: inputs merged, JSON, answers split again.
 
-        UnavailableError if there is none.
+        UnavailableError if there is no answer.
         """
         parts = [tensors.parse(list(item), "inputs") for item in items]
         started_s = time.perf_counter()

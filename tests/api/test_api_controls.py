@@ -97,7 +97,7 @@ def test_a_moment_is_text(api: ApiClient, moment: object) -> None:
     for path, body in (("freezes", {"end": moment}), ("pause", {"until": moment})):
         answer = api.post(f"{OCR}/{path}", body)
         assert answer.status_code == 422
-        assert "a time is text, such as 2026-11-24T12:00:00Z" in answer.text
+        assert "a time must be text, such as 2026-11-24T12:00:00Z" in answer.text
 
 
 def test_a_weekly_freeze_comes_again_and_the_same_window_is_one(api: ApiClient, world: FakeWorld) -> None:

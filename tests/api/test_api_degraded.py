@@ -14,20 +14,15 @@ from ipa.clients.http import HttpClient
 from ipa.control.audit.reason_log import ALERT_OF, RUNBOOKS, runbook_of
 from ipa.model.profile import StageProfile
 from tests.fakes.commands import Ipa
+from tests.fakes.policy_contract import with_points
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_profile, over
 
 OCR = "/v1/pipelines/ocr"
-WORDS = "the profile of detect is not credible: others used up to 40% of the CPUs while 16 of 16 points"
+WORDS = "the profile of detect is not credible: other work used up to 40% of the CPUs while 16 of 16 points"
 
 
 def disturbed(profile: StageProfile) -> StageProfile:
-    return replace(
-        profile,
-        variants=tuple(
-            replace(each, points=tuple(replace(point, foreign_cpu_ratio=0.4) for point in each.points))
-            for each in profile.variants
-        ),
-    )
+    return with_points(profile, lambda point: replace(point, foreign_cpu_ratio=0.4))
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ def test_the_four_forms_say_the_same(ipa: Ipa) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--first"], 64, "--first compares two policies"),
+        (["--first"], 64, "--first needs a second policy"),
         (["x", "--first", "--policy", "hpa"], 64, "it takes no ID"),
         (["nope"], 1, "there is no decision 'nope'"),
         (["--policy", "nope"], 65, "there is no policy 'nope'"),

@@ -10,19 +10,10 @@ import pytest
 
 from ipa.api.limits import MOST_PROBLEMS, MOST_SHOWN, ApiLimits
 from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, Turns
+from tests.fakes.people import Nobody
 from tests.fakes.services import ApiClient, FakeWorld
 
 OCR = "/v1/pipelines/ocr"
-
-
-class Someone:
-    """Wants to know who asks, and knows nobody."""
-
-    def takes(self, token: str) -> bool:
-        return True
-
-    def identify(self, token: str, *, fresh: bool) -> None:
-        return None
 
 
 def test_the_largest_incomplete_body_makes_room() -> None:
@@ -84,7 +75,7 @@ def test_a_body_without_room_is_answered_503_and_comes_again() -> None:
 
 
 def test_a_service_that_knows_its_clients_is_reached_through_a_proxy() -> None:
-    services = replace(FakeWorld().play(2).services(), authenticators=(Someone(),))
+    services = replace(FakeWorld().play(2).services(), authenticators=(Nobody(),))
     answer = ApiClient(services).get(OCR, headers={"X-Forwarded-For": "192.0.2.1"})
     assert answer.status_code == 401
 

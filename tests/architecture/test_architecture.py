@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.children import run_process
 from tools.architecture import House, components, known_faults
 from tools.budgets import BUDGETS, Budget, budgets, committed, faults
 
@@ -19,13 +19,7 @@ LIMIT_LINES = 600
 
 
 def test_no_room_imports_one_above_it(root: Path) -> None:
-    run = subprocess.run(
-        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_process([Path(sys.executable).with_name("lint-imports"), "--no-cache"], cwd=root)
     assert run.returncode == 0, run.stdout
 
 
@@ -83,11 +77,8 @@ def test_the_files_that_recipes_name_are_there(root: Path) -> None:
 def test_importing_the_package_and_its_command_line_stays_light() -> None:
     probe = "import sys, ipa, ipa.model, ipa.settings; from ipa.cli.main import build_app; build_app()"
     heavy = {"kubernetes", "sklearn", "gurobipy", "mlserver", "matplotlib"}
-    run = subprocess.run(
-        [sys.executable, "-c", f"{probe}; print(sorted({heavy!r} & set(sys.modules)))"],
-        capture_output=True,
-        text=True,
-        check=True,
+    run = run_process(
+        [sys.executable, "-c", f"{probe}; print(sorted({heavy!r} & set(sys.modules)))"], check=True
     )
     assert run.stdout.strip() == "[]"
 

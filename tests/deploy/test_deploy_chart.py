@@ -1,7 +1,8 @@
-"""The chart and the overlays: equal, restricted, and of this service."""
+"""The chart and the overlays: equal, restricted, of this service, and of Kubernetes' own schemas."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from typer.main import get_command
@@ -367,3 +369,55 @@ def test_values_that_cannot_be_meant_are_refused(values: str) -> None:
     assert done.returncode != 0
     assert REFUSED[values] in done.stderr
     assert "schema" in done.stderr or "values don't meet" in done.stderr
+
+
+# The oldest that the chart says it takes (kubeVersion), and a newer one.
+VERSIONS = ("1.27.0", "1.37.0")
+# Of other makers: Kubernetes has no schema of them.
+FOREIGN = {"ServiceMonitor"}
+# What these take is Kubernetes' to say, or the user's own words.
+ANY_KEYS = {"podSelector", "namespaceSelector", "ipBlock", "items", "labels", "nodeSelector", "global"}
+
+
+def check(objects: Objects) -> None:
+    for each in objects.values():
+        if each["kind"] in FOREIGN:
+            continue
+        for version in VERSIONS:
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_chart_renders_what_kubernetes_takes(way: str) -> None:
+    check(charted(*WAYS[way]))
+
+
+def test_the_overlays_are_what_kubernetes_takes() -> None:
+    for mode in ("advisory", "active"):
+        check(built(KUSTOMIZE / "overlays" / mode))
+
+
+def test_a_misspelt_field_would_be_found() -> None:
+    objects = charted()
+    (deployment,) = (each for (kind, _, _), each in objects.items() if kind == "Deployment")
+    deployment["spec"]["template"]["spec"]["enableServiceLink"] = False
+    with pytest.raises(kubernetes_validate.ValidationError, match="enableServiceLink"):
+        check(objects)
+
+
+def open_objects(schema: Any, name: str = "") -> Iterator[str]:
+    """The names of objects that take properties that the schema does not know."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from open_objects(each, name)
+    elif isinstance(schema, dict):
+        if schema.get("type") == "object" and schema.get("additionalProperties", True) is True:
+            yield name
+        for key, each in schema.items():
+            yield from open_objects(each, name if key in {"properties", "additionalProperties"} else key)
+
+
+def test_the_schema_takes_no_value_that_it_does_not_know() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert set(open_objects(schema)) <= ANY_KEYS
+    assert set(yaml.safe_load((CHART / "values.yaml").read_text())) == set(schema["properties"]) - {"global"}

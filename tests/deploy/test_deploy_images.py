@@ -1,24 +1,34 @@
-"""The Dockerfiles: linted, of files that are here, pinned, and not run by root. Nothing is built here."""
+"""The Dockerfiles, linted, pinned and of files that are here; sizes and SBOMs of the images of a layout."""
 
 from __future__ import annotations
 
 import ast
+import gzip
+import hashlib
+import io
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tarfile
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from ipa.files import load_pipelines
 from ipa.targets.seldon.target import SELDON
 from tests.deploy.rendering import CHART, IMAGE, ROOT, tool
+from tests.fakes.children import run_process
+from tools.image_report import DPKG, PYTHON_SBOM, REF_NAME, RELEASE, debian_packages, images_in, sbom, table
 
 FOLDER = ROOT / "deploy" / "docker"
 FILES = sorted(FOLDER.glob("*.Dockerfile"))
@@ -63,7 +73,7 @@ def test_there_are_three() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_hadolint_finds_nothing(path: Path) -> None:
-    done = subprocess.run([tool("hadolint"), str(path)], capture_output=True, text=True, check=False)
+    done = run_process([tool("hadolint"), str(path)])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -71,9 +81,7 @@ def test_hadolint_finds_nothing(path: Path) -> None:
 def test_what_is_copied_is_here_and_not_ignored(path: Path) -> None:
     sources = copied(path)
     assert sources
-    tracked = subprocess.run(
-        ["git", "ls-files", "--", *sources], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
+    tracked = run_process(["git", "ls-files", "--", *sources], cwd=ROOT, check=True).stdout.split()
     for source in sources:
         assert any(each == source or each.startswith(source + "/") for each in tracked), source
         assert not ignored(source), source
@@ -157,14 +165,11 @@ for module in sys.argv[2:]:
 )
 def test_an_image_has_what_it_imports(image: str, modules: list[str], some: str) -> None:
     command = [sys.executable, "-c", ONLY_OF_THE_LOCK, json.dumps(sorted(names(image))), *modules]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_process(command, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-1500:]
     # And it is noticed if something is missing.
     command[3:] = [json.dumps(sorted(set(names(image)) - {some})), some]
-    assert (
-        f"No module named '{some}'"
-        in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stderr
-    )
+    assert f"No module named '{some}'" in run_process(command, cwd=ROOT).stderr
 
 
 def test_commands_start_what_is_there() -> None:
@@ -200,15 +205,12 @@ def images(folder: Path, *words: str, base: str = DIGEST) -> subprocess.Complete
     """`tools/images.sh` where no other programs are than those of the folder, and what a shell needs."""
     for name in ("bash", "env", "sed", "dirname", "id"):
         (folder / name).symlink_to(tool(name))
-    return subprocess.run(
+    return run_process(
         [str(folder / "bash"), str(ROOT / "tools" / "images.sh"), *words],
         env={
             **{"PATH": str(folder), "CALLS": str(folder / "calls"), "REGISTRY": "registry.example"},
             **({"BASE_IMAGE": base} if base else {}),
         },
-        capture_output=True,
-        text=True,
-        check=False,
     )
 
 
@@ -283,3 +285,89 @@ def test_a_base_of_debian_says_what_is_missing_to_make_it(tmp_path: Path) -> Non
     missing = "mmdebstrap buildah"
     assert f"no image was built: {missing if os.geteuid() == 0 else 'a base of'}" in done.stderr
     assert os.geteuid() != 0 or f"apt-get install {missing}" in done.stderr
+
+
+HERE = Path(__file__).resolve().parents[2]
+STATUS = """\
+Package: libc6
+Status: install ok installed
+Architecture: amd64
+Version: 2.41-12
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 1
+
+Package: ca-certificates
+Status: install ok installed
+Architecture: all
+Version: 20250419
+"""
+
+
+def blob(layout: Path, content: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(content).hexdigest()
+    path = layout / "blobs" / "sha256" / digest
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return {"digest": f"sha256:{digest}", "size": len(content)}
+
+
+def layer(files: Mapping[str, bytes]) -> bytes:
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return gzip.compress(body.getvalue())
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    """Two images on one base; one of them replaces dpkg's status."""
+    python = (HERE / "requirements" / "dataplane.cdx.json").read_bytes()
+    base = layer({f"./{DPKG}": b"", RELEASE: b"13.2\n", "bin/sh": b"x" * 1_000_000})
+    own = layer({PYTHON_SBOM: python, DPKG: STATUS.encode()})
+    other = layer({PYTHON_SBOM: python, "srv/model": bytes(range(256)) * 4000})
+    entries = []
+    for name, layers in {"ipa/b:1": (base, other), "ipa/a:1": (base, own)}.items():
+        manifest = json.dumps({"layers": [blob(tmp_path / "images", each) for each in layers]}).encode()
+        entries.append({**blob(tmp_path / "images", manifest), "annotations": {REF_NAME: name}})
+    (tmp_path / "images" / "index.json").write_text(json.dumps({"manifests": entries}))
+    return tmp_path / "images"
+
+
+def test_what_images_share_counts_once(layout: Path) -> None:
+    a, b = images_in(layout)
+    assert (a.name, b.name) == ("ipa/a:1", "ipa/b:1")
+    assert a.layers[0] == b.layers[0]
+    sizes = [each.stored for each in (a.layers[0], a.layers[1], b.layers[1])]
+    assert (
+        b.layers[1].unpacked == len((HERE / "requirements" / "dataplane.cdx.json").read_bytes()) + 1_024_000
+    )
+    text = table((a, b), ((16, 2), (16, 0)))
+    assert f"| `ipa/a:1` | {(sizes[0] + sizes[1]) / 1e6:.1f} | " in text
+    assert f" | {sizes[1] / 1e6:.1f} | 16 | 2 |" in text
+    assert f"All together: {sum(sizes) / 1e6:.1f} MB compressed, on Debian 13.2." in text
+
+
+def test_the_sbom_of_an_image_has_its_packages_of_both_kinds(layout: Path) -> None:
+    a, _ = images_in(layout)
+    text, python, debian = sbom(a)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    names = {each["name"]: each["purl"] for each in json.loads(text)["components"]}
+    assert (python, debian, len(names)) == (len(names) - 2, 2, python + 2)
+    assert names["libc6"] == "pkg:deb/debian/libc6@2.41-12?arch=amd64&distro=debian-13"
+    assert names["orjson"].startswith("pkg:pypi/orjson@")
+
+
+def test_only_what_is_installed_counts() -> None:
+    assert [name for name, _, _ in debian_packages(STATUS)] == ["libc6", "ca-certificates"]
+
+
+def test_an_empty_layout_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text('{"manifests": []}')
+    with pytest.raises(ValueError, match="holds no image; make images"):
+        images_in(tmp_path)

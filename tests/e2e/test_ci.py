@@ -143,7 +143,7 @@ def test_pipelines_that_come_and_go_are_told(ci: Ipa, repository: Path, short: P
         (("--base", "nope"), "--base 'nope' is not a commit of this repository"),
         (("--trace", "a", "--workload", "bursty"), "cannot both be given"),
         (("--pipelines-dir", "/"), "is not below"),
-        (("--fail-if", "cores > much"), "--fail-if 'cores > much' is no rule"),
+        (("--fail-if", "cores > much"), "--fail-if 'cores > much' is not a rule"),
     ],
 )
 def test_usage(ci: Ipa, words: tuple[str, ...], message: str) -> None:

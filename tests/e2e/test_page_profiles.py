@@ -139,7 +139,7 @@ def test_a_profile_that_cannot_be_believed_is_told_on_profiles_and_now(browser: 
         for it in detect.variants
     ]
     profiles = {**PROFILES, "detect": replace(detect, variants=tuple(beside))}
-    words = "thers used up to 40% of the CPUs while"
+    words = "ther work used up to 40% of the CPUs while"
     with serving(over(viewed(FakeWorld().play(20)), profiles=profiles)) as url:
         with opened(browser, f"{url}#/profiles/ocr/detect") as page:
             expect(page.locator(".banner.warn")).to_contain_text(f"Not credibleO{words}")

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from ipa.adapters.processes import PR_SET_PDEATHSIG, kill
 
@@ -19,6 +21,13 @@ LAUNCH = (
 def with_parent(command: Sequence[str]) -> list[str]:
     """Return the command wrapped so that the kernel kills it when the thread that starts it ends (Linux)."""
     return [sys.executable, "-ISc", LAUNCH, str(os.getpid()), *command]
+
+
+def run_process(
+    command: Sequence[str | Path], *, check: bool = False, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, as `subprocess.run` with these options; its output is captured as text."""
+    return subprocess.run(command, check=check, capture_output=True, text=True, **options)
 
 
 def terminate(process: subprocess.Popen[bytes], within_s: float) -> None:

@@ -30,6 +30,7 @@ from ipa.model.decision import Mode, ReasonCode
 from ipa.settings import Settings
 from tests.deploy.rendering import ROOT, Json
 from tests.docs.test_docs_snippets import check_make
+from tests.fakes.children import run_process
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.kinds import Kinds, rights_of
 
@@ -65,15 +66,7 @@ class Cluster:
             "NO_COLOR": "1",
             "COLUMNS": "160",
         }
-        done = subprocess.run(
-            ["bash", "-ec", command],
-            cwd=self.folder,
-            env=place | (env or {}),
-            capture_output=True,
-            text=True,
-            timeout=WAIT_S,
-            check=False,
-        )
+        done = run_process(["bash", "-ec", command], cwd=self.folder, env=place | (env or {}), timeout=WAIT_S)
         if check:
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr

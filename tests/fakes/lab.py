@@ -61,10 +61,11 @@ def _strike() -> None:
     """Count the cells that began in a file, and signal the parent at the one that is due."""
     if "LAB_COUNTER" not in os.environ:
         return
-    counter = Path(os.environ["LAB_COUNTER"])
-    with counter.open("a") as stream:
-        stream.write("x")
-    if counter.stat().st_size == int(os.environ.get("LAB_STRIKE", "0")):
+    with Path(os.environ["LAB_COUNTER"]).open("ab", buffering=0) as stream:
+        stream.write(b"x")
+        # Where this cell's own mark ends: another worker may have made its own already.
+        begun = stream.tell()
+    if begun == int(os.environ.get("LAB_STRIKE", "0")):
         while not any(Path(os.environ["LAB_CELLS"]).rglob("*.json")):
             os.sched_yield()
         os.kill(os.getppid(), getattr(signal, os.environ["LAB_SIGNAL"]))

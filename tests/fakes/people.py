@@ -51,6 +51,16 @@ class People:
         return Holder(f"kubernetes:{claims['sub']}", grants)
 
 
+class Nobody:
+    """Wants to know who asks, and knows nobody."""
+
+    def takes(self, token: str) -> bool:
+        return True
+
+    def identify(self, token: str, *, fresh: bool) -> None:
+        return None
+
+
 @dataclass(frozen=True)
 class TwoNamespaces:
     """A world with `ocr` in default and HIDDEN in OTHERS, both with decisions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from math import inf, nan
@@ -65,6 +65,12 @@ def _profile(stage: str) -> StageProfile:
         for name, (accuracy, item_s) in VARIANTS[stage].items()
     )
     return StageProfile("pages", stage, variants, "made up", date(2026, 1, 1), "made up")
+
+
+def with_points(profile: StageProfile, change: Callable[[ProfilePoint], ProfilePoint]) -> StageProfile:
+    """The profile with every point of every variant changed."""
+    variants = tuple(replace(it, points=tuple(map(change, it.points))) for it in profile.variants)
+    return replace(profile, variants=variants)
 
 
 PROFILES = {stage: _profile(stage) for stage in VARIANTS}

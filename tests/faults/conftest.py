@@ -12,6 +12,7 @@ import pytest
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import Store, open_store
 from ipa.targets.seldon.manifest import render
+from tests.fakes import world
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs
 from tests.faults.manners import NAMES, NAMESPACE, named
@@ -42,6 +43,21 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     yield made
     # Through the report, so that it also arrives from another worker's process.
     request.node.user_properties.append((PROPERTY, json.dumps(entry_of(made, True, 0.0))))
+
+
+@pytest.fixture
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal questions to the planner are answered from memory: some sweeps ask the same few over and over."""
+    plans: dict[str, Any] = {}
+    real = world.planner
+
+    def planner(*arguments: Any, **options: Any) -> Any:
+        key = repr((arguments, options))
+        if key not in plans:
+            plans[key] = real(*arguments, **options)
+        return plans[key]
+
+    monkeypatch.setattr(world, "planner", planner)
 
 
 @pytest.fixture

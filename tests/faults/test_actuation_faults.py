@@ -19,7 +19,6 @@ from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
-from tests.fakes import world
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import create
@@ -89,21 +88,6 @@ def last_configs(bug: Bug, made: Scenario) -> tuple[StageConfig, ...]:
         # `run` has an exception of a tick logged and goes on.
         watched.run(7 * made.settings.tick_s)
     return made.workload.desired
-
-
-@pytest.fixture
-def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal questions to the planner are answered from memory: the sweep asks the same few over and over."""
-    plans: dict[str, Any] = {}
-    real = world.planner
-
-    def planner(*arguments: Any, **options: Any) -> Any:
-        key = repr((arguments, options))
-        if key not in plans:
-            plans[key] = real(*arguments, **options)
-        return plans[key]
-
-    monkeypatch.setattr(world, "planner", planner)
 
 
 @pytest.mark.usefixtures("remembered")

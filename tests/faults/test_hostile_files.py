@@ -13,7 +13,6 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import psutil
 import pytest
@@ -29,7 +28,6 @@ from ipa.model.errors import InputError, IpaError
 from ipa.model.profile import ProfilePoint
 from ipa.profiling.findings import lint_profile
 from ipa.settings import Settings
-from tests.fakes import world
 from tests.fakes.world import PROFILES, Scenario, scenario
 from tests.faults.table import Case
 from tests.property.test_files_properties import (
@@ -159,7 +157,7 @@ def test_r23_what_expands_is_refused_at_a_named_bound(case: Case, tmp_path: Path
         read_trace(many)
     case.equal("rates of a day", len(read_trace(short)), 86_400)
     case.equal(
-        "problems", problems_of(lambda: load_pipeline(keys)), ["20001:1 / more than 20000 keys; write less"]
+        "problems", problems_of(lambda: load_pipeline(keys)), ["20001:1 / more than 20000 keys; use fewer"]
     )
 
 
@@ -248,21 +246,6 @@ def test_i4_paths_in_names_and_links_of_files(case: Case, tmp_path: Path) -> Non
         refused += any("/name" in problem for problem in problems_of(lambda path=path: load_pipeline(path)))
     case.equal("names refused", refused, len(wrong_names))
     case.equal("files read outside root", read, 0)
-
-
-@pytest.fixture
-def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same question to the planner is answered once."""
-    plans: dict[str, Any] = {}
-    real = world.planner
-
-    def planner(pipeline: Any, rate_rps: float, *more: Any) -> Any:
-        key = repr((rate_rps, more))
-        if key not in plans:
-            plans[key] = real(pipeline, rate_rps, *more)
-        return plans[key]
-
-    monkeypatch.setattr(world, "planner", planner)
 
 
 SMALL = """

@@ -17,6 +17,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from tests.fakes.children import run_process
 from tests.faults.table import Case
 from tools import advisories, sbom
 
@@ -54,7 +55,7 @@ def wheel(folder: Path, payload: str, of: str = "sample", version: str = "1.0") 
 def installed(folder: Path, lock: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--require-hashes"]
     where = ["--find-links", str(folder), "--target", str(folder / "there"), "-r", str(lock)]
-    return subprocess.run([*command, *where], check=False, capture_output=True, text=True)
+    return run_process([*command, *where])
 
 
 def test_o6_every_requirement_of_every_lock_has_its_version_and_hashes(case: Case) -> None:
@@ -103,7 +104,7 @@ def test_o6_the_installer_itself_is_of_the_lock(case: Case, tmp_path: Path) -> N
     shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
     (version,) = re.findall(r"^uv==(\S+)", (ROOT / "requirements" / "all.txt").read_text(), re.MULTILINE)
     wheel(tmp_path, "right = False\n", "uv", version)
-    done = subprocess.run(
+    done = run_process(
         [tmp_path / "tools" / "install.sh"],
         env={
             **os.environ,
@@ -111,9 +112,6 @@ def test_o6_the_installer_itself_is_of_the_lock(case: Case, tmp_path: Path) -> N
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(tmp_path),
         },
-        check=False,
-        capture_output=True,
-        text=True,
     )
     case.equal("swapped installers installed", len(list((tmp_path / ".venv").rglob("uv.py"))), 0)
     assert done.returncode != 0

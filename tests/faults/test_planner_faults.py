@@ -29,8 +29,8 @@ from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, scenario
 from tests.faults.table import Case
-from tests.unit.optimize.test_planner_relaxations import infeasible_seeds, loosened, small
 from tests.unit.optimize.test_planner_solvers import tied_problem
+from tests.unit.optimize.test_planner_verify import infeasible_seeds, loosened, small
 
 DEADLINE_S = 60.0
 # The service's tick: a plan after it is of no use.

@@ -18,6 +18,7 @@ from ipa.api.context import ApiContext
 from ipa.api.gate import structure_fault
 from ipa.api.limits import BODY_LIMIT_BYTES, JSON_LIMIT_BYTES, ApiLimits
 from ipa.api.wiring import settle
+from tests.fakes.people import Nobody
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.faults.server import Pulse, served
 from tests.faults.table import Case
@@ -105,13 +106,6 @@ def test_r1_the_event_loop_goes_on_whatever_a_body_holds(case: Case, services: A
 
 
 def test_r1_no_body_is_read_before_its_sender_is_known(case: Case, services: ApiContext) -> None:
-    class Nobody:
-        def takes(self, token: str) -> bool:
-            return True
-
-        def identify(self, token: str, *, fresh: bool) -> None:
-            return None
-
     read: list[int] = []
     taken = gate._read
 

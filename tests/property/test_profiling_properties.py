@@ -24,6 +24,7 @@ from ipa.profiling.points import (
     stage_sla_s,
 )
 from tests.amounts import many
+from tests.fakes.policy_contract import with_points
 
 # No time limit on a busy machine, and the same examples on every one.
 STEADY = settings(deadline=None, derandomize=True, max_examples=many(30))
@@ -121,18 +122,7 @@ def test_operating_points_are_usable_and_those_of_base_a_part_of_all(
 def test_latencies_that_only_grow_with_the_batch_and_fall_with_cores_are_not_said_to_do_else(
     profile: StageProfile, step: float
 ) -> None:
-    sound = replace(
-        profile,
-        variants=tuple(
-            replace(
-                variant,
-                points=tuple(
-                    replace(it, latency_s=(step + 0.01 * it.batch_size) / it.cores) for it in variant.points
-                ),
-            )
-            for variant in profile.variants
-        ),
-    )
+    sound = with_points(profile, lambda it: replace(it, latency_s=(step + 0.01 * it.batch_size) / it.cores))
     assert not {each.kind for each in lint_profile(sound)} & {
         Oddity.FALLS_WITH_BATCH,
         Oddity.RISES_WITH_CORES,

@@ -12,6 +12,7 @@ from ipa.simulate.arrivals import steps
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.metrics import ON_CLUSTER
 from ipa.simulate.run import ForecastSettings, SimResult, SimSetup, simulate
+from tests.fakes.policy_contract import with_points
 from tests.fakes.world import PIPELINE, PROFILES
 
 # Ten minutes at a rate that fills a plan.
@@ -22,17 +23,9 @@ TAIL = 1.8
 
 def varied(profile: StageProfile) -> StageProfile:
     """The profile with a p99 above its mean."""
-    variants = tuple(
-        replace(
-            it,
-            points=tuple(
-                replace(point, latency_s=TAIL * point.latency_s, latency_mean_s=point.latency_s)
-                for point in it.points
-            ),
-        )
-        for it in profile.variants
+    return with_points(
+        profile, lambda it: replace(it, latency_s=TAIL * it.latency_s, latency_mean_s=it.latency_s)
     )
-    return replace(profile, variants=variants)
 
 
 VARIED = {name: varied(profile) for name, profile in PROFILES.items()}

@@ -28,6 +28,7 @@ from ipa.simulate.queue import Pods
 from ipa.simulate.run import ForecastSettings, SimResult, SimSetup, simulate
 from tests.fakes.commands import Ipa
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
+from tests.golden.test_reproduction import SETTINGS
 
 GUARDS = GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=60.0)
 # Low for a minute, then four times as much for a minute, then low again.
@@ -297,19 +298,9 @@ def test_the_command_repeats_with_the_seeds_that_follow(ipa: Ipa, tmp_path: Path
     ipa(*arguments, "--repeats", "21", code=64)
 
 
-SETTINGS = {
-    "alpha": 2,
-    "beta": 1,
-    "gamma": 1e-6,
-    "threshold": 4,
-    "batching_cap": 8,
-    "scaling_cap": 100,
-    "normalize_accuracy": False,
-    "accuracy_method": "multiply",
-    "latency_margin": 0,
+SMALL_RUN = {
+    **SETTINGS,
     "throughput_margin": 0,
-    "predictor_margin": 20,
-    "baseline_mode": None,
     "initial_active_model": ["yolov5n", "resnet18"],
     "initial_replica": [1, 1],
     "initial_cpu_allocation": [1, 1],
@@ -320,13 +311,13 @@ def test_a_published_run_is_repeated_with_its_settings(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "settings.json"
-    path.write_text(json.dumps(SETTINGS))
+    path.write_text(json.dumps(SMALL_RUN))
     arguments = ["video", str(path), "--minutes", "2", "--forecaster", "window"]
     assert repeat(arguments) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["changes"] > 0
     assert "hold.stabilising" not in figures["decisions_by_reason"]
-    path.write_text(json.dumps({**SETTINGS, "alpa": 1}))
+    path.write_text(json.dumps({**SMALL_RUN, "alpa": 1}))
     with pytest.raises(InputError) as refused:
         repeat(arguments)
     assert "alpa" in str(refused.value.problems)

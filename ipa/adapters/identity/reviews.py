@@ -52,9 +52,9 @@ class _User:
 
 
 class KubeIdentities:
-    """Authentication by the cluster, with rights on objects of that kind.
+    """Authentication by the cluster, and authorization by its rights on objects of one kind.
 
-    `places` are the namespace and name of a pipeline's objects. `audience`: tokens must be made for it;
+    `places` returns the namespace and name of each object of a pipeline. Tokens must be made for `audience`;
     empty for the API server's own.
     """
 
@@ -69,11 +69,11 @@ class KubeIdentities:
         self._rights: TtlCache[bool] = TtlCache(KEEP_S, now_s, keeps_errors=False, place=place)
 
     def takes(self, token: str) -> bool:
-        """True unless the token is an API key: the cluster may know any other form."""
+        """True unless the token is an API key: the cluster may accept any other form."""
         return bool(token) and not token.startswith(PREFIX)
 
     def identify(self, token: str, *, fresh: bool, within_s: float = KEEP_S) -> Identity | None:
-        """Return the token's user; None if the cluster does not know it. UnavailableError: no answer.
+        """Return the token's user; None if the cluster rejects it. UnavailableError: no answer.
 
         With `fresh` the cluster is asked now, else its answer may be `within_s` old.
         """
@@ -111,14 +111,14 @@ class KubeIdentities:
 
         def may(name: str) -> bool:
             question = (user, verb, namespace, name)
-            return self._rights.get(question, lambda: self._allowed(*question), within_s)[0]
+            return self._rights.get(question, lambda: self._is_allowed(*question), within_s)[0]
 
         # Reads are of all objects: what someone sees of a namespace is asked once, not once a pipeline. What
         # is only to be created has no name yet. A role may be restricted to some names; "" stands for all.
         by_name = self._places(pipeline) if verb in BY_NAME and pipeline is not None else []
         return all(may(name) for name in [name for _, name in by_name] or [""])
 
-    def _allowed(self, user: _User, verb: str, namespace: str, name: str) -> bool:
+    def _is_allowed(self, user: _User, verb: str, namespace: str, name: str) -> bool:
         kind = self._kind
         wanted = {"group": kind.group, "version": kind.version, "resource": kind.plural, "verb": verb}
         # Without a namespace the review is for all of them.
@@ -139,7 +139,7 @@ class KubeIdentities:
 
 @dataclass(frozen=True, slots=True)
 class _Reviewed:
-    """A user whose rights the cluster reviews."""
+    """A user of the cluster, whose rights the cluster reviews."""
 
     user: _User
     ask: Callable[[_User, Operation, str, Pipeline | None, float], bool]
@@ -152,13 +152,13 @@ class _Reviewed:
 
     def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
         """True if the cluster allows the operation's verb on the objects there, or on the pipeline's."""
-        # Filters of what a caller sees may use an older review, also in a request that writes.
+        # Filters of visible pipelines may use an older review, also in a request that writes.
         within_s = self.within_s if self.within_s > 0.0 or operation.writes else KEEP_S
         return self.ask(self.user, operation, namespace, pipeline, within_s)
 
 
 def _status(ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The status of the review. UnavailableError: there is none, or the service may not ask."""
+    """The status of the review. UnavailableError: no answer, or the service may not create reviews."""
     try:
         return ask()
     except (ForbiddenError, InputError, NotFoundError) as error:

@@ -1,1 +1,1 @@
-"""A client of the Kubernetes API: objects, watches, leases, events; nothing of any target."""
+"""A client of the Kubernetes API: objects, watches, leases and events. It knows no target."""

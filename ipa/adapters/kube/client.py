@@ -1,4 +1,4 @@
-"""The part of the Kubernetes API that we use: every call has a deadline, every failure is an IpaError."""
+"""A client of the Kubernetes API: every call has a deadline, every failure is an IpaError."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class KubeClient:
 
     Errors of every call: ConflictError (409, or a `test` of the patch failed), InputError (refused by schema
     or webhook), ForbiddenError (401, 403), NotFoundError, UnavailableError (no answer in time, 429, 5xx, or
-    an answer that is none; after a write it is then unknown whether it happened). No body is quoted but
-    the message of a refusal.
+    an invalid answer; after a write it is then unknown whether it happened). Of a response body only the
+    message of a refusal is quoted.
     """
 
     def __init__(self, transport: Transport, timeout_s: float) -> None:
@@ -56,10 +56,10 @@ class KubeClient:
         backoff: Backoff = BACKOFF,
         seed: int | None = None,
     ) -> KubeClient:
-        """A client of the kubeconfig's cluster; without one, of the cluster whose pod this process is in.
+        """A client of the kubeconfig's cluster; without a kubeconfig, of the cluster in which this pod runs.
 
-        `clock` measures its waits; with `seed` their jitter is the same each time. ConfigurationError if
-        there is none.
+        `clock` measures the waits; `seed` makes their jitter repeatable. ConfigurationError if there is no
+        cluster.
         """
         load = partial(load_configuration, path)
         return cls(Transport(load, clock=clock, backoff=backoff, seed=seed), timeout_s)
@@ -78,7 +78,7 @@ class KubeClient:
         self.transport.close()
 
     def get(self, kind: ResourceKind, namespace: str, name: str) -> Json:
-        """The object of that name; of a kind without namespaces with `namespace` empty."""
+        """The object of that name; `namespace` is empty for kinds without namespaces."""
         return self._call("GET", ObjectRef(kind, namespace, name))
 
     def create(self, kind: ResourceKind, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
@@ -102,7 +102,7 @@ class KubeClient:
         return self._call("PATCH", ref, operations, content_type=JSON_PATCH, dry_run=dry_run)
 
     def replace(self, kind: ResourceKind, namespace: str, body: Json) -> Json:
-        """The object as replaced. ConflictError if it is no more at the body's resourceVersion."""
+        """The object as replaced. ConflictError if its resourceVersion is no longer that of the body."""
         ref = ObjectRef(kind, namespace, body["metadata"]["name"])
         if not body["metadata"].get("resourceVersion"):
             # Without it the server would overwrite any newer version.
@@ -120,7 +120,7 @@ class KubeClient:
         return status
 
     def discover(self, path: str, what: str) -> Json:
-        """The JSON object at a path that has no object with metadata, such as a version."""
+        """The JSON at a path that is not of an object, such as the server's version."""
         return parse_json(what, self._ask(what, "GET", path))
 
     def watch(self, kind: ResourceKind, namespace: str, version: str, watch_s: float) -> Stream:
@@ -145,9 +145,9 @@ class KubeClient:
     def list_all(
         self, kind: ResourceKind, namespace: str, labels: Mapping[str, str] | None = None
     ) -> tuple[Objects, str]:
-        """All objects of the namespace, those with the labels, and the version from which to watch them.
+        """All objects of the namespace that have the labels, and the resourceVersion to watch from.
 
-        They are read page by page; a list that expires on the way starts anew.
+        The list is read in pages; if it expires midway, it is read again from the start.
         """
         what = f"{kind.plural} of {namespace}"
         selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items())
@@ -177,7 +177,7 @@ class KubeClient:
         content_type: str = "application/json",
         dry_run: bool = False,
     ) -> Json:
-        """The object in the answer to a request at its own path, or that one."""
+        """The object in the answer to a request; `path` defaults to the object's own."""
         path, query = path or ref.kind.path(ref.namespace, ref.name), {}
         if body is not None:
             query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}

@@ -66,10 +66,10 @@ def shortened(message: str) -> str:
 
 
 class KubeEvents:
-    """An EventSink that writes Events on pipelines' objects. Nothing is raised; thread-safe.
+    """An EventSink that writes Events on pipelines' objects. It raises nothing, and is thread-safe.
 
-    `place` is the object that a pipeline's Events are about, an IpaError if it has none. All calls for one
-    event together take no longer than one call of the client may.
+    `place` returns the object that a pipeline's Events are about; IpaError if there is none. All calls for
+    one event together have the time limit of one call of the client.
     """
 
     def __init__(self, client: KubeClient, clock: Clock, place: Callable[[Pipeline], ObjectRef]) -> None:
@@ -78,7 +78,7 @@ class KubeEvents:
         # The times of Events of each object.
         self._recent_s: dict[str, list[float]] = {}
         self._silent_until_s = 0.0
-        # Not told: for want of room, or of an answer.
+        # Events dropped: the object has too many, or the API server did not answer.
         self.dropped = 0
 
     def emit(self, pipeline: Pipeline, event: Event) -> None:
@@ -98,7 +98,7 @@ class KubeEvents:
     def _emit(self, pipeline: Pipeline, event: Event, began_s: float) -> None:
         place = self._place(pipeline)
         about = self._client.get(place.kind, place.namespace, place.name)
-        # Counted before it is told: one that fails must not be tried without end either.
+        # Counted before it is sent, so that failing Events are limited too.
         if not self._has_room(about["metadata"]["uid"], began_s):
             self._drop(pipeline, event, f"{PER_MINUTE} were told in this minute")
             return
@@ -111,7 +111,7 @@ class KubeEvents:
         self._client.within(left_s).create(EVENT, place.namespace, body)
 
     def _has_room(self, uid: str, now_s: float) -> bool:
-        """True if the object has room for one more this minute, which counts then."""
+        """True if the object may get one more Event this minute; counts that Event."""
         with self._lock:
             recent = [at_s for at_s in self._recent_s.get(uid, ()) if now_s - at_s < 60.0]
             has_room = len(recent) < PER_MINUTE
@@ -120,4 +120,4 @@ class KubeEvents:
 
     def _drop(self, pipeline: Pipeline, event: Event, why: str) -> None:
         self.dropped += 1
-        log.warning("event of %s not told (%s): %s %s", pipeline.name, why, event.reason.value, event.message)
+        log.warning("event of %s dropped (%s): %s %s", pipeline.name, why, event.reason.value, event.message)

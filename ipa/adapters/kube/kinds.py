@@ -31,7 +31,7 @@ class ResourceKind:
         return f"/{'apis' if self.group else 'api'}/{self.api_version}"
 
     def path(self, namespace: str, name: str | None = None) -> str:
-        """The path of the namespace's objects, or of the one of that name; "" for kinds without one."""
+        """The path of the namespace's objects, or of the named one; cluster-wide kinds have no namespace."""
         within = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
         path = f"{self.root}{within}/{self.plural}"
         return path if name is None else f"{path}/{quote(name, safe='')}"
@@ -110,14 +110,14 @@ def actor(kind: ResourceKind) -> RbacRole:
         (
             *_rights(kind, "patch"),
             *_rights(EVENT, "create"),
-            # What its PodSecurity admits is asked before each write.
+            # The namespace's PodSecurity level is read before each write.
             Right("get", "", "namespaces"),
         ),
     )
 
 
 ELECTOR = RbacRole("elector", "electing who writes", _rights(LEASE, "get", "create", "update"))
-# Of no namespace: a ClusterRole.
+# A ClusterRole, since reviews have no namespace.
 REVIEWER = RbacRole(
     "reviewer",
     "asking whose a token is",
@@ -150,7 +150,7 @@ def cpu_quantity(cores: float) -> str:
 
 
 def format_quantity(name: str, amount: float) -> str:
-    """The quantity of a resource by its name in `ipa.model.resources`: whole pieces of an accelerator."""
+    """The quantity of this amount of the named resource (`ipa.model.resources`); accelerators are whole."""
     known = RESOURCES.get(name)
     if known is None:
         return str(round(amount))
@@ -158,7 +158,7 @@ def format_quantity(name: str, amount: float) -> str:
 
 
 def read_amount(name: str, text: object) -> float | None:
-    """The amount of a resource that `format_quantity` writes as this quantity; None if it is not one."""
+    """The amount that `format_quantity` writes as this text; None if it writes no such text."""
     quantity = parse_quantity(text)
     if quantity is None:
         return None

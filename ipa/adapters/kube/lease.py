@@ -25,20 +25,20 @@ JOIN_S = 10.0
 
 
 def elapsed_s() -> float:
-    """Seconds of a clock that only grows and also counts the time in which the machine was suspended.
+    """Seconds of a monotonic clock that also counts the time in which the machine was suspended.
 
     Linux's CLOCK_MONOTONIC, which time.monotonic() is, stands still in a suspend: a leader that slept through
-    its lease would wake and believe it had it still. CLOCK_BOOTTIME goes on. Where there is none,
-    time.monotonic() has to do.
+    its lease would wake and believe that it still leads. CLOCK_BOOTTIME goes on; a system without it uses
+    time.monotonic().
     """
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 class LeaseLeadership:
-    """The Leadership of one replica of the service; `start` lets a thread take part in the election.
+    """The Leadership of one replica of the service; `start` begins a thread that takes part in the election.
 
-    `place` is the Lease. `on_lead` is called, from that thread, when this replica comes to lead.
+    `place` is the Lease. That thread calls `on_lead` when this replica becomes the leader.
     """
 
     def __init__(
@@ -67,47 +67,47 @@ class LeaseLeadership:
         self._thread: threading.Thread | None = None
 
     def leading(self) -> bool:
-        """Return True if this replica may write now; every call judges anew, even after a sleep."""
+        """Return True if this replica may write now; checked at every call, so also right after a suspend."""
         return self.term() is not None
 
     def term(self) -> int | None:
-        """Number of the present term, or None if the replica does not lead."""
+        """The number of the present term, or None if the replica does not lead."""
         state = self._election
         return state.term if election.leads(state, self._now_s()) else None
 
     def standing(self) -> election.LeaderStatus:
-        """Leader and its term, as far as this replica knows."""
+        """The leader and its term, as far as this replica knows."""
         return election.leader_status(self._election, self._now_s(), self._trouble)
 
     def start(self) -> None:
-        """Take part from now on."""
+        """Start the thread that takes part in the election."""
         self._thread = threading.Thread(target=self._run, name="leadership", daemon=True)
         self._thread.start()
 
     def step(self) -> float:
-        """Do the step that is due; return the seconds until the next one. Never raises."""
+        """Do the step that is due, and return the seconds until the next one. Never raises."""
         try:
             step = election.next_step(self._election, self._now_s(), self._stamp())
             if step.act is not election.LeaseAction.WAIT:
                 self._carry_out(step)
         except Exception:
-            # A fault of this program must not end the taking part: the lease runs out, and is tried for anew.
+            # A bug must not end the participation: the lease runs out, and the next step tries again.
             log.exception("leadership: a step failed")
             self._election = election.unanswered(self._election, self._now_s(), 0.0)
             step = election.LeaseStep(election.LeaseAction.WAIT, wait_s=self._election.times.retry_s)
         self._tell()
         if step.act is not election.LeaseAction.WAIT:
             return 0.0
-        # Not past the moment at which it begins or ceases to lead, which is to be told.
+        # Not past the moment at which this replica begins or ceases to lead: `_tell` logs it then.
         state, now_s = self._election, self._now_s()
         turns = [at_s - now_s for at_s in (state.from_s, state.until_s) if at_s > now_s]
         return min([step.wait_s, *turns])
 
     def close(self, settled: Callable[[], bool] = lambda: True) -> None:
-        """Leave the election; let another replica lead at once if `settled()` is true: no write is under way.
+        """Leave the election; let another replica lead at once if `settled()`: no write is under way.
 
-        It is called once this replica no longer leads, so no write begins after it. If one is under way, the
-        lease runs out instead, and nobody leads meanwhile.
+        `settled` is called once this replica no longer leads, so no write begins after it. If a write is
+        under way, the lease runs out instead, and nobody leads meanwhile.
         """
         self._stop.set()
         if self._thread is not None:
@@ -122,7 +122,7 @@ class LeaseLeadership:
             self._client.replace(LEASE, self._place.namespace, self._with(released))
             log.info("leadership: released, another can lead at once")
         except IpaError as error:
-            log.warning("leadership: not released (%s), another can lead once it has run out", error.message)
+            log.warning("leadership: not released (%s); another can lead once it expires", error.message)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -136,7 +136,7 @@ class LeaseLeadership:
                 self._write(step, step.lease)
             self._trouble = ""
         except (ConflictError, NotFoundError):
-            # Another was faster, or it was deleted: what there is now is to be read.
+            # Another replica was faster, or the Lease was deleted: read it again.
             self._election = election.refused(self._election, self._now_s(), self._draw())
         except IpaError as error:
             self._trouble = error.message
@@ -163,7 +163,7 @@ class LeaseLeadership:
         self._election = election.wrote(self._election, version, self._now_s(), self._draw())
 
     def _with(self, lease: election.Lease) -> Json:
-        """The Lease as it was read last, with that in it: what is of others (labels, owners) stays."""
+        """The body of the Lease as last read, with the new spec: labels and owners of others stay."""
         metadata = {**self._body["metadata"], "resourceVersion": lease.version}
         metadata.pop("managedFields", None)
         spec = self._body.get("spec")
@@ -171,7 +171,7 @@ class LeaseLeadership:
         return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
     def _stamp(self) -> str:
-        """The time now in words not used before, even if the wall clock steps back or stands."""
+        """The present time as text, different from the last one even if the wall clock stands still."""
         now = self._wall()
         if now == self._stamped:
             now += timedelta(microseconds=1)
@@ -179,7 +179,7 @@ class LeaseLeadership:
         return now.strftime(TIME_FORM)
 
     def _tell(self) -> None:
-        """Say once that it leads, or who does instead, or why that is not known."""
+        """Log once that this replica leads, or who does instead, or why the leader is unknown."""
         now = self.standing()
         if now.leading and self._election.term != self._led_term:
             self._led_term = self._election.term
@@ -190,11 +190,11 @@ class LeaseLeadership:
 
 
 class TermLeadership:
-    """The leadership for one control loop, which checks it only now and then.
+    """The leadership as one control loop sees it, which checks it only now and then.
 
     A replica that slept through its lease and leads again at the next check may have missed another leader:
-    its state is of an earlier term. It is told once that it does not lead, so it writes nothing, discards
-    that state, and begins anew.
+    its state is of an earlier term. `leading` is then False once, so that the loop discards that state and
+    begins anew.
     """
 
     def __init__(self, leadership: LeaseLeadership) -> None:
@@ -202,7 +202,7 @@ class TermLeadership:
         self._last_term: int | None = None
 
     def leading(self) -> bool:
-        """Return True if it leads, without interruption since the previous call if it led then."""
+        """Return True if the replica leads, and has led without a break since a previous True."""
         before, self._last_term = self._last_term, self._leadership.term()
         if before not in (None, self._last_term):
             self._last_term = None
@@ -222,7 +222,7 @@ def write_spec(lease: election.Lease) -> Json:
 
 
 def parse_lease(body: Json, usual_s: float) -> election.Lease:
-    """Parse a Lease; an invalid duration counts as `usual_s`, an invalid number as 0."""
+    """Parse a Lease; `usual_s` replaces an invalid duration, 0 an invalid number."""
     spec = body.get("spec")
 
     def value(name: str, otherwise: Any) -> Any:

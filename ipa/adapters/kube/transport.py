@@ -1,10 +1,9 @@
-"""Requests to the API server, each within its deadline: throttled, and never sent twice.
+"""Requests to the API server, each within its deadline, throttled; a write is never sent twice.
 
-`Throttle` says when the next request goes, for all calls of one client, by three rules. A Retry-After of the
-server is honoured. Without it the wait doubles with every failure in a row, and half of it is jitter, so that
-clients that failed together do not come back together. After a failure one request in each such wait tries
-whether the server answers again, and then requests are let out at a steady rate for a while, however many
-have gathered.
+`Throttle` decides when the next request of a client is sent, by three rules. A Retry-After of the server is
+honoured. Without it the wait doubles with every failure in a row, and half of it is jitter, so that clients
+that failed together do not come back together. After a failure one request per wait probes the server; once
+it answers, waiting requests are sent at a steady rate for a while, however many there are.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ LONGEST_SPREAD_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Waits that double. The longest is below a call's deadline, so that a server is found soon again."""
+    """Waits that double. The longest is below a call's deadline, so that a recovery is noticed soon."""
 
     first_s: float = 0.5
     longest_s: float = 8.0
 
     def delay_s(self, failures: int, draw: float) -> float:
-        """The wait after `failures` in a row (0: none); `draw` in [0, 1) is the jitter."""
+        """The wait after this many `failures` in a row (0: none); `draw` in [0, 1) is the jitter."""
         if failures <= 0:
             return 0.0
         # From 2^40 on it is the longest anyhow, and must not overflow.
@@ -68,7 +67,7 @@ RATE_PER_S, SLOW_S = 20.0, 15.0
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by Retry-After, a number or a date by the server's clock; None if it is neither."""
+    """Seconds to wait by the header Retry-After, a number or a date by the server's clock; else None."""
     text = headers.get("Retry-After", "").strip()
     if not text:
         return None
@@ -96,7 +95,7 @@ def http_date(text: str) -> datetime | None:
 class Throttle:
     """The gate that all requests of a client pass: `enter`, then one of `answered`, `pushed_back` and `lost`.
 
-    Times are of the clock's monotonic seconds. `failures` came in a row.
+    Times are monotonic seconds. `failures` counts failures in a row.
     """
 
     def __init__(self, clock: Clock, backoff: Backoff = BACKOFF, seed: int | None = None) -> None:
@@ -133,12 +132,12 @@ class Throttle:
             self._clock.wait(wait_s)
 
     def answered(self, sent_s: float) -> None:
-        """Record a response, good or bad. One to a request before the latest failure says nothing new."""
+        """Record a response, good or bad, unless its request was sent before the latest failure."""
         with self._lock:
             if not self.failures or sent_s < self._failed_s:
                 return
             self.failures, self._next_s = 0, -math.inf
-            # Those who waited must not all go at once. Where nobody had to wait there was no outage.
+            # Requests that waited must not all go at once. If none had to wait, there was no outage.
             if self._gap_s > 0.0:
                 now_s = self._clock.monotonic_s()
                 self._slow_until_s, self._next_s = now_s + SLOW_S, now_s + 1.0 / RATE_PER_S
@@ -149,7 +148,7 @@ class Throttle:
         self._fail(sent_s, retry_s, harmless=0)
 
     def lost(self, sent_s: float) -> None:
-        """Record a request without a response. One is no outage: there is a wait from the second on."""
+        """Record a request without a response. A single one is not an outage: waits start with the second."""
         self._fail(sent_s, None, harmless=1)
 
     def _fail(self, sent_s: float, retry_s: float | None, harmless: int) -> None:
@@ -173,12 +172,12 @@ Json = dict[str, Any]
 # A page of an answer to us is a few kilobytes, at most a few hundred pods.
 LONGEST_BODY = 16 * 1024 * 1024
 CHUNK = 64 * 1024
-# urllib3 knows no time-out of nothing.
+# urllib3 refuses a time-out of 0.
 SHORTEST_S = 0.001
 # A write was decided on what was just read, by one who was allowed to just then; it is not sent late.
 WRITE_WAIT_S = 1.0
 PUSHBACK = (429, 503)
-# The server, or what stands before it, is not there.
+# The server, or a proxy before it, is unreachable.
 ABSENT = (502, 504)
 POOL_SIZE = 64
 # The server ends a watch when it was asked to; one that is silent for this much longer is gone.
@@ -194,7 +193,7 @@ class ExpiredError(UnavailableError):
 
 
 def parse_json(what: str, body: bytes) -> Json:
-    """The JSON object; UnavailableError if the answer is anything else."""
+    """The JSON object of the body; UnavailableError if it is anything else."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -205,7 +204,7 @@ def parse_json(what: str, body: bytes) -> Json:
 
 
 def parse_object(what: str, kind: str, body: bytes) -> Json:
-    """The object of that kind; UnavailableError if the answer is anything else."""
+    """The object of that kind in the body; UnavailableError if it is anything else."""
     value = parse_json(what, body)
     if value.get("kind") != kind or not isinstance(value.get("metadata"), dict):
         raise UnavailableError(f"{what}: the answer is not a {kind}")
@@ -231,13 +230,13 @@ def parse_error(what: str, status: int, body: bytes) -> IpaError:
         case 404:
             return NotFoundError(f"{what}: does not exist")
         case 410:
-            return ExpiredError(f"{what}: the version asked for is too old")
+            return ExpiredError(f"{what}: the requested resourceVersion is too old")
         case _:
             return UnavailableError(f"{what}: the API server answered {status}")
 
 
 def _is_failed_patch(status: int, refusal: Json) -> bool:
-    """True if a 422 means that a `test` failed: the server then names neither an object nor a cause."""
+    """True if a 422 means that a `test` of the patch failed: the server then names no object and no cause."""
     details = refusal.get("details")
     details = details if isinstance(details, dict) else {}
     named = bool(details.get("causes") or details.get("name"))
@@ -245,7 +244,7 @@ def _is_failed_patch(status: int, refusal: Json) -> bool:
 
 
 def load_configuration(path: str) -> Any:
-    """The configuration of the kubeconfig's current context, or if `path` is empty of the pod it runs in.
+    """The configuration of the kubeconfig's current context; with an empty `path`, that of this pod.
 
     ConfigurationError if it cannot be used, or if this is not a pod.
     """
@@ -271,7 +270,7 @@ def load_configuration(path: str) -> Any:
 class Request:
     """One request; `what` names its subject in errors.
 
-    It takes no longer than `timeout_s`. Of a watch each part of the body is waited for at most `idle_s`.
+    It takes no longer than `timeout_s`. A watch waits at most `idle_s` for each part of the body.
     """
 
     what: str
@@ -291,7 +290,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of the server: its body, or the urllib3 response whose body is still to come."""
+    """One response of the server: its body, or the urllib3 response if the body is to be streamed."""
 
     status: int
     headers: Mapping[str, str]
@@ -300,10 +299,10 @@ class Answer:
 
 
 class Transport:
-    """Sends requests with the credentials that `load` reads. Thread-safe; its threads share one gate.
+    """Sends requests with the credentials that `load` reads. Thread-safe; its threads share one throttle.
 
     A read is sent again only if the server asked for it (429 or 503 with Retry-After) and the deadline
-    allows. A request refused with 401 is sent once more if our token has changed. Nothing else is.
+    allows. A request refused with 401 is sent once more if the token has changed since.
     """
 
     def __init__(
@@ -321,7 +320,7 @@ class Transport:
         # By how much the server's clock is ahead of ours, None before its first answer; half a second of
         # error, and half a round trip.
         self.skew_s: float | None = None
-        # Its connection pool is all that is used of it: what it does with answers knows no deadline.
+        # Only its connection pool is used: its own handling of responses has no deadline.
         self.api = _make_client(load())
 
     def close(self) -> None:
@@ -329,7 +328,7 @@ class Transport:
         self.api.close()
 
     def ask(self, request: Request) -> bytes:
-        """The body of the answer with status 2xx, in time; an error of ours for any other."""
+        """The body of a 2xx response within the request's time limit; an IpaError for any other response."""
         until_s = self._clock.monotonic_s() + request.timeout_s
         while True:
             answer = self._authorised(request, until_s)
@@ -338,7 +337,7 @@ class Transport:
             may_retry = answer.status in PUSHBACK and retry_after_s(answer.headers) is not None
             if request.is_write or not may_retry:
                 raise parse_error(request.what, answer.status, answer.body)
-            # The gate knows until when; it fails at once if that is after the deadline.
+            # The throttle waits as long as the server asked, or fails at once if that is too long.
 
     def opened(self, request: Request) -> Any:
         """The urllib3 response of a watch."""
@@ -353,7 +352,7 @@ class Transport:
         if answer.status != 401:
             return answer
         with self._renewing:
-            # Unless another thread just did. What cannot be read changes nothing.
+            # Unless another thread just did. A configuration that cannot be read changes nothing.
             if _authentication(request.what, self.api) == headers:
                 with suppress(ConfigurationError, OSError):
                     fresh = _make_client(self._load())
@@ -361,7 +360,7 @@ class Transport:
                         # Not closed: other threads may still be reading through the stale one.
                         self.api = fresh
         renewed = _authentication(request.what, self.api)
-        # The same again would be refused again.
+        # Unchanged credentials would be refused again.
         return answer if renewed == headers else self._once(request, renewed, until_s)
 
     def _once(self, request: Request, headers: Mapping[str, str], until_s: float) -> Answer:
@@ -388,10 +387,10 @@ class Transport:
         return answer
 
     def _send(self, request: Request, headers: Mapping[str, str], left_s: float) -> Answer:
-        """The answer within the time that is left, by the machine's clock: sockets know no other.
+        """The response within the time that is left, by the real clock, which sockets use.
 
-        UnavailableError if there is none, or not the whole of it: a socket's time-out alone would let a
-        server send a byte a second for ever.
+        UnavailableError if there is no complete response: a socket's time-out alone would let a server send a
+        byte a second for ever.
         """
         from urllib3 import Timeout
 
@@ -411,7 +410,7 @@ class Transport:
                 body=body,
                 timeout=Timeout(total=left_s) if idle_s is None else Timeout(connect=left_s, read=idle_s),
                 preload_content=False,
-                # A repeated request is a decision of ours, and a redirect would take our token elsewhere.
+                # `Transport` decides on retries, and a redirect would send the token elsewhere.
                 retries=False,
                 redirect=False,
             )
@@ -423,7 +422,7 @@ class Transport:
                     if len(content) > LONGEST_BODY:
                         raise UnavailableError(f"{what}: the answer is longer than {LONGEST_BODY} bytes")
                     if time.monotonic() > until_s:
-                        raise UnavailableError(f"{what}: no whole answer within {request.timeout_s:g} s")
+                        raise UnavailableError(f"{what}: no complete answer within {request.timeout_s:g} s")
         return Answer(int(response.status), response.headers, bytes(content))
 
 
@@ -434,7 +433,7 @@ def _authentication(what: str, api: Any) -> dict[str, str]:
     try:
         settings = api.configuration.auth_settings()
     except (ConfigException, OSError, ValueError) as error:
-        # Neither the path nor what was found in it: a token may be a part of either.
+        # Without the path and its content: either may contain a token.
         raise UnavailableError(
             f"{what}: the service's token cannot be read ({type(error).__name__})"
         ) from None
@@ -442,20 +441,20 @@ def _authentication(what: str, api: Any) -> dict[str, str]:
 
 
 def _make_client(configuration: Any) -> Any:
-    """The Kubernetes client of the configuration, with what we decide ourselves."""
+    """The Kubernetes client of the configuration, without retries of its own."""
     from kubernetes import client  # half a second; only if a cluster is used
 
     configuration.retries = False
-    # A peer that is gone without a word is found out while a watch is silent, or between two ticks.
+    # A vanished peer is detected while a watch is silent, or between two ticks.
     configuration.keep_alive = True
-    # One for each thread that asks; there are no more than are used.
+    # One for each calling thread; connections are only opened when needed.
     configuration.connection_pool_maxsize = POOL_SIZE
     return client.ApiClient(configuration)
 
 
 @contextmanager
 def _saying(what: str, timeout_s: float) -> Iterator[None]:
-    """Raise urllib3's errors as an UnavailableError about `what`."""
+    """Turn urllib3's errors into an UnavailableError about `what`."""
     from urllib3.exceptions import HTTPError
     from urllib3.exceptions import TimeoutError as NoAnswerError
 
@@ -471,7 +470,7 @@ class Stream:
     """The events of a watch, iterated once by one thread; any thread may close it.
 
     Errors while it is iterated: those of every call, ExpiredError (410), and UnavailableError if the
-    connection broke or the server kept silent although it was to end the watch long ago.
+    connection broke or the server is silent long after it should have ended the watch.
     """
 
     def __init__(self, transport: Transport, request: Request, watch_s: float) -> None:
@@ -496,7 +495,7 @@ class Stream:
 
     def _events(self, response: Any) -> Iterator[Json]:
         what, rest = self._request.what, b""
-        # However much it says: a watch that outlives its time by that much is not believed.
+        # Even if events keep arriving: a watch that outlives its time by that much is broken.
         until_s = time.monotonic() + self._idle_s
         with _saying(what, self._idle_s):
             while part := response.read1(CHUNK):
@@ -514,7 +513,7 @@ class Stream:
             raise UnavailableError(f"{what}: the answer was cut off")
 
     def close(self) -> None:
-        """End it; the thread that waits for an event goes on at once."""
+        """End the stream; the thread that waits for an event goes on at once."""
         with self._lock:
             self._closed = True
             response = self._response

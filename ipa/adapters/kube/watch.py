@@ -1,6 +1,6 @@
 """Watches objects, so that a change of a spec wakes its control loop at once.
 
-The control loop does not depend on it: what a watch misses, the next tick reads.
+The control loop does not depend on it: the next tick reads any change that a watch misses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger("ipa.kube")
 
 # The server is asked to end a watch after so long, so that one that is silent for longer is known to be dead.
 WATCH_S = 30.0
-# A watch that ends sooner by itself was not let live.
+# A watch that the server ends sooner than this is repeated only after a pause.
 SHORT_S = 1.0
 BACKOFF = Backoff(first_s=1.0, longest_s=30.0)
 # A role that allows no watch is not asked again and again.
@@ -38,7 +38,7 @@ OnChange = Callable[[str, str], None]
 class Watcher:
     """Calls `on_change(namespace, name)` when the spec of an object of the kind in the namespace changes.
 
-    `run` it in a thread. It never ends by a failure: it lists again and goes on.
+    `run` is for a thread. It never ends by a failure: it lists again and goes on.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Watcher:
         return f"{self.kind.kind}s"
 
     def run(self) -> None:
-        """List and watch until it is closed."""
+        """List and watch until the watcher is closed."""
         while not self._closed:
             self.step()
 
     def close(self) -> None:
-        """Let `run` end soon, from any thread. The owner of the clock must end the clock's wait."""
+        """Let `run` end soon, from any thread. The owner of the clock must interrupt the clock's wait."""
         with self._lock:
             self._closed = True
             stream = self._stream
@@ -96,11 +96,11 @@ class Watcher:
                 log.exception("watch of %s of %s failed", self.what, self.namespace)
             elif not isinstance(error, ExpiredError) and not self._closed:
                 self.failures += 1
-                # Once a failure begins, not each time it goes on.
+                # Log when failures begin, not each one.
                 level = logging.DEBUG if self._failed_in_a_row else logging.WARNING
                 log.log(level, "watch of %s of %s: %s", self.what, self.namespace, error.message)
             least_s = FORBIDDEN_S if isinstance(error, ForbiddenError) else 0.0
-            # What was missed is not known: list.
+            # Changes may have been missed: list again.
             self._version = ""
             self._failed_in_a_row += 1
         # A single failure may be the only one.
@@ -109,15 +109,15 @@ class Watcher:
             self._clock.wait(wait_s)
 
     def _list(self) -> None:
-        """List, and report what differs from the last list or event, so that no change is missed between."""
+        """List, and report every difference from the last list or event, so that no change is missed."""
         items, version = self._client.list_all(self.kind, self.namespace)
         if not version:
-            raise UnavailableError("the list has no version")
+            raise UnavailableError("the list has no resourceVersion")
         self.lists += 1
         versions = {_text(each, "name"): _spec_version(each) for each in items}
         before, self._spec_versions, self._version = self._spec_versions, versions, version
         if before is not None:
-            # Only what was added, changed or deleted is in one of them alone.
+            # Added, changed and deleted objects are in only one of the two.
             self._tell(name for name, _ in before.items() ^ versions.items())
 
     def _watch(self) -> None:
@@ -129,7 +129,7 @@ class Watcher:
                 return
         for event in stream:
             self._hear(event)
-        # The server ended it: it goes on from where it was, slower if it is ended at once.
+        # The server ended the watch: resume it, after a pause if it ended at once.
         is_short = self._clock.monotonic_s() - began_s < SHORT_S
         self._failed_in_a_row = self._failed_in_a_row + 1 if is_short else 0
 
@@ -138,7 +138,7 @@ class Watcher:
         kind, body = event.get("type"), event["object"]
         if kind == "ERROR":
             if body.get("code") == GONE:
-                raise ExpiredError("the watch is too old")
+                raise ExpiredError("the resourceVersion of the watch is too old")
             raise UnavailableError("the watch ended with an error of the API server")
         if kind not in ("BOOKMARK", "ADDED", "MODIFIED", "DELETED"):
             raise UnavailableError("the watch has an event of an unknown type")
@@ -157,17 +157,17 @@ class Watcher:
             try:
                 self._on_change(self.namespace, name)
             except Exception:
-                # A fault of the listener must not end the watch.
+                # A failing listener must not end the watch.
                 log.exception("change of %s/%s could not be told", self.namespace, name)
 
 
 def _spec_version(body: Json) -> str:
-    """Identifies the object and its spec; a change of its status leaves it as it is."""
+    """A text that changes with the object's spec, but not with its status."""
     return f"{body['metadata'].get('uid')}/{body['metadata'].get('generation')}"
 
 
 def _text(body: Json, key: str) -> str:
-    """A text of the object's metadata. UnavailableError if there is none: no server leaves it out."""
+    """A metadata text of the object. UnavailableError if it is missing: every server sends it."""
     metadata = body.get("metadata")
     text = metadata.get(key) if isinstance(metadata, dict) else None
     if not isinstance(text, str) or not text:
@@ -176,9 +176,9 @@ def _text(body: Json, key: str) -> str:
 
 
 class Watchers:
-    """Calls `wake(pipeline)` when its objects of that kind changed, at most once in `gap_s`.
+    """Calls `wake(pipeline)` when an object of the pipeline changed, at most once in `gap_s`.
 
-    A thread watches each namespace of the pipelines; what comes sooner than `gap_s` is left to the next tick.
+    A thread watches each namespace of the pipelines; changes sooner than `gap_s` are left to the next tick.
     `places_of` gives namespace and name of each object of a pipeline.
     """
 
@@ -205,7 +205,7 @@ class Watchers:
             self.add(pipeline)
 
     def add(self, pipeline: Pipeline) -> None:
-        """Watch this pipeline too."""
+        """Watch the objects of this pipeline too."""
         for namespace, name in self._places_of(pipeline):
             if not any(watcher.namespace == namespace for watcher in self.watchers):
                 watcher = Watcher(self._client, namespace, self._kind, self._changed, self._clock)
@@ -221,7 +221,7 @@ class Watchers:
             del self._pipelines[place]
 
     def close(self) -> None:
-        """End every watch; a call under way ends by its deadline. `stop` is to be set before."""
+        """End every watch; a call under way ends by its deadline. The caller sets `stop` first."""
         for watcher in self.watchers:
             watcher.close()
         for thread in self._threads:
@@ -241,7 +241,7 @@ class Watchers:
 
 
 def health_figures(client: KubeClient, events: KubeEvents, watchers: Sequence[Watcher]) -> Figures:
-    """Return the metrics of the clock, the watches and the Events; more watches may come while it runs."""
+    """Return the metrics of the clock, the watches and the Events; watches added later are included."""
     return Figures(
         (table.KUBE_SKEW, lambda: [] if (skew_s := client.skew_s) is None else skew_s),
         (table.KUBE_LISTS, lambda: [((it.namespace, it.what), it.lists) for it in list(watchers)]),

@@ -1,6 +1,6 @@
 """The service's metrics on a registry, and the loop's hook that sets them after each tick.
 
-Between ticks it keeps the ages of each pipeline's inputs.
+Between ticks the hook keeps the ages of each pipeline's inputs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MOST_SOLVES = 16
 
 
 def _oldest(values: Sequence[Measured[Any] | Missing]) -> Measured[Any] | Missing:
-    """The first missing value, else the oldest; Missing without values."""
+    """The first missing value, else the oldest one; Missing if there are no values."""
     missing = next((value for value in values if isinstance(value, Missing)), None)
     measured = [value for value in values if isinstance(value, Measured)]
     if missing is not None or not measured:
@@ -71,14 +71,14 @@ class _Track:
             Input.WORKLOAD: _oldest([stage.running for stage in stages]),
         }
         for name, value in values.items():
-            # What is stale is too old to act upon, but its age is known.
+            # A stale value is too old to act upon, but its age is known.
             is_old = isinstance(value, Missing) and value.reason is MissingReason.STALE
             if value.age_s is not None and (isinstance(value, Measured) or is_old):
                 self.true_at_s[name] = at_s - value.age_s
         return {name: at_s - self.true_at_s[name] if name in self.true_at_s else None for name in values}
 
     def is_new(self, plan: Plan) -> bool:
-        """True if the plan was solved in this tick; a plan from the cache has the solve time of its first."""
+        """True if the plan was solved in this tick; a cached plan has the solve time of its first solve."""
         solve = plan.solve_s, plan.rate_rps, plan.solver
         is_new = solve not in self.solves
         if is_new:
@@ -87,14 +87,14 @@ class _Track:
 
 
 class Publisher:
-    """The hook. A gauge of an unobserved value is NaN, never the last value and never zero."""
+    """The hook. A gauge of an unobserved value is NaN, never its last value and never zero."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._metrics = catalogue
         self._tracks: dict[str, _Track] = defaultdict(_Track)
 
     def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
-        """Count the decision, and set the gauges from the snapshot; not for a pipeline that was removed."""
+        """Count the decision, and set the gauges from the snapshot; ignored for a removed pipeline."""
         pipeline = self._metrics.pipelines.get(decision.pipeline)
         if pipeline is None:
             return
@@ -167,7 +167,7 @@ class Publisher:
                 self._stage(name, stage, parts, snapshot)
 
     def _stage(self, name: str, served: Stage, parts: list[StageObservation], snapshot: Snapshot) -> None:
-        """The metrics of a stage, over all parts that share its load."""
+        """The metrics of a stage, summed over all configurations that share its load."""
         metrics, stage = self._metrics, served.name
         ready = [part.ready_replicas.value for part in parts if isinstance(part.ready_replicas, Measured)]
         running = [part.running.value for part in parts if isinstance(part.running, Measured)]
@@ -261,7 +261,7 @@ class Catalogue:
 
 
 def _label_values(metric: Metric, pipeline: Pipeline) -> list[tuple[str, ...]]:
-    """The label values that the metric has from the start; none for a label without closed values."""
+    """The label values that the metric has from the start; none if a label has an open set of values."""
     given: list[tuple[str, ...]] = [(pipeline.name,)]
     if of.STAGE in metric.labels:
         given = [(pipeline.name, stage.name) for stage in pipeline.served]

@@ -1,1 +1,1 @@
-"""Reads load and latency from Prometheus, or from a built-in server that answers the same."""
+"""Reads load and latency from Prometheus, or from a built-in server with the same answers."""

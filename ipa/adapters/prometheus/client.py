@@ -65,7 +65,7 @@ def histogram_quantile(quantile: float, buckets: Mapping[float, float]) -> float
 def rate_within(buckets: Mapping[float, float], limit: float) -> float:
     """The rate of observations up to the limit, from cumulative rates by upper bound, interpolated linearly.
 
-    No observation beyond the largest finite bound counts as within the limit.
+    An observation beyond the largest finite bound never counts as within the limit.
     """
     below_bound, below = 0.0, 0.0
     for bound in sorted(buckets):
@@ -81,12 +81,12 @@ def rate_within(buckets: Mapping[float, float], limit: float) -> float:
 class PrometheusMetrics:
     """A reader of a pipeline's load and latency in Prometheus. It returns Missing instead of raising errors.
 
-    Ages are those of the samples by the server's own clock, so a lagging scrape shows, and a clock that
-    differs from ours does not matter. An answer that a cache repeats ages from its first delivery. If one
+    Ages are those of the samples by the server's own clock, so that a lagging scrape shows and a difference
+    from our clock does not matter. An answer that a cache repeats ages from its first delivery. If one
     query of a reading gets no answer, its other queries are not sent.
 
-    The server is that of the settings, whose queries the `pipelines` share, or `ask` answers in-process.
-    ConfigurationError if the server cannot be asked with these settings.
+    It queries the server of the settings, with queries that the `pipelines` share, or `ask` in-process.
+    ConfigurationError if the server cannot be reached with these settings.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ def _read(read: Callable[[], T]) -> T | Missing:
 
 @dataclass(slots=True)
 class _Reading:
-    """The queries of one reading, each sent once, and the signals in their answers."""
+    """The queries of one reading, each sent once, and the signals from their answers."""
 
     _pipeline: Pipeline
     _dialect: Dialect
@@ -163,7 +163,7 @@ class _Reading:
 
     def signals(self, window_s: float) -> Signals:
         """All signals of the pipeline; the load is that over `window_s`."""
-        # Without any series of the router the stages' have the server's time.
+        # Without series of the router, those of the stages give the server's time.
         for name in ("age", "stage_age"):
             _read(partial(self._all, name))
         pipeline, entry = self._pipeline, entry_stage(self._pipeline)
@@ -210,7 +210,7 @@ class _Reading:
         return answer.rows
 
     def _all(self, name: str) -> Mapping[Key, float]:
-        """The values now by the query's labels, not yet checked."""
+        """The present values by the query's labels, not validated."""
         if name not in self._values:
             rows = _read(partial(self._rows, name))
             self._values[name] = (
@@ -234,12 +234,12 @@ class _Reading:
         return {key: _checked(value) for key, value in self._all(name).items()}
 
     def _informing(self, name: str) -> dict[Key, float]:
-        """The values of what only informs; none if they cannot be read."""
+        """The values of a query that decisions do not need; empty if they cannot be read."""
         values = _read(partial(self._numbers, name))
         return {} if isinstance(values, Missing) else values
 
     def _histograms(self, name: str) -> dict[Key, dict[float, float]]:
-        """The rates by upper bound, of each value of the other labels."""
+        """The rates by upper bound, for each value of the other labels."""
         histograms: dict[Key, dict[float, float]] = defaultdict(dict)
         for key, rate in self._numbers(name).items():
             try:
@@ -260,12 +260,12 @@ class _Reading:
         return latency_s
 
     def _age(self, name: str, key: Key = WHOLE) -> float:
-        """The age of the samples, which are not stale."""
+        """The age of the samples; raises if they are stale."""
         values = self._all(name)
         if key not in values:
             raise _MissingError(NO_SERIES)
         if self._repeated_s is None:
-            # Of the first age of a reading: the query that says it is sent each time.
+            # For the first age of a reading, whose query is sent each time.
             query, now_s = self._queries["age"], self._server_now_s
             if self._delivered.get(query, (0.0, 0.0))[0] != now_s:
                 self._delivered[query] = now_s, self._fetched_s
@@ -306,7 +306,7 @@ class _Reading:
         return self._measured("stage_age", (name,), partial(self._value, query, (name,)))
 
     def _batches(self, stage: str, part: str = "") -> Measured[Batches] | Missing:
-        """The batches that the replicas of that label served; Missing if none was in the window."""
+        """The batches that the replicas with that label served; Missing if none was in the window."""
         key, prefix = ((part, stage), "part_") if part else ((stage,), "")
         age, of = ("age", WHOLE) if part else ("batch_age", (stage,))
         if age not in self._queries:
@@ -323,10 +323,10 @@ class _Reading:
         return self._measured(age, of, read)
 
     def _with_held(self, signals: StageSignals, name: str) -> StageSignals:
-        """The signals of a stage whose replicas have queues: its arrivals in items, and the items that wait.
+        """The signals of a stage whose replicas queue for themselves: arrivals in items, and waiting items.
 
-        The seconds that requests spend in the replicas, per second, are the requests that are there on
-        average (Little's law). Those that a replica works on are known from its batches; the others wait.
+        The seconds that requests spend in the replicas, per second, are the mean number of requests there
+        (Little's law). The batches tell how many of them are being served; the others wait.
         """
         requests, held = (self._of_stage(query, name) for query in ("held", "held_seconds"))
         if isinstance(requests, Missing) or isinstance(held, Missing):
@@ -334,7 +334,7 @@ class _Reading:
         if not requests.value:
             return replace(signals, queue_length=replace(held, value=0.0))
         if isinstance(signals.batches, Missing):
-            # It is not known which of them wait.
+            # Without batches it is unknown how many of them wait.
             return replace(signals, queue_length=signals.batches)
         batches, rate = signals.batches.value, signals.arrival_rate_rps
         batches_rps = batches.count / batches.window_s
@@ -370,7 +370,7 @@ class _Reading:
         return Attainment(ended_rps * window_s, ratio, window_s)
 
     def _parts(self) -> dict[str, PartSignals]:
-        """The signals of each configuration side by side; none if they cannot be read."""
+        """The signals of each configuration that serves side by side; empty if they cannot be read."""
         try:
             self._age("age")
             buckets, lost = self._histograms("part_answered"), self._numbers("part_lost")
@@ -381,7 +381,7 @@ class _Reading:
         def ended(part: Key) -> Attainment:
             lost_rps = lost.get(part, 0.0)
             attainment = self._ended(buckets.get(part, {}), lost_rps, self._age("age"))
-            # Of which stage and cause is not known.
+            # The stage and the cause of the losses are not known.
             losses = (Loss("", "failed", lost_rps * attainment.window_s),) if lost_rps else ()
             return replace(attainment, losses=losses)
 
@@ -394,17 +394,18 @@ class _Reading:
             for part in buckets.keys() | lost.keys()
         }
 
-    def _load(self, name: str, age: str, of: Key, window_s: float) -> Measured[LoadHistory]:
-        age_s = self._age(age, of)
-        points = self._points(name, span := self._span(window_s))
+    def _load(self, name: str, age_name: str, key: Key, window_s: float) -> Measured[LoadHistory]:
+        age_s = self._age(age_name, key)
+        span = self._span(window_s)
+        points = self._points(name, span)
         if not points:
             raise _MissingError(Missing(MissingReason.ABSENT, "no rate in the window"))
         return self._history(points, span, window_s, age_s)
 
     def _idle(self, window_s: float) -> Measured[LoadHistory]:
-        """The load if what counts requests is scraped and has not seen any: 0 wherever it has no count.
+        """The load if the counter of requests is scraped and has seen none: 0 wherever there is no count.
 
-        Missing if it is not scraped either. A first count has no rate yet.
+        Missing if the counter is not scraped either. A first count has no rate yet.
         """
         age_s, span = self._age("alive_age"), self._span(window_s)
         alive, *others = (
@@ -421,7 +422,7 @@ class _Reading:
         return {round(at_s): _checked(value) for at_s, value in rows.get(WHOLE, ())}
 
     def _span(self, window_s: float) -> range:
-        """The seconds of a load over that window, or over that of its rates if it is longer."""
+        """The seconds of a load over that window, or over the window of its rates if that is longer."""
         end_s = math.floor(self._server_now_s)
         return range(end_s - round(max(window_s, self._dialect.rate_window_s)) + 1, end_s + 1)
 
@@ -435,8 +436,8 @@ class _Reading:
     ) -> Measured[LoadHistory]:
         """The load over that window, 0 in seconds that were `idle`.
 
-        Missing if its series has just begun: until the window of its rates is full they are too low, since
-        Prometheus takes nothing to have come before the first sample.
+        Missing if its series has just begun: its rates are too low until their window is full, since
+        Prometheus assumes no count before the first sample.
         """
         mean_s = self._dialect.rate_window_s
         rates = tuple(points.get(at_s, 0.0 if at_s in idle else None) for at_s in span)
@@ -451,5 +452,5 @@ class _Reading:
 def _checked(value: float) -> float:
     """The value, if it is valid for a rate, length or age."""
     if not math.isfinite(value) or value < 0:
-        raise _MissingError(Missing(MissingReason.INVALID, f"the value {value:g}"))
+        raise _MissingError(Missing(MissingReason.INVALID, f"its value is {value:g}"))
     return value

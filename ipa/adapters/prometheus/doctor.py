@@ -26,9 +26,9 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def metrics_checks(
     settings: Settings, pipelines: Mapping[str, tuple[Pipeline, Dialect]], scrape: str
 ) -> list[DoctorCheck]:
-    """Checks of the server, its clock, and the series of each pipeline in its dialect.
+    """Checks of Prometheus, its clock, and the series of each pipeline by the names of its `Dialect`.
 
-    `scrape` is the command that has these series scraped.
+    `scrape` is the command that makes Prometheus scrape these series.
     """
     try:
         http = PrometheusHttp(check_connection(settings))
@@ -93,12 +93,12 @@ class _Series:
             yield from self._replicas(by_name["held"].selector, by_name["batches"].selector)
 
     def _replicas(self, requests: Selector, batches: Selector) -> Iterator[Finding]:
-        """Series of replicas that batch for themselves: requests, and batches if the runtime is ours."""
+        """Check series of replicas that batch for themselves: requests, and batches with ipa's runtime."""
         name = "requests in replicas"
         counted = self._stages(name, requests, self.dialect.held_label)
         timed = self._stages("batches of stages", batches)
         if counted.state is not Severity.OK and timed.state is Severity.OK:
-            # They have no series of requests before the first one.
+            # Replicas have no series of requests before the first request.
             counted = ok(self._name(name), "no request yet: their batches are scraped")
         yield counted
         if counted.state is Severity.OK and timed.state is not Severity.OK:
@@ -109,12 +109,12 @@ class _Series:
             yield timed
 
     def _ages_s(self, selector: Selector, by: str = "") -> dict[str, float]:
-        """The age in s of the oldest of the newest samples by one label, or of all under ""."""
+        """The age in s of the least recent newest sample by one label, or over all series under ""."""
         query = Query(QueryShape.AGE, selector, (by,) if by else ())
         return {labels.get(by, ""): samples[-1][1] for labels, samples in self.http.fetch(query)}
 
     def _absence(self, selector: Selector) -> str:
-        """The series that there are in place of those of the selector, of which there are none."""
+        """The reason why the selector has no series: the metric, its label or that value is missing."""
         named = [each for each in selector.matchers if each.ending in ("", OPTIONAL)]
         identity = selector.matcher(self.dialect.identity_label)
         label = identity.label if identity else ""
@@ -132,7 +132,7 @@ class _Series:
         return f"series of {self.pipeline.name}: {what}"
 
     def _whole(self, what: str, selector: Selector, *, is_needed: bool = False) -> Finding:
-        """Check series that are summed; decisions need the load, the others only refine them."""
+        """Check series that are summed; decisions need the load, other series only refine them."""
         name, ages_s = self._name(what), self._ages_s(selector)
         if not ages_s:
             missing = fail if is_needed else warn
@@ -158,7 +158,7 @@ class _Series:
         return (fail if is_needed else warn)(name, problem, remedy)
 
     def _remedy(self, selector: Selector) -> str:
-        """Commands that add the scrape, and that tell a missing scrape, request and label apart."""
+        """Commands that add the scrape, and that tell which is missing: scrape, requests or label."""
         url = mask_url(self.settings.prometheus_url.rstrip("/"))
         return (
             f"{self.scrape}; send the pipeline a request, then see {url}/targets; "

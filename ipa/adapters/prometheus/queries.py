@@ -1,4 +1,4 @@
-"""The queries to a metrics server: their text in PromQL, and those of a pipeline in the dialect of a source.
+"""The queries to a metrics server: their PromQL, and the queries of a pipeline in the dialect of a source.
 
     rate      sum by (LABEL) (rate(METRIC{...}[5s]))
     gauge     sum by (LABEL) (METRIC{...})
@@ -38,7 +38,7 @@ Span = tuple[int, int] | None
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """A label and its accepted values, each followed by `ending`."""
+    """A label and its accepted values; `ending` matches the rest of the value after any of them."""
 
     label: str
     values: tuple[str, ...]
@@ -56,7 +56,7 @@ class Matcher:
         return "|".join(literals) + self.ending
 
     def matches(self, value: str) -> bool:
-        """True for the value of a series' label, "" if it has none."""
+        """True if the value of a series' label matches; the value is "" if the series lacks the label."""
         return value in self.values or (
             bool(self.ending) and re.fullmatch(self._pattern, value, re.DOTALL) is not None
         )
@@ -69,7 +69,7 @@ def exact(labels: Mapping[str, str]) -> tuple[Matcher, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """A metric's name, and the series of it that are meant."""
+    """A metric's name and the matchers of its series."""
 
     metric: str
     matchers: tuple[Matcher, ...] = ()
@@ -82,7 +82,7 @@ class Selector:
         return next((each for each in self.matchers if each.label == label), None)
 
     def selects(self, labels: Mapping[str, str]) -> bool:
-        """True if it matches a series with these labels."""
+        """True if it selects a series with these labels."""
         return all(each.matches(labels.get(each.label, "")) for each in self.matchers)
 
 
@@ -112,7 +112,7 @@ class Query:
         return tuple(labels.get(name, "") for name in self.by)
 
     def aggregate(self, values: Iterable[float]) -> float:
-        """The aggregation of several series."""
+        """The aggregation of the values of several series."""
         return max(values) if self.shape is QueryShape.AGE else math.fsum(values)
 
 
@@ -150,10 +150,10 @@ class Dialect:
     """The names, labels and windows of a source's metrics.
 
     `identity_label` is the label that names the owner of a series, `identity` its value for a pipeline;
-    `stage_label` and `stage_value` are the same for a stage; in series of held requests its label is
-    `held_label`. `part_label` is the label that distinguishes configurations side by side; empty if there are
-    none. It `tells_batches` if series of batches have that label too. A rate is the mean over
-    `rate_window_s`: two samples at least.
+    `stage_label` and `stage_value` are the same for a stage, `held_label` for requests held by replicas.
+    `part_label` is the label that distinguishes configurations side by side; empty if there is none.
+    `tells_batches`: series of batches have that label too. A rate is the mean over `rate_window_s`, which
+    spans at least two samples.
     """
 
     name: str
@@ -178,9 +178,9 @@ class Dialect:
 def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> dict[str, Query]:
     """The queries of that pipeline by name, as far as the source has their series.
 
-    Those of stages answer for all stages at once, those of parts for all configurations side by side.
-    `entry_arrivals` are those of the first stage alone, if it gets every request once and another process
-    counts them than `arrivals`; `stage_variants` are there if a stage keeps several.
+    A query of stages answers for all stages at once, one of parts for all configurations side by side.
+    `entry_arrivals` counts the first stage alone, if it gets every request once and another process counts
+    its requests than `arrivals`; `stage_variants` exists if a stage keeps several variants loaded.
 
     `namespace_label` is the label with the namespace of a series' target ("": series have none). Without it
     pipelines of one name in several namespaces may be summed.
@@ -211,7 +211,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         *((name, name, rate, held, batch_s) for name in ("held", "held_seconds")),
     ]
     if "held" in series:
-        # Another process than that of the stages' arrivals has them.
+        # These series come from another process than the stages' arrivals.
         rows.append(("batch_age", "batches", age, stage, 0.0))
     if any(each.residents > 1 for each in pipeline.served):
         rows.append(("stage_variants", "stage_variants", rate, (*stage, of.VARIANT.name), batch_s))
@@ -235,13 +235,13 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
 
 
 def entry_stage(pipeline: Pipeline) -> Stage | None:
-    """The stage that gets every request, if there is one and it has a queue."""
+    """The stage that gets every request and has a queue; None if there is none."""
     entries = [each for each in pipeline.stages if not each.after]
     return entries[0] if len(entries) == 1 and entries[0].variants else None
 
 
 def _router_and_queues(pipeline: Pipeline, own: tuple[Matcher, ...], here: tuple[Matcher, ...]) -> Series:
-    """The series of our router and queues."""
+    """The queries of the data plane's router and queues."""
     names = {
         "arrivals": table.ROUTER_ARRIVALS.name,
         "latency": table.ROUTER_SECONDS.bucket,

@@ -1,4 +1,4 @@
-"""The metrics server of this machine: it scrapes targets and answers queries with Prometheus' own arithmetic.
+"""The metrics server of this machine: scrapes targets and answers queries with Prometheus' arithmetic.
 
 It runs in threads of this process, which needs no Prometheus.
 """
@@ -59,7 +59,7 @@ class SampledSeries:
             del self.times_s[:-MAX_SAMPLES], self.values[:-MAX_SAMPLES]
 
     def value(self, query: Query, at_s: float) -> float | None:
-        """Return the number that the query reads of the series at that time; None if it has none."""
+        """Return the number that the query reads from the series at that time; None if there is none."""
         if query.shape is QueryShape.RATE:
             return self.rate(at_s, query.window_s)
         index = bisect_right(self.times_s, at_s) - 1
@@ -102,9 +102,9 @@ class SeriesStore:
         self._known: dict[str, set[tuple[str, frozenset[tuple[str, str]]]]] = {}
 
     def add(self, target: str, at_s: float, samples: Iterable[Sample]) -> None:
-        """Add one scrape of a target. Series that it lacks become stale.
+        """Add one scrape of a target. Series that are missing from it become stale.
 
-        Those that have been stale for longer than any window are dropped.
+        Series that have been stale for longer than any window are dropped.
         """
         scraped = set()
         with self._lock:
@@ -147,7 +147,7 @@ class SeriesStore:
 
 
 class Scraper:
-    """A scraper of the /metrics of every target, each interval until stopped, that answers queries."""
+    """Scrapes the /metrics of every target, each interval until stopped, and answers queries."""
 
     def __init__(self, targets: Iterable[str], interval_s: float) -> None:
         self._store = SeriesStore()
@@ -178,7 +178,7 @@ class Scraper:
             scraped = self._pool.map(self._scrape, self._targets)
             for target, (at_s, samples) in zip(self._targets, scraped, strict=True):
                 self._store.add(target, at_s, samples)
-            # A scrape that took longer than the interval is not caught up.
+            # Scrapes missed during a slow one are not caught up.
             due_s = max(due_s + self._interval_s, time.monotonic())
 
     def _scrape(self, target: str) -> tuple[float, list[Sample]]:

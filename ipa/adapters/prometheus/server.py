@@ -1,7 +1,7 @@
 """Access to a Prometheus server: credentials, one checked request, and queries shared by pipelines.
 
 The settings IPA_PROMETHEUS_* are its URL and credentials; an empty one is not sent. A token in
-IPA_PROMETHEUS_TOKEN_FILE is read for each query, so a renewed one counts at once; files of TLS are read for
+IPA_PROMETHEUS_TOKEN_FILE is read for each query, so a renewed one counts at once; TLS files are read for
 each new connection. prometheus-api-client returns `data.result` alone, so its session checks status, warnings
 and sizes.
 """
@@ -87,7 +87,7 @@ def check_connection(settings: Settings) -> Settings:
     """Return the settings if Prometheus can be reached with them. ConfigurationError lists every fault."""
     if problems := [Problem(fault) for fault in _faults(settings)]:
         raise ConfigurationError(
-            "Prometheus cannot be asked with these settings",
+            "Prometheus cannot be queried with these settings",
             problems=problems,
             hint="docs/how-to/connect-prometheus.md has an example for each.",
         )
@@ -95,7 +95,7 @@ def check_connection(settings: Settings) -> Settings:
 
 
 def _faults(settings: Settings) -> Iterator[str]:
-    """Problems of the settings for the connection; none shows a token or a password."""
+    """The problems of the settings for a connection, without any token or password."""
     token, user, tenant = settings.prometheus_token, settings.prometheus_user, settings.prometheus_tenant
     if fault := setting_fault("prometheus_url", settings.prometheus_url):
         yield f"IPA_PROMETHEUS_URL {fault}"
@@ -110,7 +110,7 @@ def _faults(settings: Settings) -> Iterator[str]:
     except UnavailableError as error:
         yield error.message
     if tenant and not re.fullmatch(r"[\x20-\x7e]+", tenant):
-        yield f"IPA_PROMETHEUS_TENANT={tenant!r} is not of printable ASCII characters"
+        yield f"IPA_PROMETHEUS_TENANT={tenant!r} has characters that are not printable ASCII"
     ca_file, cert_file = settings.prometheus_ca_file, settings.prometheus_cert_file
     key_file = settings.prometheus_key_file
     if (ca_file or cert_file or key_file) and urlsplit(settings.prometheus_url).scheme != "https":
@@ -128,7 +128,7 @@ def _faults(settings: Settings) -> Iterator[str]:
 
 
 def _tls_fault(load: Callable[[], None]) -> str:
-    """The reason why a file of TLS cannot be loaded; empty if it can."""
+    """The reason why a TLS file cannot be loaded; empty if it can."""
     try:
         load()
     except ssl.SSLError as error:
@@ -139,7 +139,7 @@ def _tls_fault(load: Callable[[], None]) -> str:
 
 
 class PrometheusHttp:
-    """A Prometheus over its HTTP API. Errors: UnavailableError (no answer), InputError (invalid answer)."""
+    """A Prometheus server's HTTP API. Errors: UnavailableError (no answer), InputError (invalid answer)."""
 
     def __init__(self, settings: Settings) -> None:
         place, self.session = settings.prometheus_url.rstrip("/"), CheckedSession(settings)
@@ -172,7 +172,7 @@ class CheckedSession(requests.Session):
     """A session in which every request returns a complete, successful answer within the time limit.
 
     Errors: UnavailableError (no answer), InputError (invalid answer). It follows no redirect, and uses no
-    proxy or .netrc of the environment: only the configured metrics server is asked, and gets credentials.
+    proxy or .netrc of the environment: only the configured metrics server gets requests and credentials.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -205,7 +205,7 @@ class CheckedSession(requests.Session):
         return response
 
     def _identified(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """The request with the credentials as they are now."""
+        """The request with the present credentials."""
         request.headers.update(credentials(self._settings))
         return request
 
@@ -267,12 +267,12 @@ Fetch = Callable[[Query, Span], Sequence[tuple[Mapping[str, str], Samples]]]
 
 
 class SharedQueries:
-    """Asks for a group of pipelines at once, and caches the answer for `life_s`.
+    """Queries for a group of pipelines at once; caches each answer for `life_s`.
 
     A tick sends ten queries and more. A thousand pipelines would send a thousand a second, and each query
-    costs both sides more than its few numbers are worth. `pipelines` are all pipelines that are read; one
-    that is not among them, or is alone, has queries of its own. Errors: those of `fetch`, and InputError for
-    a series that is there twice.
+    costs both sides more than its few numbers are worth. `pipelines` are all pipelines that are read; any
+    other pipeline, and one without company, has queries of its own. Errors: those of `fetch`, and InputError
+    for a duplicate series.
     """
 
     def __init__(
@@ -292,7 +292,7 @@ class SharedQueries:
         self._grouped: tuple[tuple[Pipeline, ...], dict[str, tuple[str, ...]]] = ((), {})
 
     def ask(self, query: Query, span: Span = None) -> Answered:
-        """Return the rows of the query, which is of one pipeline."""
+        """Return the rows of the query, which concerns one pipeline."""
         label = self._dialect.identity_label
         identity = query.selector.matcher(label)
         group = self._group(identity.values[0]) if identity else ()
@@ -318,7 +318,7 @@ class SharedQueries:
         return Answered(_combine(query, selected), at_s)
 
     def _group(self, value: str) -> tuple[str, ...]:
-        """The label values of its group, its own included; empty if it is not known."""
+        """The label values of the group that this value belongs to; empty if it is in none."""
         # Identical objects compare equal without a look inside.
         pipelines = tuple(self._pipelines())
         if pipelines != self._grouped[0]:
@@ -329,7 +329,7 @@ class SharedQueries:
 
 
 def _combine(query: Query, rows: Sequence[tuple[Mapping[str, str], Samples]]) -> Rows:
-    """The answer to the query alone, from series that are told apart by more labels than its own."""
+    """The answer to the query alone, from series that have more labels than the query groups by."""
     if len({tuple(sorted(labels.items())) for labels, _ in rows}) < len(rows):
         raise InputError("several series, but one was expected")
     several: dict[tuple[str, ...], list[Samples]] = defaultdict(list)

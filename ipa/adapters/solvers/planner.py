@@ -46,8 +46,8 @@ def planner_command() -> list[str]:
 class PlannerProcesses:
     """The planner in worker processes.
 
-    Errors: those of planning; DeadlineError (a process was killed); SolverError (it died). A cancelled call
-    computes no longer than it takes to start another process.
+    Errors: those of planning; DeadlineError (a worker was killed); SolverError (a worker died). A cancelled
+    call computes no longer than it takes to start another process.
     """
 
     def __init__(self, command: Callable[[], list[str]] = planner_command, grace_s: float = GRACE_S) -> None:
@@ -81,7 +81,7 @@ class PlannerProcesses:
 
 
 class _Plain(pickle.Pickler):
-    """Takes the mappings of files, which can only be read, as well."""
+    """Pickles read-only mappings, such as those of files, as plain ones."""
 
     dispatch_table = dispatch_table | {MappingProxyType: lambda proxy: (dict, (dict(proxy),))}
 
@@ -104,14 +104,14 @@ _loaded = lru_cache(MOST_CACHED)(pickle.loads)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads an object that was pickled apart, the same one for the same bytes: its fits are cached."""
+    """Reads objects that were pickled apart: equal bytes give the same object, so its fits are cached."""
 
     def persistent_load(self, body: Any) -> object:
         return _loaded(body)
 
 
 class _Answering:
-    """The end of the process."""
+    """The worker's side: answers the questions of the service."""
 
     def __init__(self) -> None:
         plans = SolveCache(REMEMBERED)

@@ -43,9 +43,9 @@ SOLVER_VARIABLES = ("GRB_", "GUROBI_")
 
 
 class WorkerPool:
-    """The workers of one kind; `command` starts one. `name` is its name in errors.
+    """The workers of one kind; `command` starts a worker. `name` is its name in errors.
 
-    Errors: DeadlineError (a worker was killed), SolverError (it died).
+    Errors: DeadlineError (a worker was killed), SolverError (a worker died).
     """
 
     def __init__(self, name: str, command: Callable[[], list[str]], grace_s: float) -> None:
@@ -55,7 +55,7 @@ class WorkerPool:
         atexit.register(self.close)
 
     def ask(self, question: Any, limit_s: Callable[[], float], kind: type[A]) -> A:
-        """Return the answer of a worker; an IpaError that it answers is raised."""
+        """Return the answer of a worker; raise its answer if that is an IpaError."""
         worker = self._take() or Worker(self._command())
         seconds = limit_s()
         with COMPUTE_LOCK.away():
@@ -105,7 +105,7 @@ class WorkerPool:
             self._idle.append(worker)
 
     async def _started(self) -> Worker:
-        """A new worker. If the caller is cancelled, the worker is kept for the next question."""
+        """A new worker. If the caller is cancelled, it is kept for the next question."""
         starting = asyncio.ensure_future(asyncio.to_thread(Worker, self._command()))
         try:
             return await asyncio.shield(starting)
@@ -119,7 +119,7 @@ class WorkerPool:
 
     @contextmanager
     def _held(self, worker: Worker, limit_s: float) -> Iterator[None]:
-        """Keep the worker if it answers; else kill it and raise the error that this means."""
+        """Keep the worker if it answers; else kill it and raise the matching error."""
         try:
             yield
         except BaseException as error:
@@ -186,13 +186,13 @@ class Worker:
 
 
 def framed(message: Any) -> bytes:
-    """Return the message's bytes on the socket."""
+    """Return the message as it is sent over the socket, after its length."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return LENGTH.pack(len(body)) + body
 
 
 def missing(message: bytearray) -> int:
-    """Return the number of bytes that a message lacks, as far as known; ValueError: it is not valid."""
+    """Return how many more bytes the message needs, as far as known; ValueError: it is invalid."""
     if len(message) < LENGTH.size:
         return LENGTH.size - len(message)
     (length,) = LENGTH.unpack_from(message)

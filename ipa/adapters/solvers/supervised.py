@@ -6,7 +6,7 @@ callers get one each.
 
     python -m ipa.adapters.solvers.supervised gurobi
 
-is such a process.
+starts such a process.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def solver_command(name: str) -> list[str]:
 
 
 class Supervised:
-    """A solver's `maximise` that is guaranteed to end.
+    """A solver's `maximise` in a supervised process, so that it always ends.
 
-    Errors: those of the solver; DeadlineError (it was killed); SolverError (it died).
+    Errors: those of the solver; DeadlineError (its process was killed); SolverError (its process died).
     """
 
     def __init__(

@@ -31,7 +31,7 @@ MAKE_KEY = "ipa key create --role owner"
 
 
 def store_checks(settings: Settings) -> list[DoctorCheck]:
-    """Every check of the store that does not write it."""
+    """Every check of the store that only reads it."""
     checks = [DoctorCheck("store", lambda: store_findings(settings))]
     try:
         path = database_path(parse_url(settings.store_url))

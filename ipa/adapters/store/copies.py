@@ -56,7 +56,7 @@ def back_up(settings: Settings, target: Path, step: CopyStep) -> Backup:
         _sync(part)
         with part.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        # Renamed only now, when all of it is on the disk.
+        # Renamed only now that all of it is on the disk.
         part.replace(target)
     _sync(target.parent)
     return Backup(str(target), digest, contents)
@@ -101,8 +101,8 @@ def restore(settings: Settings, source: Path, step: CopyStep) -> Restored:
 def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
     """Verify a store's file: its pages, its indexes and every chain of its record. Return its contents.
 
-    UnavailableError: it is damaged. RecordError: an entry was changed. Without the store's key the signatures
-    of its checkpoints are not checked.
+    UnavailableError: it is damaged. RecordError: an entry was changed. Signatures of checkpoints are
+    checked only with the store's key.
     """
     step("checking pages", 0.0)
     faults = page_faults(path)
@@ -153,7 +153,7 @@ def _opened(store_url: str, access: database.Access = database.Access.WRITE) -> 
 
 
 def _filled(connection: Connection) -> list[str]:
-    """The tables that are not empty."""
+    """The names of the tables that are not empty."""
     there = set(inspect(connection).get_table_names())
     return [
         table.name
@@ -163,7 +163,7 @@ def _filled(connection: Connection) -> list[str]:
 
 
 def _check_empty(path: Path) -> None:
-    """ConflictError if the file has rows of a store, or cannot be read."""
+    """ConflictError if the file is a store with rows, or cannot be read."""
     if not path.exists():
         return
     try:
@@ -199,7 +199,7 @@ def _import(source: Path, part: Path, step: CopyStep) -> None:
 
 
 def _check_guards(source: Path, part: Path) -> None:
-    """InputError if the backup holds statements that later reads or writes would run, beside our guards."""
+    """InputError if the backup has triggers or views besides the record's own: later reads would run them."""
     query = (
         "SELECT name, sql FROM sqlite_master WHERE type IN ('trigger', 'view') OR sql LIKE 'CREATE VIRTUAL%'"
     )
@@ -207,13 +207,13 @@ def _check_guards(source: Path, part: Path) -> None:
         with closing(sqlite3.connect(read_only_uri(part), uri=True)) as connection:
             objects = connection.execute(query).fetchall()
     except sqlite3.DatabaseError:
-        # Opening it as a store says which fault it has.
+        # Opening it as a store reports the fault.
         return
     for name, sql in objects:
         if not GUARD.fullmatch(sql):
             raise InputError(
                 f"the backup {source} holds {name!r}, which no store of ipa has",
-                hint="Take another: somebody changed this one.",
+                hint="Use another backup: somebody changed this one.",
             )
 
 
@@ -237,7 +237,7 @@ def _temporary_file(target: Path) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Flush the file, or the names in the folder, to the disk."""
+    """Flush the file, or the folder's entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -140,7 +140,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine, lock: int) -> Iterator[Connection]:
-    """A writing transaction, exclusive under its `lock`, durable when it ends; else UnavailableError."""
+    """A writing transaction, exclusive under its `lock`, durable at its end; else UnavailableError."""
     health, kind = write_health(engine), "record" if lock == RECORD_LOCK else "other writes"
     try:
         with _translated(engine.url), engine.connect() as plain:
@@ -263,13 +263,13 @@ def _on_sqlite_begin(connection: Connection) -> None:
 
 
 def _revision(engine: Engine) -> str | None:
-    """The schema of the store; None if it has none."""
+    """The schema revision of the store; None if it has none."""
     with reading(engine) as connection:
         return schema.schema_revision(connection)
 
 
 def _bring_up_to_date(engine: Engine, access: Access) -> None:
-    """Upgrade an older schema. If it is the newest, the store is only read, and no lock is taken."""
+    """Upgrade an older schema. A store at the newest schema is only read, and no lock is taken."""
     current, newest = _revision(engine), schema.NEWEST
     if current == newest:
         return
@@ -277,7 +277,7 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
     if access is Access.READ:
         raise ConfigurationError(
             f"the store {shown(engine.url)} has schema {current or 'none'}, older than {newest!r} of this "
-            "version of ipa, and is only read here",
+            "version of ipa, and reading does not upgrade it",
             hint=SERVE,
         )
     path = sqlite_file.database_path(engine.url)
@@ -298,7 +298,7 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
 
 
 def _mark(url: URL, connection: Connection) -> None:
-    """Mark the file with our application id; ConfigurationError if it has another."""
+    """Mark the file with this application's id; ConfigurationError if it has another."""
     application_id = connection.execute(text("PRAGMA application_id")).scalar()
     if application_id == 0:
         connection.execute(text(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}"))
@@ -310,12 +310,12 @@ def _mark(url: URL, connection: Connection) -> None:
 
 
 def shown(url: URL) -> str:
-    """Return the URL without what may be a secret."""
+    """Return the URL with possible secrets masked."""
     return mask_url(url.render_as_string(hide_password=False))
 
 
 def _hide(message: str, url: URL) -> str:
-    """The message of a driver, without the parts of the URL that may be secrets."""
+    """The message of a driver, with possible secrets of the URL masked."""
     options = (value for key, value in url.query.items() if key not in HARMLESS)
     values = (url.username, url.password, *options)
     for value in filter(None, (each if isinstance(each, str) else "" for each in values)):
@@ -352,7 +352,7 @@ def _translated(url: URL) -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Outage:
-    """Failing writes of one kind, from the first to the last."""
+    """Failing writes of one kind, from the first failure to the last."""
 
     error: IpaError
     since_s: float
@@ -410,7 +410,7 @@ class WriteHealth:
 
 
 def is_low(free_bytes: int, total_bytes: int) -> bool:
-    """True if writes to a disk with so much space may soon fail."""
+    """True if a disk with this much free space may soon refuse writes."""
     return free_bytes < min(LOW_BYTES, LOW_RATIO * total_bytes)
 
 
@@ -441,7 +441,7 @@ class GroupCommit(Generic[T]):
         self._writing = threading.Lock()
 
     def add(self, item: T) -> None:
-        """Write the item. If its group fails it is written alone, so errors are its own."""
+        """Write the item. If its group fails, it is written again alone: an error concerns this item only."""
         done: Future[None] = Future()
         self._waiting.append((item, done))
         while not done.done():
@@ -458,7 +458,7 @@ class GroupCommit(Generic[T]):
             time.sleep(LOOK_S)
 
     def _write_group(self) -> None:
-        """Write the items that have waited longest, and end their waiting."""
+        """Write the items that have waited longest, and wake their writers."""
         group = [self._waiting.popleft() for _ in range(min(MOST_TOGETHER, len(self._waiting)))]
         try:
             self._write([item for item, _ in group])

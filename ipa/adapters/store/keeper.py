@@ -1,7 +1,7 @@
-"""Sealing of the record, and its retention, in small transactions beside those of the loops.
+"""Sealing of the record, and its retention, in small transactions between those of the loops.
 
 The keeper reads, verifies and packs outside of writing transactions. Each writing transaction checks that
-what it replaces is still there, so that two keepers do no harm. Exactly the verified rows are sealed: a
+the rows that it replaces are still there, so that two keepers do no harm. Only verified rows are sealed: a
 changed row is never signed.
 """
 
@@ -90,14 +90,14 @@ class Keeper:
 
     @contextmanager
     def _noting(self, pipeline: str) -> Iterator[None]:
-        """Note a RecordError as the pipeline's fault: sealing would hide the damage."""
+        """Note a RecordError as the pipeline's damage and end the block: sealing would hide the damage."""
         try:
             yield
         except RecordError as error:
             self._damaged[pipeline] = error.message
 
     def _seal(self, pipeline: str, number: int, now_s: float) -> bool:
-        """Seal the oldest rows of the pipeline, whose newest has the number; False if there are too few."""
+        """Seal the pipeline's oldest rows; `number` is that of its newest. False if there are too few."""
         is_mine = EntryRow.pipeline == pipeline
         with snapshot(self._engine) as connection:
             before = segments.last_sealed(connection, pipeline)
@@ -118,7 +118,7 @@ class Keeper:
         last = segment.checkpoint.last
         with self._writing() as connection:
             newest = segments.last_sealed(connection, pipeline)
-            # A row that was recorded meanwhile may be read by those of the segment.
+            # Decompressing a row that was recorded meanwhile may need rows of the segment.
             query = select(EntryRow.frame).where(is_mine, EntryRow.number == last + 1)
             frame = connection.scalar(query)
             if (newest.last if newest else 0) != head.number or (frame is not None and frame <= last):
@@ -130,9 +130,9 @@ class Keeper:
     def _thin_all(
         self, condition: ColumnElement[bool], excess_bytes: float = math.inf, *, keep_changes: bool = True
     ) -> None:
-        """Remove the holds, or every row, of the segments with the condition, the oldest first.
+        """Remove the holds, or every row, of the segments that meet the condition, the oldest first.
 
-        It ends once segments of this many bytes were thinned.
+        It ends once segments with this many bytes were thinned.
         """
         while not self._stop() and excess_bytes > 0:
             wanted: tuple[Any, ...] = condition, SegmentRow.pipeline.not_in(self._damaged)
@@ -145,7 +145,7 @@ class Keeper:
                 return
             pipeline, mine = old.checkpoint.pipeline, old.checkpoint
             with self._noting(pipeline):
-                # Nothing may be made of a segment that is not as it was sealed.
+                # A segment that was changed after sealing must not be thinned.
                 if not check_signature(Chain(pipeline), old, self._keyring):
                     check_segment(old)
                 new = segments.thinned(old, self._keyring, keep_changes=keep_changes)
@@ -162,7 +162,7 @@ class Keeper:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        """A transaction of the record; its time counts, and others have theirs after it."""
+        """A transaction of the record. Its time is counted, and others get their turn after it."""
         with writing(self._engine, RECORD_LOCK) as connection:
             began_s = time.monotonic()
             yield connection
@@ -181,7 +181,7 @@ def _newest_s(connection: Connection, pipeline: str) -> float:
 
 
 def whole_bytes(engine: Engine) -> int:
-    """Return the approximate bytes of decisions and entries, without the remains of thinned segments."""
+    """Return the approximate bytes of decisions and entries, without what thinned segments still hold."""
     packed = func.coalesce(func.sum(func.length(EntryRow.packed)), 0)
     with reading(engine) as connection:
         whole = select(func.sum(SegmentRow.size_bytes)).where(SegmentRow.held > 0)

@@ -113,7 +113,7 @@ def _paths(shape: str, places: dict[str, int]) -> list[str]:
 
 
 def _walk(value: Any, path: str, paths: list[str]) -> None:
-    """Append the path of each value, in the order of the holes."""
+    """Append the path of each value, in the order in which the shape leaves them out."""
     if value is None:
         paths.append(path)
     for key, each in value.items() if isinstance(value, dict) else enumerate(value or ()):
@@ -202,7 +202,7 @@ def _columns(holders: Sequence[Sequence[int]], count: int, reader: _Reader) -> l
 
 def _values(count: int, reader: _Reader) -> list[Any]:
     if count > MOST_VALUES:
-        raise ValueError(f"it says to hold {count} values")
+        raise ValueError(f"it claims to hold {count} values")
     kind = reader.number()
     kinds = bytes([kind - 1]) * count if kind else reader.take(count)
     literals: dict[int, Iterator[Any]] = {}

@@ -1,8 +1,8 @@
-"""Rows of the record as bytes, without loss: hot ones singly, others in blocks.
+"""Rows of the record as bytes, without loss: hot rows one by one, others in blocks.
 
 A row's short text omits the digests that follow from its texts. A tick repeats most of the tick before it, so
-a hot row is compressed with that as its dictionary, which leaves some hundred bytes. Every `GROUP`th row is
-compressed alone (its `frame` is its own number): to read a row, the rows of its group before it are read too.
+a hot row is compressed with the row before it as dictionary, which leaves some hundred bytes. Every `GROUP`th
+is compressed alone (its `frame` is its own number): reading a row reads the earlier rows of its group too.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def shorten(row: Recorded, before: str) -> str:
 
 
 def restore(text: str, before: str) -> Recorded:
-    """Return the row of a short text; that of an earlier version has the inputs within the decision."""
+    """Return the row of a short text; earlier versions wrote the inputs within the decision."""
     if text.startswith(WHOLE):
         return Recorded(*json.loads(text[1:]))
     entry, *rest = text.split("\n", 2)
@@ -105,7 +105,7 @@ def restore(text: str, before: str) -> Recorded:
 
 
 def _apart(decision: str) -> tuple[str, str, str]:
-    """The text of a decision before, in and after its inputs as JSON escapes them; empty if there are none.
+    """The decision's text before, in and after its inputs as JSON escapes them; empty if there are none.
 
     Within strings a quote is escaped, so these marks only match outside of strings.
     """
@@ -149,7 +149,7 @@ class HotRow:
 
 
 def fold(row: Recorded, number: int, before: HotRow | None) -> tuple[bytes, HotRow]:
-    """Return the row compressed against the row before it, and the row for the compression of the next one.
+    """Return the row compressed against the row before it, and the row as the next one's dictionary.
 
     It is compressed alone if there is none before it, or the group is full.
     """
@@ -179,7 +179,7 @@ def _hot_row(row: Recorded, number: int, text: bytes, before: HotRow | None) -> 
 class HotRows:
     """A reader of rows of the query `ROWS`, in which a pipeline's rows have rising numbers.
 
-    `newest` are rows by pipeline that were read or written before.
+    `newest` are rows by pipeline that were read or written earlier.
     """
 
     def __init__(self, newest: LruCache[HotRow] | None = None) -> None:
@@ -209,7 +209,7 @@ class HotRows:
 
     @staticmethod
     def _previous_row(connection: Connection, row: Any, known: HotRow | None) -> HotRow | None:
-        """The row before it in its group; None if it is the first."""
+        """The row before this one in its group; None if this one is the first."""
         if row.frame == row.number:
             return None
         if known is not None and known.number == row.number - 1:
@@ -219,5 +219,5 @@ class HotRows:
         for each in connection.execute(_GROUP, group):
             known = unfold(each.packed, each.number, known)
         if known is None or (known.number, known.frame) != (row.number - 1, row.frame):
-            raise ValueError(f"the rows {row.frame} to {row.number - 1} before it are not all there")
+            raise ValueError(f"the rows {row.frame} to {row.number - 1} before it are incomplete")
         return known

@@ -1,4 +1,4 @@
-"""The tables of the store, and the steps that bring an older one to them.
+"""The tables of the store, and the migrations of older stores to them.
 
 Bodies are canonical JSON text, so that their digests hold on every database.
 """
@@ -156,13 +156,13 @@ class StateRow(StoreTable):
 
 
 def upsert(connection: Connection, table: type[StoreTable], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert the rows, each in place of the one with its primary key."""
+    """Insert the rows, each in place of an existing row with its primary key."""
     connection.execute(_upsert_statement(table), rows)
 
 
 @cache
 def _upsert_statement(table: type[StoreTable]) -> TextClause:
-    """The statement, as text: SQLAlchemy would compile one of a dialect each time, half a millisecond."""
+    """The statement as text: SQLAlchemy would compile it anew each time, which takes half a millisecond."""
     names = [each.name for each in table.__table__.columns]
     keys = [each.name for each in table.__table__.primary_key]
     changed = ", ".join(f"{name} = excluded.{name}" for name in names if name not in keys)
@@ -288,11 +288,11 @@ PUSHED = "@pushed"
 
 
 def _to_0009(connection: Connection) -> None:
-    """Move seven tables into `ipa_state`, and drop those that nothing reads any more."""
+    """Move the rows of seven tables into `ipa_state`, and drop tables that nothing reads any more."""
     unsealed = connection.scalar(text("SELECT count(*) FROM ipa_entries WHERE frame IS NULL"))
     if unsealed:
         raise ConfigurationError(
-            f"the store has {unsealed} entries that an older version wrote and did not seal yet", hint=OLDER
+            f"the store has {unsealed} entries that an older version wrote and has not sealed", hint=OLDER
         )
     remove_guards(connection)
     # A pass that was interrupted left them.
@@ -319,7 +319,7 @@ def _to_0009(connection: Connection) -> None:
 
 
 def _moved(former: str, row: dict[str, object]) -> dict[str, object]:
-    """The row of `ipa_state` for a row of the table."""
+    """The row of `ipa_state` that replaces this row of a former table."""
     kind, name_column, owner_column, body_column = MOVED[former]
     name, owner = str(row[name_column]), str(row[owner_column]) if owner_column else ""
     at_s = row.pop("at_s", 0.0)

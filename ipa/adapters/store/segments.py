@@ -113,7 +113,7 @@ def thinned(old: SignedCheckpoint, keyring: Keyring, *, keep_changes: bool = Tru
 
 
 def _signed(run: Checkpoint, rows: Sequence[Recorded], keyring: Keyring) -> SignedCheckpoint:
-    """The segment of the run, of which these rows are kept."""
+    """The segment of the run, with these rows kept."""
     decided = [each for each in (row.values for row in rows) if each["kind"] == EntryKind.DECISION]
     held = sum(not stays(each) for each in decided)
     ticks = [tick for each in decided if isinstance(tick := each["facts"].get("tick"), int)]
@@ -133,7 +133,7 @@ def _signed(run: Checkpoint, rows: Sequence[Recorded], keyring: Keyring) -> Sign
 
 
 def stays(values: dict[str, Any]) -> bool:
-    """True if the entry is kept longer than holds: a change, its outcome, or a person's action."""
+    """True if the entry outlives holds: it is a change, its outcome, or a person's action."""
     if values["kind"] != EntryKind.DECISION:
         return True
     is_outcome = str(values["decision_id"]).endswith(OUTCOME)
@@ -240,7 +240,7 @@ def _follow(chain: Chain, segment: SignedCheckpoint, seq: int, keyring: Keyring,
     """Check that the segment is the next of the chain, and unchanged; True if it is signed."""
     mine, number = segment.checkpoint, chain.head.number + 1
     if mine.first < number:
-        raise chain.fault(f"the segment of {mine.where} was inserted: entry {number - 1} is in another")
+        raise chain.fault(f"the segment of {mine.where} was inserted: another has entry {number - 1}")
     if mine.first > number:
         is_one = mine.first == number + 1
         which = f"entry {number} was" if is_one else f"entries {number} to {mine.first - 1} were"
@@ -249,16 +249,16 @@ def _follow(chain: Chain, segment: SignedCheckpoint, seq: int, keyring: Keyring,
     if mine.previous != chain.head.digest:
         raise chain.fault(f"entry {number} does not follow the present entry {number - 1}")
     if mine.first_seq <= seq:
-        raise chain.fault(f"entry {number} was moved before another")
+        raise chain.fault(f"entry {number} was moved: its `seq` is not above that of the entry before it")
     return is_signed
 
 
 def check_signature(
     chain: Chain, segment: SignedCheckpoint, keyring: Keyring, *, was_signed: bool = False
 ) -> bool:
-    """Check the signature and the block: True if a known key signed, False if there is none, or no key.
+    """Check signature and block: True if a known key signed; False without a signature or without a key.
 
-    The rows must be verified then. `was_signed` refuses a segment without a signature.
+    The caller must verify the rows if it is False. `was_signed` refuses a segment without a signature.
     """
     mine, key_id = segment.checkpoint, segment.key_id
     is_signed = bool(key_id) and keyring.verifies(key_id, segment.signature, mine.text)
@@ -281,9 +281,9 @@ def check_signature(
 def checked_rows(
     connection: Connection, chain: Chain, rows: Iterable[Any], before: int
 ) -> Iterator[Recorded]:
-    """Check that each row of `CHECKED_ROWS` is the next of the chain, its `seq` above that before; yield it.
+    """Check that each row of `CHECKED_ROWS` is the next of the chain, with a rising `seq`; yield it.
 
-    RecordError names the first row that is not.
+    RecordError names the first row that fails.
     """
     hot = HotRows()
     for each in rows:
@@ -312,7 +312,7 @@ def check_row(chain: Chain, columns: Any, row: Recorded, before: int) -> None:
     if not (is_same and is_its and columns.indexed_number == number):
         raise chain.fault(f"entry {number} was changed: its columns differ from its text")
     if columns.seq <= before:
-        raise chain.fault(f"entry {number} was moved before another")
+        raise chain.fault(f"entry {number} was moved: its `seq` is not above that of the entry before it")
     _check_decision(chain, values, row.decision)
     facts, is_decision = values["facts"], values["kind"] == EntryKind.DECISION
     if is_decision and (facts["tick"], facts["action"]) != (columns.tick, columns.action):

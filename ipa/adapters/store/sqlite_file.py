@@ -1,4 +1,4 @@
-"""The file of a SQLite store: its permissions, the lock of its one service, and a guard while it is open."""
+"""The file of a SQLite store: its permissions, the lock of the one service that uses it, and its guard."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def create_private(path: Path, content: bytes) -> None:
         except FileExistsError:
             return  # another process created it
         except OSError:
-            # The file system has no hard links.
+            # The file system does not support hard links.
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb") as stream:
                 stream.write(content)
     finally:
@@ -126,7 +126,7 @@ def narrow(path: Path) -> None:
 
 
 def page_faults(path: Path) -> list[str]:
-    """Return the first three faults of pages and indexes. It reads the whole file, without a lock."""
+    """Return the first three faults of pages and indexes. Reads the whole file, without a lock."""
     try:
         with closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
             faults = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
@@ -136,11 +136,11 @@ def page_faults(path: Path) -> list[str]:
 
 
 def locked_for_service(store: Path) -> FileLock:
-    """Return the lock of the service that uses the store, acquired.
+    """Acquire and return the lock of the service that uses the store.
 
-    ConflictError: another process holds it. ConfigurationError: the store's folder takes no lock.
+    ConflictError: another process holds it. ConfigurationError: the store's folder does not support locks.
     """
-    # One for all symbolic links to a store.
+    # All symbolic links to a store share one lock.
     path = store.resolve()
     path = path.with_name(f"{path.name}.lock")
     try:

@@ -99,13 +99,13 @@ def read_state(connection: Connection, kind: StateKind, name: str) -> str | None
 def put_state(
     connection: Connection, kind: StateKind, name: str, body: str, owner: str = "", at_s: float = 0.0
 ) -> None:
-    """Store the value within the transaction, in place of the one of its name."""
+    """Store the value within the transaction, in place of an existing value of that name."""
     row = {"kind": kind.value, "name": name, "owner": owner, "at_s": at_s, "body": body}
     upsert(connection, StateRow, [row])
 
 
 class StateRows:
-    """The values by kind and name. A write is durable when it returns; UnavailableError if it is not."""
+    """The values by kind and name. A write is durable when it returns; UnavailableError if it fails."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -116,7 +116,7 @@ class StateRows:
             return read_state(connection, kind, name)
 
     def all(self, kind: StateKind, owner: str | None = None) -> dict[str, str]:
-        """Return the values of the kind by name, sorted; with `owner` only those of it."""
+        """Return the values of the kind by name, sorted; with `owner` only that owner's."""
         query, values = _BODIES, {"its": kind.value}
         if owner is not None:
             query, values = _OF_OWNER, {**values, "owned": owner}
@@ -125,7 +125,7 @@ class StateRows:
         return dict(rows)
 
     def put(self, kind: StateKind, name: str, body: str, owner: str = "") -> None:
-        """Store the value in place of the one of its name."""
+        """Store the value in place of an existing value of that name."""
         with writing(self._engine, lock_key(kind, name)) as connection:
             put_state(connection, kind, name, body, owner)
 
@@ -143,7 +143,7 @@ class StateRows:
 
 
 class PlanRows:
-    """The newest `most` plans of each record. What-ifs come by the hundred, and share their transactions."""
+    """The newest `most` plans of each record. What-if plans come by the hundred, and share transactions."""
 
     def __init__(self, engine: Engine, most: int = MOST_PLANS) -> None:
         self._engine, self._most = engine, most
@@ -162,7 +162,7 @@ class PlanRows:
         )
 
     def plan(self, plan_id: str) -> StoredPlan:
-        """Return the plan; NotFoundError if it is not stored, or no longer."""
+        """Return the plan; NotFoundError if it was never stored or is already deleted."""
         body = StateRows(self._engine).get(StateKind.PLAN, plan_id)
         if body is None:
             raise NotFoundError(
@@ -188,7 +188,7 @@ class PlanRows:
 
 
 class AnswerRows:
-    """Answers by idempotency key, kept for a week. A body without a status is of a request under way."""
+    """Answers by idempotency key, kept for a week. A body without a status belongs to a request under way."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -196,7 +196,7 @@ class AnswerRows:
     def claim(
         self, key: str, request_digest: str, holder: str, now_s: float, record: str = ""
     ) -> IdempotencyClaim:
-        """Claim the key if it is free or its holder is gone, and return its state."""
+        """Claim the key if it is free or the process that holds it is gone, and return its state."""
         is_answer = StateRow.kind == StateKind.ANSWER.value
         name, holder = digest(key), digest(holder)
         mine = {"mark": request_digest, "holder": holder, "status": None}
@@ -245,7 +245,7 @@ class PipelineRows:
         }
 
     def keep(self, name: str, mapping: Mapping[str, Any]) -> None:
-        """Store the pipeline durably, in place of one of that name."""
+        """Store the pipeline durably, in place of an existing one of that name."""
         self._state.put(StateKind.PIPELINE, name, json.dumps(mapping, ensure_ascii=False))
 
     def remove(self, name: str) -> None:
@@ -254,7 +254,7 @@ class PipelineRows:
 
 
 def _decoded(kind: str, body: str, *names: str) -> dict[str, Any]:
-    """The mapping of the JSON text, which has these names; UnavailableError if it is damaged."""
+    """The mapping of the JSON text, checked to have these keys; UnavailableError if it is damaged."""
     try:
         mapping = json.loads(body)
         if not isinstance(mapping, dict) or not mapping.keys() >= set(names):
@@ -299,13 +299,13 @@ class RecordTable:
             }
 
     def owner(self, name: str) -> NamedRecord | None:
-        """Return record and namespace of the pipeline that has this name now; None without a row."""
+        """Return the record and namespace of the pipeline that has this name now; None without a row."""
         return self._owners.get(name)
 
     def of(self, name: str) -> str:
         """Return the record that a pipeline, or PIPELINE@POLICY, writes now.
 
-        The name of a record stands for itself; `NAME~` is the record that an older store has under NAME.
+        The name of a record returns itself; `NAME~` is the record that an older store has under NAME.
         """
         pipeline, at, policy = name.partition("@")
         if pipeline.endswith(MARK):
@@ -402,7 +402,7 @@ class Keys:
         return ApiKey(key_id, name, grant, now, expires_at), f"{PREFIX}{key_id}_{secret}"
 
     def find(self, token: str) -> ApiKey | None:
-        """Return the key of the token, valid or not; None if there is none. Both take equally long."""
+        """Return the key of the token, valid or not; None if there is none. Both cases take equally long."""
         form = FORM.fullmatch(token)
         if form is None:
             return None
@@ -422,7 +422,7 @@ class Keys:
         if body is None:
             raise NotFoundError(f"there is no key {key_id!r}", hint="`ipa key list` lists them.")
         if _key(key_id, body)[0].revoked_at is None:
-            # Nothing else of a key changes, so what was read is not older than what is written.
+            # Only `revoked_at` ever changes, so the rewritten body loses no other change.
             body = json.dumps(json.loads(body) | {"revoked_at": now.isoformat()})
             self._state.put(StateKind.KEY, key_id, body)
         return _key(key_id, body)[0]
@@ -451,7 +451,7 @@ class KeyIdentities:
         self._keys, self._clock = keys, clock
 
     def takes(self, token: str) -> bool:
-        """True if the token has the prefix of API keys. No other method gets to see it then."""
+        """True if the token has the prefix of API keys; no other method then receives it."""
         return token.startswith(PREFIX)
 
     def identify(self, token: str, *, fresh: bool, within_s: float = 0.0) -> Identity | None:

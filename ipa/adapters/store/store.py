@@ -148,7 +148,7 @@ class Journal:
 
     @contextmanager
     def _recording(self) -> Iterator[Connection]:
-        """A transaction that writes the record; failures are counted."""
+        """A transaction that writes the record; it counts failures."""
         with self._count_failures(), writing(self._engine, RECORD_LOCK) as connection:
             yield connection
 
@@ -164,7 +164,7 @@ class Journal:
         """Append entries, each with the text of its decision, to the chains. Return each chain's newest row.
 
         The transaction must hold the record's lock, so that `seq` has the order of the commits: a reader that
-        has read up to one has missed none before it. The caller caches the result after the commit.
+        has read up to one `seq` has missed no earlier one. The caller caches the result after the commit.
         """
         seq = _newest_seq(connection)
         entries = [replace(entry, record=self.records.of(entry.pipeline)) for entry, _ in new]
@@ -271,7 +271,7 @@ class Journal:
     def _newest_rows(
         self, connection: Connection, record: str, before_tick: int | None, applied_only: bool
     ) -> Iterator[Recorded]:
-        """The rows of the groups and segments that have such decisions, newest first."""
+        """The rows of the groups and segments that contain such decisions, newest first."""
         hot = [EntryRow.pipeline == record, EntryRow.kind == EntryKind.DECISION.value]
         sealed = [SegmentRow.pipeline == record, SegmentRow.kept > 0]
         if before_tick is not None:
@@ -294,7 +294,7 @@ class Journal:
     def decision(self, decision_id: str) -> Decision:
         """Return the decision.
 
-        NotFoundError: there is none, retention removed it, or an earlier pipeline of its name made it.
+        NotFoundError: none has this id, retention removed it, or an earlier pipeline of its name made it.
         """
         with snapshot(self._engine) as connection:
             hot = self._hot_texts(connection, [decision_id]).get(decision_id)
@@ -321,7 +321,7 @@ class Journal:
         return {each.decision_id: (each.pipeline, row.decision or "") for each, row in rows}
 
     def _sealed_text(self, connection: Connection, decision_id: str) -> tuple[str, str]:
-        """Record and text of a sealed decision; its id is pipeline, tick and more, joined by hyphens."""
+        """The record and text of a sealed decision; its id joins pipeline, tick and more by hyphens."""
         parts = decision_id.split("-")
         for at in range(1, len(parts)):
             if not parts[at].isascii() or not parts[at].isdigit():
@@ -338,7 +338,7 @@ class Journal:
 
 
 class Changes:
-    """A hook of the loops: it records that a change was accepted, got ready, failed or was rolled back.
+    """A hook of the loops: records that a change was accepted, became ready, failed or was rolled back.
 
     The decision behind a change is in the record before the change is written, so an outcome that cannot be
     recorded is only logged.
@@ -368,7 +368,7 @@ def _newest_seq(connection: Connection) -> int:
 
 
 def _is_record_of(name: str) -> Any:
-    """The condition that a segment is of a record of the pipeline, or PIPELINE@POLICY, of that name."""
+    """The condition that a segment belongs to a record of the pipeline, or PIPELINE@POLICY, of that name."""
     pipeline, at, policy = name.partition("@")
     own = SegmentRow.pipeline.startswith(pipeline + MARK, autoescape=True)
     own &= SegmentRow.pipeline.endswith(at + policy, autoescape=True)
@@ -456,11 +456,11 @@ class Store(Journal):
         path = database_path(self._engine.url)
         low = low_disk(path) if path is not None else ""
         reasons = database.write_health(self._engine).reasons()
-        # A write that failed for lack of space reports it already.
+        # A write that failed for lack of space already reports the full disk.
         return (*reasons, low) if low and not any(low in reason for reason in reasons) else reasons
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
-        """Return the pipeline's control; the default if none was set. With `may_lag` from a shared cache."""
+        """Return the pipeline's control; the default if none was set. `may_lag`: read a shared cache."""
         record = self.records.of(pipeline)
         if may_lag:
             fetch = lambda: self._state.all(StateKind.CONTROL)  # noqa: E731
@@ -507,7 +507,7 @@ class Housekeeping:
         self._thread = threading.Thread(target=self._run, name="store-housekeeping", daemon=True)
 
     def start(self) -> None:
-        """Start."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
@@ -521,7 +521,7 @@ class Housekeeping:
             self.once()
 
     def once(self) -> PruneReport | None:
-        """Make a pass; return its report. A failure is logged once, and is in `Store.troubles`."""
+        """Make a pass and return its report. A failure is logged once, and listed in `Store.troubles`."""
         try:
             return self._store.prune(self._now(), stop=self._stop.is_set) if self._leads() else None
         except IpaError as error:
@@ -561,7 +561,7 @@ def open_store(
 
 def open_from(settings: Settings, access: database.Access = database.Access.WRITE) -> Store:
     """Open the store of the settings. Errors: as `open_engine`."""
-    # 0 days keep for ever, 0 MB set no bound.
+    # 0 days: keep for ever; 0 MB: no bound.
     retention = Retention(
         decisions_s=settings.keep_decisions_days * DAY_S,
         changes_s=settings.keep_changes_days * DAY_S if settings.keep_changes_days else None,

@@ -79,9 +79,9 @@ def doctor(
 def _checks(
     settings: Settings, names: Sequence[str], at: str | None, namespaces: Sequence[str], timeout_s: float
 ) -> list[DoctorCheck]:
-    """The checks of the service and what it depends on.
+    """The checks of the service and everything it depends on.
 
-    A service elsewhere looks at its target itself, and tells what it sees; this machine may not reach that.
+    A remote service checks its target itself and reports it, since this machine may not reach the target.
     """
     from ipa.bootstrap.doctor import settings_checks, target_checks
     from ipa.clients.http import is_service
@@ -92,7 +92,8 @@ def _checks(
     own = f"http://{settings.host}:{settings.port}"
     target = _target_of_service(own)
     given = at or os.environ.get("IPA_AT", "")
-    url = given if is_service(given) else "" if given or target is None else own
+    default = "" if given or target is None else own
+    url = given if is_service(given) else default
     if url:
         checks.append(DoctorCheck("service", lambda: service_findings(url, names, timeout_s)))
     if url in ("", own):
@@ -105,7 +106,7 @@ def _checks(
 
 
 def _target_of_service(url: str) -> str | None:
-    """The target of the service at that URL, empty if it does not tell us; None if no service answers."""
+    """The target of the service at that URL, empty if it does not report one; None if no service answers."""
     from ipa.clients.http import HttpClient
 
     try:
@@ -195,13 +196,13 @@ def service_findings(url: str, names: Sequence[str], timeout_s: float) -> Iterat
 
 
 def _sight(pipeline: str, status: Mapping[str, Any], at: str) -> Finding:
-    """Check that the service sees the pipeline's load, without which it cannot plan."""
+    """Check that the service observes the pipeline's load, without which it cannot plan."""
     name, remedy, live = f"service: {pipeline}", f"ipa status {pipeline} --at {at}", status["live"]
     if live is None:
         return warn(name, status.get("not_runnable_because") or "its loop has not run yet", remedy)
     reason = f"{live['reason']}: {live['detail']}"
     if live["rate_rps"] is None or live["reason"].startswith("hold.metrics"):
-        return fail(name, f"it sees no load: {reason}", remedy)
+        return fail(name, f"it observes no load: {reason}", remedy)
     if not status["healthy"]:
         return warn(name, reason, remedy)
     return ok(name, f"it sees {live['rate_rps']:g} rps")

@@ -141,7 +141,7 @@ def replay(
     from ipa.cli.views.result_text import detail, listed, parted_nowhere
 
     if first and policy is None:
-        raise UsageError("--first compares two policies", hint="Name the other one with --policy NAME.")
+        raise UsageError("--first needs a second policy", hint="Name it with --policy NAME.")
     if first and decision_id is not None:
         raise UsageError("--first looks through several decisions, so it takes no ID")
     output = place.output
@@ -187,7 +187,7 @@ def _outcome(pair: Pair) -> str:
 
 
 def _exit_code(pairs: Iterable[Pair], *, is_one: bool) -> ExitCode:
-    """The exit code. Decisions of other kinds than ticks count only if requested by name."""
+    """The exit code. Decisions without recorded inputs count only if one was requested by name."""
     outcomes = {_outcome(pair) for pair in pairs}
     if "differs" in outcomes:
         return ExitCode.CHANGED

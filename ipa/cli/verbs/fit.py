@@ -10,7 +10,7 @@ from typing import TypeVar
 import typer
 
 from ipa.cli.options import FILE_PIPELINE, FileFolders, complete_stages
-from ipa.cli.output import OUTPUT, Output, printed, progress, show
+from ipa.cli.output import OUTPUT, Output, print_values, progress, show
 from ipa.model.errors import ExitCode, InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.masking import mask_url
 from ipa.model.profile import StageProfile
@@ -125,10 +125,8 @@ def profile(
             hint=f"Measure it where its models run: `{command}`",
         )
     stages = [described.stage(name) for name in stage] or list(described.stages)
-    chosen = {
-        it.name: [it.variant(name.strip()) for name in variants.split(",")] if variants else it.variants
-        for it in stages
-    }
+    names = [name.strip() for name in variants.split(",")] if variants else []
+    chosen = {it.name: [it.variant(name) for name in names] or it.variants for it in stages}
     request = MeasureRequest(
         _numbers(cores, float, "--cores"),
         _numbers(batches, int, "--batches"),
@@ -140,7 +138,7 @@ def profile(
     if at is not None and several:
         raise UsageError(
             f"--at {mask_url(at)} is one server for several values of {', '.join(several)}",
-            hint="Write these words into the URL, or measure one with --stage, --variants and --cores.",
+            hint="Put these words into the URL, or measure one with --stage, --variants and --cores.",
         )
     place = settings.profiles_dir / pipeline if write else folder
     results: list[tuple[StageProfile, Path | None]] = []
@@ -154,9 +152,9 @@ def profile(
             keeps = write and not force and _is_worse(profile, place)
             results.append((profile, None if keeps else _written(profile, place)))
             unreplaced += [it.name] if keeps else []
-    # As files have them; as text only those that were not written.
+    # In the form of files; as text only those that were not written.
     texts = [dump_profile(profile) for profile, _ in results]
-    if not printed(output, [parse(text, "").data for text in texts]):
+    if not print_values(output, [parse(text, "").data for text in texts]):
         typer.echo(
             "".join(text for text, (_, path) in zip(texts, results, strict=True) if not path), nl=False
         )

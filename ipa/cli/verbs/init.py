@@ -40,7 +40,7 @@ def _write(
     force: bool = False,
     has_models: bool = False,
 ) -> None:
-    """Write the files, check them, and print what is left to do. ConflictError as of `write_new`."""
+    """Write the files, check them, and print what remains to be done. ConflictError as `write_new`."""
     from ipa.files.check import check_files
     from ipa.files.pipelines import FILE_NAME, write_new
 
@@ -102,7 +102,7 @@ def init(
 
 
 def _mapping(name: str, stages: list[str], sla: str, cores: float | None) -> dict[str, Any]:
-    """The pipeline as in a file; its reader checks the names."""
+    """The pipeline as a mapping of a file; the reader of files checks the names."""
     split = [_stage(text) for text in stages]
     bounds: dict[str, Any] = {"max_replicas": 8}
     return {
@@ -170,7 +170,7 @@ def import_(
             hint="Use kubernetes or kubernetes:~/.kube/config, or -f FILE",
         )
     imported = target_named(kind).imported(settings, where, request)
-    # As a file is read, so that what no file may say is said here.
+    # Read it as a file, so that every fault that a file may have is reported.
     pipeline = pipeline_from_mapping(pipeline_to_mapping(imported.pipeline))
     notes, running = tuple(imported.notes), tuple(imported.configs)
     _write(output, pipeline, settings, notes=notes, running=running, force=force, has_models=True)

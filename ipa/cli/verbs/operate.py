@@ -13,7 +13,7 @@ import typer
 from rich import filesize
 
 from ipa.cli.options import client_at, me
-from ipa.cli.output import OUTPUT, Output, printed, progress, show
+from ipa.cli.output import OUTPUT, Output, print_values, progress, show
 from ipa.control.canonical import plain
 from ipa.control.loop.scheduler import SystemClock
 from ipa.files.document import unknown
@@ -76,7 +76,7 @@ def show_(
 
 
 def _value(value: object) -> str:
-    """The value as the environment has it."""
+    """The value in the form of an environment variable."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -122,7 +122,7 @@ def create(
     ends = _end(expires, now)
     with _keys() as keys:
         key, token = keys.create(wanted, grant, now=now, expires_at=ends)
-    if printed(output, {**_plain(key, now), "token": token}):
+    if print_values(output, {**_plain(key, now), "token": token}):
         return
     # Only the key, so that a shell can capture it: IPA_TOKEN=$(ipa key create ...)
     typer.echo(token)

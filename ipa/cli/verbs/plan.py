@@ -186,10 +186,7 @@ def fleet(
 def parse_pairs(
     option: str, texts: Sequence[str], *, known: dict[str, float] | None = None
 ) -> dict[str, float]:
-    """The numbers by pipeline of texts `PIPELINE=NUMBER`; UsageError lists all that is wrong with them.
-
-    `known`: the pipelines that may be named.
-    """
+    """The numbers of texts PIPELINE=NUMBER by pipeline, one of `known`; UsageError lists every fault."""
     numbers: dict[str, float] = {}
     faults = []
     for text in texts:
@@ -209,5 +206,5 @@ def parse_pairs(
         else:
             numbers[name] = value
     if faults:
-        raise UsageError(f"{option} makes no sense", problems=[Fault(fault) for fault in faults])
+        raise UsageError(f"{option} has invalid values", problems=[Fault(fault) for fault in faults])
     return numbers

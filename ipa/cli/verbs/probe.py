@@ -14,7 +14,7 @@ import typer
 
 from ipa.cli import options
 from ipa.cli.options import PIPELINES_DIR, Place, duration_s
-from ipa.cli.output import OUTPUT, Output, json_text, printed, show
+from ipa.cli.output import OUTPUT, Output, json_text, print_values, show
 from ipa.model.errors import ExitCode, InputError, NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeTransport, RequestAddress
@@ -44,7 +44,7 @@ def url(
         address = request_address(service, pipeline)
     if not address.url:
         raise NotFoundError(f"the requests of pipeline {pipeline!r} have no URL: {address.note}")
-    if printed(place.output, address):
+    if print_values(place.output, address):
         return
     command = f"curl -sS {shlex.quote(address.url)} -H 'Content-Type: application/json' -d @request.json"
     typer.echo(command if curl else address.url)
@@ -172,12 +172,12 @@ def probe(
 def _timeout_s(given: str | None, usual_s: float) -> float:
     timeout_s = usual_s if given is None else duration_s("--timeout", given)
     if not 0 < timeout_s <= MOST_S:
-        raise UsageError(f"--timeout {given} is not above 0 and at most {MOST_S:g}s")
+        raise UsageError(f"--timeout {given} must be above 0 and at most {MOST_S:g}s")
     return timeout_s
 
 
 def _body(pipeline: Pipeline, file: Path | None) -> Mapping[str, Any]:
-    """The body to send, of the file or of the pipeline."""
+    """The body to send: the file's, else the pipeline's example."""
     if file is not None:
         return _read(file)
     if pipeline.probe is None:
@@ -189,7 +189,7 @@ def _body(pipeline: Pipeline, file: Path | None) -> Mapping[str, Any]:
 
 
 def _read(file: Path) -> Mapping[str, Any]:
-    """The JSON object in the file, or for `-` on standard input."""
+    """The JSON object in the file, or for `-` from standard input."""
     from ipa.files.reading import read_json
 
     try:

@@ -167,9 +167,9 @@ def _simulated(rates: str, speed: float, seed: int) -> Simulated:
 
 
 def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> None:
-    """Run the service until a signal; `logs` counts the lines that were lost.
+    """Run the service until a signal; `logs` counts lost lines.
 
-    Errors: those of `build`; UnavailableError: the port.
+    Errors: those of `build`; UnavailableError: the port is in use.
     """
     from ipa.bootstrap.app import build
     from ipa.bootstrap.identity import check_listening
@@ -182,7 +182,7 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
         running = build(settings, options)
         running.registry.register(Figures((table.LOG_DROPPED, lambda: logs.dropped)))
         if options.simulated is not None:
-            # What was built so far took time in which no loop controls the load.
+            # Time starts now: until here no loop controlled the load.
             options.simulated.pace.begin()
         try:
             if running.leadership is not None:
@@ -203,7 +203,7 @@ def _bound(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Inherited by accepted connections: a client that takes nothing is disconnected.
+        # Accepted connections inherit it: a client that reads nothing is disconnected.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_MS)
     try:
         listener.bind((host, port))
@@ -223,7 +223,7 @@ def _listen(running: App, listener: socket.socket, say: Callable[[str], None]) -
     from ipa.serving.protocol import BoundedServer
 
     class Server(BoundedServer):
-        """A server without uvicorn's signal handling, which would end us before what we started."""
+        """A server without uvicorn's signal handling, which would end the process before its children."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:

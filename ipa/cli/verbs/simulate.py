@@ -100,7 +100,7 @@ def check_reports() -> None:
 
 
 def check_failures(runs: Iterable[Mapping[str, Any]], *, is_allowed: bool) -> None:
-    """PluginError if runs have failed ticks; it lists the first of each policy. Allowed, it is a warning."""
+    """PluginError if runs have failed ticks, with the first of each policy; a warning if allowed."""
     failed: dict[str, str] = {}
     for run in runs:
         if run.get("failed_ticks"):
@@ -119,7 +119,7 @@ def check_failures(runs: Iterable[Mapping[str, Any]], *, is_allowed: bool) -> No
 
 @dataclass(frozen=True, slots=True)
 class Cells(Bundle):
-    """Options of computing the cells of experiments, and the folder that keeps them."""
+    """The options for computing the cells of experiments, and the folder that keeps them."""
 
     workers: int = typer.Option(2, "--workers", min=1, max=256, help="processes on this machine")
     fresh: bool = typer.Option(False, "--fresh", help="also compute the cells whose outcomes are kept")
@@ -192,7 +192,7 @@ def compare(
         dict.fromkeys(POLICIES.admit(name.strip()) for name in policies.split(",") if name.strip())
     )
     if not admitted:
-        raise UsageError("--policies names none", hint=POLICIES.known())
+        raise UsageError("--policies names no policy", hint=POLICIES.known())
     reference = reference or admitted[-1]
     if reference not in admitted:
         raise UsageError(f"--reference {reference!r} is not among --policies {policies}")

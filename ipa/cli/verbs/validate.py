@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.output import OUTPUT, Output, printed
+from ipa.cli.output import OUTPUT, Output, print_values
 from ipa.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def validate(
             "there is no pipeline or profile file to check",
             hint="Give files or folders, or set IPA_PIPELINES_DIR and IPA_PROFILES_DIR.",
         )
-    if not printed(output, [_values(each) for each in checked]):
+    if not print_values(output, [_values(each) for each in checked]):
         for each in checked:
             _show(each)
     problems = [problem for each in checked for problem in each.problems]
@@ -79,7 +79,7 @@ def _values(checked: Checked) -> dict[str, Any]:
 
 
 def target_notes(checked: Checked) -> list[str]:
-    """Notes for the pipeline's owner on how it runs on the targets whose sections it has."""
+    """Notes for the pipeline's owner on how it runs on each target that has a section in its file."""
     from ipa.bootstrap.targets import targets
     from ipa.model.serving import unbatched_notes
 

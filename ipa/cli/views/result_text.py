@@ -128,7 +128,7 @@ def _alternatives(explained: Explanation) -> Iterator[RenderableType]:
 
 
 def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
-    """Yield a line for each pipeline, the sums, and the gain of one unit more of each limited resource."""
+    """Yield a line for each pipeline, the sums, and the gain of one more unit of each limited resource."""
     search = fleet.result
     limits = {CORES: search.budget_cores, **search.limits}
     budget = ", ".join(in_words(name, most) for name, most in limits.items())
@@ -215,7 +215,7 @@ def _range(least: object, most: object) -> str:
 
 
 def _latencies(row: Mapping[str, Any]) -> str:
-    """The milliseconds of the smallest and the largest batch, with one more digit if there are few."""
+    """The milliseconds of the smallest and the largest batch, with one more digit for small ones."""
     latencies_ms = (1000 * row["latencies_s"][at] for at in (0, -1))
     return _range(*(f"{each:.1f}" if each < 100 else f"{each:.0f}" for each in latencies_ms))
 
@@ -225,7 +225,7 @@ MOST_CHANGES = 12
 
 
 def result_lines(first: SimResult, figures: Mapping[str, Any], repeats: int) -> Iterator[RenderableType]:
-    """Yield the figures, then the last changes; of several seeds, those of the first."""
+    """Yield the figures, then the last changes; with several seeds, the first seed's changes."""
     seeds = f"seed{'s' if repeats > 1 else ''} {span(first.seed, repeats)}"
     yield (
         f"Pipeline {first.pipeline}   policy {first.policy}   {seeds}   "

@@ -66,7 +66,7 @@ def _variant(stage: Json) -> str:
 
 
 def _ready(stage: Json) -> Text:
-    """The ready replicas of those that are to run."""
+    """The number of ready replicas, out of the wanted number."""
     replicas, ready = stage["config"]["replicas"], stage["ready_replicas"]
     return Text(f"{figure(ready)}/{replicas}", style="" if ready == replicas else "yellow")
 
@@ -166,7 +166,7 @@ def canary_lines(status: Json) -> list[str]:
 
 
 def _beside_resources(stage: Json) -> Resources:
-    """The resources of the stage's replicas beside their cores."""
+    """The resources of the stage's replicas other than cores."""
     config, each = stage["config"], stage.get("beside")
     return Resources(**each) * config["replicas"] if config and each else NO_RESOURCES
 
@@ -202,13 +202,13 @@ def _in_time(live: Json) -> str:
 
 
 def _pas(live: Json) -> str:
-    """The accuracy of what is to run, and of what answered."""
+    """The accuracy of the wanted configuration, and of the variants that answered."""
     served = live.get("served_pas")
     return _n(live["pas"], 3) + ("" if served is None else f", {served:.3f} as answered")
 
 
 def why(status: Json) -> str:
-    """The latest decision, and the time of the next."""
+    """The latest decision, and the time of the next tick."""
     due = status["live"]["next_tick_in_s"]
     words = _decision(status["live"]) or "no decision yet"
     return words if due is None else f"{words}   (next tick in {due:.0f} s)"
@@ -311,7 +311,7 @@ def _cores_change(stage: StageDifference) -> str:
 
 
 def _resource_delta(old: Resources | None, new: Resources | None, name: str) -> str:
-    """As `delta`, of one resource; a question mark for an unknown new amount."""
+    """The `delta` of one resource; a question mark for an unknown new amount."""
     before = None if old is None else old.amount(name)
     if new is None:
         return "?" if before is None else f"{before:g} → ?"

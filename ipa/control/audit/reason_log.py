@@ -44,7 +44,7 @@ ADDRESS = re.compile(r"https?://[^\s,;'\")]+")
 
 
 def runbook_of(alert: str) -> str:
-    """The section about the alert, as the alert itself names it."""
+    """The section of the runbook about the alert, as the alert names it."""
     return f"{RUNBOOKS}#{alert.lower()}"
 
 
@@ -56,9 +56,9 @@ def runbook_for(decision: Decision) -> str:
 
 
 class ReasonLog:
-    """A hook of the loops that logs every change, and the start and end of every hold that is not routine.
+    """A hook of the loops: logs every change, and the start and end of every hold that is not routine.
 
-    A record has its parts in `fields`, which `ipa serve --log json` writes beside the message.
+    A log record has its values in `fields`, which `ipa serve --log json` writes beside the message.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class ReasonLog:
         self._logged: dict[str, Decision] = {}
 
     def __call__(self, decision: Decision, snapshot: object) -> None:
-        """Log the decision if its reason differs from that of the one before it, or it is a change."""
+        """Log the decision if it is a change, or its reason differs from the previous decision's."""
         last, reason = self._logged.get(decision.pipeline), decision.reason
         is_apply = decision.action is Action.APPLY
         if last is not None and reason is last.reason and not is_apply:

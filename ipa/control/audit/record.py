@@ -60,8 +60,8 @@ APPLIED = "applied"
 class Entry:
     """An entry: who did what and why. `what` is a reason code, an outcome, or a person's action.
 
-    `content` is the digest of the whole decision, which is stored beside the entry. `record` is the one that
-    the entry belongs to, if it is not the pipeline's name: several pipelines may have had that name in turn.
+    `content` is the digest of the whole decision, which is stored beside the entry. `record` is the name of
+    its record if it is not the pipeline's: several pipelines may have had that name in turn.
     """
 
     pipeline: str
@@ -120,7 +120,7 @@ class Recorded:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """The values of the text; RecordError if it was damaged."""
+        """The values of the text; RecordError if it is damaged."""
         try:
             values: dict[str, Any] = json.loads(self.text)
         except ValueError as error:
@@ -129,7 +129,7 @@ class Recorded:
 
     @cached_property
     def seq(self) -> int:
-        """Its number among all, without keeping `values`: a thousand of them would fill memory."""
+        """Its number among all entries. Does not cache `values`: those of a thousand would fill memory."""
         return int(Recorded(self.text).values["seq"])
 
     def line(self) -> str:
@@ -184,9 +184,9 @@ def record_in(values: Mapping[str, Any]) -> str:
 
 
 class Chain:
-    """A verifier of the entries of one record, in order. RecordError names the first that was changed.
+    """A verifier of the entries of one record, in order. RecordError names the first one that was changed.
 
-    `anchor` is a head of it that was kept elsewhere.
+    `anchor` is a head of the record that was kept elsewhere.
     """
 
     def __init__(self, pipeline: str, anchor: Head | None = None) -> None:
@@ -221,7 +221,7 @@ class Chain:
         if values["previous"] != self.head.digest:
             raise self.fault(f"entry {number} does not follow the present entry {number - 1}")
         if values["kind"] == EntryKind.ADOPTED and values["facts"].get("damaged"):
-            raise self.fault(f"decision {values['facts']['damaged']!r} was changed before entry {number}")
+            raise self.fault(f"decision {values['facts']['damaged']!r} was changed, as entry {number} notes")
         self.decisions += bool(values["content"])
         self.head = Head(number, stored_digest)
         self._meet_anchor()
@@ -246,7 +246,7 @@ class Chain:
 
 
 def of_decision(decision: Decision, content: str) -> Entry:
-    """The entry of a decision whose text has the digest `content`."""
+    """The entry for a decision whose text has the digest `content`."""
     is_change = decision.action is Action.APPLY
     return Entry(
         pipeline=decision.pipeline,
@@ -275,7 +275,7 @@ def of_decision(decision: Decision, content: str) -> Entry:
 def of_control(
     pipeline: str, was: PipelineControl, becomes: PipelineControl, attribution: Attribution, at: str
 ) -> Entry:
-    """The entry of a person's action: of the control only the fields that it changed."""
+    """The entry for a person's action, with only those fields of the control that it changed."""
     old, new = plain(was), plain(becomes)
     changed = [key for key in old | new if old.get(key) != new.get(key)]
     return Entry(
@@ -291,7 +291,7 @@ def of_control(
 
 
 def of_ended(pipeline: str, ended: Actuation, at: str) -> Entry:
-    """The entry of a change that is no longer in flight."""
+    """The entry for a change that is no longer in flight."""
     assert ended.change is not None
     return Entry(
         pipeline=pipeline,
@@ -307,7 +307,7 @@ def of_ended(pipeline: str, ended: Actuation, at: str) -> Entry:
 
 
 def of_applied(decision: Decision, at: str) -> Entry:
-    """The entry of a decision whose change was accepted and now rolls out."""
+    """The entry for a decision whose change was accepted and now rolls out."""
     return Entry(
         pipeline=decision.pipeline,
         kind=EntryKind.CHANGE,
@@ -408,7 +408,7 @@ class Gaps:
         self._unchecked: dict[str, int] = {}
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """Add the checkpoint of a line. RecordError: its signature is wrong; other errors: it is not one."""
+        """Add the checkpoint of a line. RecordError: its signature is wrong; other errors: malformed."""
         checkpoint = Checkpoint(**{each.name: values["checkpoint"][each.name] for each in fields(Checkpoint)})
         key_id, signature = str(values["key_id"]), str(values["signature"])
         is_checked = bool(key_id) and self._verifies is not None
@@ -444,7 +444,7 @@ class Gaps:
         chain.unchecked = self._unchecked.get(chain.pipeline, 0)
 
     def note(self, chain: Chain) -> None:
-        """Note the newest entry of the chain, if it is within a checkpoint."""
+        """Remember the newest entry of the chain, if it is within a checkpoint."""
         span = self._span(chain.pipeline, chain.head.number)
         if span is not None:
             self._digests.setdefault((span.pipeline, span.first), []).append(chain.head.digest)
@@ -460,8 +460,8 @@ def verify_lines(
 ) -> dict[str, Verified]:
     """Verify the lines of an export, and return the contents of each record from its first entry on.
 
-    RecordError names the first changed line. `verifies` checks the signatures of
-    checkpoints, which come before the entries; without it they are counted as unchecked.
+    RecordError names the first changed line. `verifies` checks the signatures of checkpoints, which come
+    before the entries; without it they are counted as unchecked.
     """
     gaps = Gaps(verifies)
     chains: dict[str, Chain] = {}
@@ -499,7 +499,7 @@ MAX_MISSED = 10_000
 
 
 class FollowedRecord(Protocol):
-    """The record that is followed."""
+    """The reader of the store's record that a `RecordFeed` follows."""
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
         """Return the `limit` entries after `after`, oldest first."""
@@ -512,7 +512,7 @@ class FollowedRecord(Protocol):
 
 
 class RecordFeed:
-    """The newest entries of the record. Thread-safe; errors are the store's."""
+    """The newest entries of the record. Thread-safe; raises the store's errors."""
 
     def __init__(
         self,
@@ -544,8 +544,8 @@ class RecordFeed:
                 return tuple(entry for entry in self._recent if entry.seq > seq)[:limit]
         return self._record.entries(seq, limit)
 
-    def gone(self, seq: int) -> bool:
-        """True if the entries after `seq` cannot be followed: too many, or of another store."""
+    def is_gone(self, seq: int) -> bool:
+        """True if the entries after `seq` cannot be followed: they are too many, or of another store."""
         newest = self.newest()
         return seq > newest or newest - seq > self.max_missed
 

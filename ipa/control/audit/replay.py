@@ -1,4 +1,4 @@
-"""Replay a recorded decision from its inputs, by the policy that made it or by another one.
+"""Replay of a recorded decision from its inputs, by the policy that made it or by another one.
 
 The engine is a pure function of the recorded inputs: the same pipeline, profiles and policy give the same
 decision. If they do not, the result lists the differences. If the pipeline or profiles changed, it is stale.
@@ -69,9 +69,9 @@ class ReplayDifference:
 class ReplayResult:
     """A decision replayed by `policy`.
 
-    `why` is the cause if it could not be replayed, `notes` are changes since. `again` has no inputs, and is
-    None if it could not be replayed. For the same policy, action, reason, configurations and plan are
-    compared; for another one the configurations and the plan.
+    `why` is the cause if it could not be replayed, `notes` lists changes since then. `again` is the new
+    decision without inputs, None if it could not be replayed. For the same policy, action, reason,
+    configurations and plan are compared; for another one the configurations and the plan.
     """
 
     decision_id: str
@@ -124,7 +124,7 @@ def nothing(decision: Decision, why: str) -> ReplayResult:
 def stale(
     decision: Decision, inputs: DecisionInputs, pipeline: Pipeline, profiles: str, policy: str
 ) -> ReplayResult | None:
-    """The result if pipeline or profiles (by their digest) changed since; None if they did not."""
+    """The result if pipeline or profiles (by their digest) changed since then; None if they did not."""
     moved = []
     # A shadow policy's decisions have the pipeline's name with an @.
     if digest_of(replace(pipeline, name=decision.pipeline)) != inputs.pipeline:
@@ -225,7 +225,7 @@ def _taught(policy: Policy, earlier: Sequence[Decision]) -> object:
 
 
 def _parting(decision: Decision, again: Decision) -> list[ReplayDifference]:
-    """The differences in plan and configuration if another policy decided, with the reason of each."""
+    """The differences in plan and configuration from another policy's decision, with both reasons."""
     pairs = [
         ("action", decision.action.value, again.action.value),
         ("configs", _configs(decision.configs), _configs(again.configs)),

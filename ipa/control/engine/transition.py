@@ -202,7 +202,7 @@ def _hops(
     suffices: Suffices,
     carries_as_much: Suffices,
 ) -> list[StageConfig]:
-    """The first step of each stage: half if two are quicker and it carries as much as the running one."""
+    """First steps: fewer replicas if they suffice, else `first_hop`; `quick_hop` if as much is carried."""
     now = {config.stage: config for config in running}
     less = [_fewer(now.get(want.stage), want, rolling) for want in wanted]
     if any(less) and suffices(

@@ -1,1 +1,1 @@
-"""The loop of a pipeline: it gathers what a tick needs, asks the engine and carries out its decision."""
+"""The loop of a pipeline: gathers the inputs of a tick, runs the engine and carries out its decision."""

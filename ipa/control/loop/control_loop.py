@@ -133,13 +133,13 @@ class ControlLoop:
         return self._snapshot
 
     def succeed(self, earlier: ControlLoop) -> None:
-        """Take over the snapshot of an earlier loop of the same stages until the first tick."""
+        """Continue with the snapshot of an earlier loop of the same stages until the first tick."""
         snapshot = earlier.snapshot()
         if [it.name for it in self.pipeline.served] == [it.name for it in earlier.pipeline.served]:
             self._snapshot = replace(snapshot, correction=UNCORRECTED, next_tick_at=None)
 
     def tick_once(self, requested: ChangeRequest | None = None) -> Decision:
-        """Run one tick: observe, decide, record, write. Errors are in the decision; nothing is raised."""
+        """Run one tick: observe, decide, record, write. Errors are in the decision; none is raised."""
         with self._ticking:
             started_s = self._world.clock.monotonic_s()
             leads = self._world.leadership.leading()
@@ -163,18 +163,18 @@ class ControlLoop:
         return decision
 
     def request(self, wanted: ChangeRequest) -> Decision:
-        """Run one tick that applies a person's change, or holds and says why."""
+        """Run one tick that applies a person's change, or holds with the reason."""
         return self.tick_once(wanted)
 
     def idle(self, within_s: float) -> bool:
-        """True if no tick is under way; waits at most `within_s` for one that is."""
+        """True if no tick is running; waits at most `within_s` for a running one."""
         if not self._ticking.acquire(timeout=within_s):
             return False
         self._ticking.release()
         return True
 
     def wake(self) -> None:
-        """Tick now instead of when the next tick is due. Later ticks count from now."""
+        """Tick now instead of when the next tick is due. Later ticks are timed from now."""
         self._waker.set()
         self._call()
 
@@ -183,7 +183,7 @@ class ControlLoop:
         self._call = call
 
     def step(self) -> float:
-        """Tick if one is due or the load asks for it. Return the time of the next call, by the clock.
+        """Tick if a tick is due or the load requires it. Return the time of the next call, by the clock.
 
         A tick that takes longer than `tick_s` skips the ticks it missed, and the next one if that is less
         than half a tick away: it would have the same observation.
@@ -220,7 +220,7 @@ class ControlLoop:
         return due_s
 
     def _look_s(self, due_s: float) -> float:
-        """The time of the next look at the load if it comes before the tick at `due_s`, else `due_s`."""
+        """The time of the next reading of the load if it comes before the tick at `due_s`, else `due_s`."""
         now_s, peek_s = self._world.clock.monotonic_s(), self._settings.peek_s
         return now_s + peek_s if 0 < peek_s < due_s - now_s else due_s
 
@@ -228,7 +228,7 @@ class ControlLoop:
         """Wait until that time. True if it ended early: the load exceeds the forecast, or is observed again.
 
         The load is read every `peek_s`, except while a change is in flight that cannot be added to: a tick
-        could not act before.
+        could not act before it ends.
         """
         clock = self._world.clock
         while (next_s := self._look_s(until_s)) < until_s:
@@ -239,9 +239,9 @@ class ControlLoop:
         return False
 
     def _is_overrun(self) -> bool:
-        """True if the load is known to exceed the last forecast and the running configuration's capacity.
+        """True if the load exceeds both the last forecast and the running configuration's capacity.
 
-        Also if the last tick could not decide, since there was no load yet, and there is now.
+        Also if the last tick could not decide for lack of a load, and there is one now.
         """
         decision = self._snapshot.decision
         may_act = not self._state.actuation.in_flight or self._world.workload.rolling.amends
@@ -320,7 +320,7 @@ class ControlLoop:
             return None
 
     def _recover(self, observation: Observation, now_s: float) -> None:
-        """Continue from record and workload: tick numbers, a change in flight, the load, what was learned.
+        """Restore the state from record and workload: tick numbers, a change in flight, load, corrections.
 
         Retried at the next tick.
         """
@@ -341,7 +341,7 @@ class ControlLoop:
             self._recovered = True
 
     def _recall(self, newest: Sequence[Decision], now_s: float) -> None:
-        """Take up the load that an earlier process saw, what failed, and what it learned of the profiles."""
+        """Restore an earlier process's load, its failed rollouts, and what it learned of the profiles."""
         read = [(it, inputs) for it in newest if (inputs := _read_inputs(it)) is not None]
         loads = (inputs.observation.load for _, inputs in read)
         self._earlier = next((load.value for load in loads if isinstance(load, Measured)), None)
@@ -359,7 +359,7 @@ class ControlLoop:
         self._state = replace(state, correction=correction, feedback=feedback)
 
     def _carry_out(self, effects: Effects) -> Decision:
-        """Record, then write. Return the decision, or the one that says why it failed."""
+        """Record, then write. Return the decision, or the decision that explains the failure."""
         decision, change = effects.decision, effects.change
         try:
             if self._unread is not None:
@@ -426,7 +426,7 @@ class ControlLoop:
 
 
 def _read_inputs(decision: Decision) -> DecisionInputs | None:
-    """The inputs of a recorded decision; None if they are of a version that had others."""
+    """The inputs of a recorded decision; None if another version wrote them in another form."""
     try:
         return read_inputs(decision.inputs)
     except InputError as error:

@@ -19,7 +19,7 @@ LONGEST_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """Unix times of the last reading of a counter and the first of its successor; the rate before."""
+    """The Unix times of a counter's last reading and of its successor's first, and the rate before."""
 
     since_s: float
     ready_s: float
@@ -58,7 +58,7 @@ class Recounts:
         self._counter, self._read_s, self._since_s = counter, at_s, None
 
     def bridged(self, observation: Observation, at_s: float) -> Observation:
-        """The observation with at least the rate before each replacement for its duration."""
+        """The observation whose load is at least the rate before each replacement while that lasts."""
         load = observation.load
         if not isinstance(load, Measured):
             return observation
@@ -93,7 +93,7 @@ def _bridged(
 ) -> tuple[float | None, ...]:
     """The rates, during each replacement at least the last one before it.
 
-    While one lasts that is the present rate, which may have risen; later the mean that was read then.
+    During a replacement that is the present rate, which may have risen; later the mean that was read then.
     """
     rates = list(load.rates_rps)
     for each in sorted(replacements, key=lambda it: it.since_s):

@@ -1,4 +1,4 @@
-"""The system clock, the signal to stop, and many loops on a few threads, each run when due or woken."""
+"""The system clock, the stop signal, and many loops on a few threads, each run when due or woken."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StopSignal(threading.Event):
         self._linked: list[threading.Event] = []
 
     def linked(self) -> threading.Event:
-        """A new event that is also set when the service stops. Call it before that."""
+        """A new event that is also set when the service stops. Call it before the service stops."""
         event = threading.Event()
         self._linked.append(event)
         return event
@@ -87,7 +87,7 @@ class ScheduledLoop:
 
 
 class Scheduler:
-    """A scheduler of loops. Thread-safe; `clock_of` returns a clock whose waits an event ends."""
+    """A scheduler of loops. Thread-safe; `clock_of` returns a clock whose waits end with an event."""
 
     def __init__(
         self, clock_of: Callable[[threading.Event], Clock], stop: StopSignal, workers: int = WORKERS
@@ -115,13 +115,13 @@ class Scheduler:
         return turn
 
     def end(self, turn: ScheduledLoop, within_s: float) -> bool:
-        """Schedule the loop no more. Waits at most `within_s` for it to finish; True if it has."""
+        """Stop scheduling the loop. Waits at most `within_s` for it to finish; True if it has."""
         with self._changed:
             turn.is_ended = True
             return self._changed.wait_for(lambda: not turn.is_stepping, within_s)
 
     def join(self, within_s: float) -> None:
-        """Wait at most `within_s` for running loops. Set the stop signal before."""
+        """Wait at most `within_s` for running loops. The caller sets the stop signal first."""
         until_s = time.monotonic() + within_s
         for thread in (self._caller, *self._threads):
             if thread is not None:
@@ -135,7 +135,7 @@ class Scheduler:
                 self._push(turn, self._clock.monotonic_s())
 
     def _push(self, turn: ScheduledLoop, at_s: float) -> None:
-        """Schedule it at that time, in place of any other."""
+        """Schedule the loop at that time, in place of any other time."""
         turn.at_s, turn.is_woken = at_s, False
         self._pushed += 1
         heapq.heappush(self._queue, (at_s, self._pushed, turn))
@@ -152,7 +152,7 @@ class Scheduler:
             self._ready.put(None)
 
     def _call_due(self) -> float:
-        """Seconds until the next is due."""
+        """Pass all due loops to the threads; return the seconds until the next one is due."""
         with self._changed:
             now_s = self._clock.monotonic_s()
             while self._queue:

@@ -77,7 +77,7 @@ class _OnlyRead:
 
 
 class _InShadow:
-    """The overrides of a shadow policy: the pipeline's pins; it writes nothing, so it is never paused."""
+    """The overrides of a shadow policy: the pipeline's pins. It writes nothing, so it is never paused."""
 
     def __init__(self, controls: ControlStore, pipeline: str) -> None:
         self._controls, self._pipeline = controls, pipeline

@@ -61,7 +61,7 @@ class Snapshot:
     forward. `quarantines` are the failed rollouts that are not retried yet. `would` is the configuration
     after all decisions of shadow mode; empty in other modes, or if the running one is unknown. `correction`
     are the slowdowns of the variants, `feedback` is the load to plan for beyond the forecast, `ended` the
-    change that ended in this tick. `trial` is the canary that starts or is measured.
+    change that ended in this tick. `trial` is the canary that is starting or being measured.
     """
 
     pipeline: str

@@ -49,7 +49,7 @@ class ComputeLock:
 
     @property
     def is_wanted(self) -> bool:
-        """True if a thread computes or waits to."""
+        """True if a thread computes or waits to compute."""
         return self._inside > 0
 
     def _take(self) -> None:
@@ -57,7 +57,7 @@ class ComputeLock:
         self._mine.has = self._lock.acquire(timeout=self._patience_s)
 
     def _leave(self) -> bool:
-        """Release the lock. True if this thread held it."""
+        """Release the lock; True if this thread held it."""
         had: bool = getattr(self._mine, "has", False)
         self._mine.has = False
         if had:
@@ -86,8 +86,8 @@ class TimeLimit:
     """Calls functions, each for at most `limit_s` (a `Runner`). Thread-safe.
 
     Each call has a thread of its own, since a thread cannot be ended from outside: a late call goes on, and
-    its answer is dropped. Code that never releases the interpreter's lock cannot be limited so. `who` names
-    the code in messages. Errors of a function are raised, and logged with their traceback at level DEBUG.
+    its answer is dropped. Code that never releases the interpreter's lock has no limit. `who` names the code
+    in messages. Errors of a function are raised, and logged with their traceback at level DEBUG.
     """
 
     def __init__(self, who: str, limit_s: float, wait: Wait = threading.Event.wait) -> None:
@@ -105,7 +105,7 @@ class TimeLimit:
             return self.call(function, late)
 
     def call(self, function: Callable[[], T], late: Callable[[str], T]) -> T:
-        """The function's value; if it is late, that of `late(reason)`."""
+        """The function's value; if it is late, the value of `late(reason)`."""
         if self.late >= MOST_LATE:
             return late(f"not asked: {MOST_LATE} earlier answers are still missing")
         answer: Future[T] = Future()

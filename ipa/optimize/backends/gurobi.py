@@ -59,7 +59,7 @@ def maximise(milp: Milp, deadline: Deadline) -> MilpSolution:
 
 
 def _environment() -> gp.Env:
-    """A silent environment, one for each solve since two threads must not share one; it takes 0.3 ms."""
+    """A silent environment, one for each solve since threads must not share one; creating it takes 0.3 ms."""
     environment = gp.Env(empty=True)
     environment.setParam("OutputFlag", 0)
     environment.start()

@@ -1,4 +1,4 @@
-"""Find a Gurobi licence of the user's own, without starting Gurobi."""
+"""Finds the user's own Gurobi licence, without starting Gurobi."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SERVICES = (
 
 
 def own_licence(environment: Mapping[str, str] | None = None, root: Path = Path("/")) -> str:
-    """The place of a licence that is not the one in the gurobipy package; empty if there is none.
+    """The place of a licence other than the one in the gurobipy package; empty if there is none.
 
     The package's licence is for trials, and never for production. `environment` (None: this process's) and
-    `root` are searched as Gurobi does: what GRB_LICENSE_FILE names, a service, the home folder, and the
-    folders of an installation.
+    `root` are searched in Gurobi's order: the file that GRB_LICENSE_FILE names, a service, the home folder,
+    and the folders of an installation.
     """
     variables = os.environ if environment is None else environment
     for name in SERVICES:

@@ -26,7 +26,7 @@ OPTIONS = {
 
 
 class _Quiet(highspy.Highs):  # type: ignore[misc]
-    """HiGHS that is silent from the start: it prints its banner while callbacks are enabled, when made."""
+    """HiGHS, silenced before its constructor can print a banner."""
 
     def enableCallbacks(self) -> None:  # noqa: N802 - the library's name
         self.silent()

@@ -1,8 +1,8 @@
 """Label setting: exact, in NumPy, without a solver.
 
-Partial plans (labels) grow stage by stage. A label is dropped if another of the same stages is as good in
-every criterion, if it can no longer meet a limit, or if the bound of its completions lies below the best
-known plan. Passes that keep only the most promising labels find that plan. A pass that kept all labels is
+Partial plans (labels) grow stage by stage. A label is dropped if another label of the same stages is as good
+in every criterion, if it can no longer meet a limit, or if the bound of its completions lies below the best
+known plan. Passes that keep only the most promising labels find that plan. A pass that keeps all labels is
 exact.
 """
 
@@ -34,7 +34,7 @@ def is_small(program: Program) -> bool:
 
 
 def solve(program: Program, deadline: Deadline) -> ProgramAnswer:
-    """The best plan; of equally good ones that of the fewest changes, lowest cost, latency; then `_best`."""
+    """The best plan; among equals the fewest changes, then cost, then latency, as `_best` orders them."""
     if not all(len(stage) for stage in program.stages):
         return ProgramAnswer(Termination.INFEASIBLE)
     bounded = not is_small(program)
@@ -59,9 +59,9 @@ def solve(program: Program, deadline: Deadline) -> ProgramAnswer:
 
 
 def best_at_least(program: Program, objective: float, deadline: Deadline) -> tuple[int, ...]:
-    """The best plan whose objective is at least the given one (less rounding), ties broken as in `solve`.
+    """The best plan whose objective is at least the given one (up to rounding), ties broken as in `solve`.
 
-    Empty if there is none. DeadlineError if the time is too short to know.
+    Empty if there is none. DeadlineError if the time runs out before that is known.
     """
     if is_small(program):
         return LabelSearch(program, deadline, bounded=False).every()
@@ -69,9 +69,9 @@ def best_at_least(program: Program, objective: float, deadline: Deadline) -> tup
 
 
 class LabelSearch:
-    """The bounds and label search of one program; without bounds only `every` works.
+    """The bounds and the label search of one program; without bounds only `every` works.
 
-    `prices` are the multipliers of an earlier search; given ones are not searched for.
+    `prices` are the multipliers of an earlier search; if they are given, none are searched for.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class LabelSearch:
         return float(self._upper(0, start)[0])
 
     def every(self) -> tuple[int, ...]:
-        """The best plan within the limits, by trying all; empty if there is none."""
+        """The best plan within the limits, found by trying all plans; empty if there is none."""
         labels = self._growth.start()
         history: list[Index] = []
         for at in range(len(self._program.stages)):
@@ -105,7 +105,7 @@ class LabelSearch:
         return _plan([*history[:-1], promising.made], self._best(promising)) if len(promising) else ()
 
     def run(self, known: float, width: int | None) -> tuple[tuple[int, ...], bool]:
-        """The best plan not worse than `known`, and True if every label was kept (then it is exact)."""
+        """The best plan not worse than `known`, and True if every label was kept, which makes it optimal."""
         labels, history, complete = self._grown(known, width)
         return (_plan(history, self._best(labels)) if len(labels) else ()), complete
 
@@ -121,7 +121,7 @@ class LabelSearch:
         return _traced(history, np.arange(len(labels))), complete
 
     def _grown(self, known: float, width: int | None) -> tuple[PartialPlans, list[Index], bool]:
-        """The labels of all stages, their parents and options, and True if every one was kept."""
+        """The labels of all stages, their parents and options, and True if every label was kept."""
         labels = self._growth.start()
         history: list[Index] = []
         complete = True
@@ -151,7 +151,7 @@ class LabelSearch:
     def _promising(
         self, depth: int, labels: PartialPlans, bound: Array, least: float
     ) -> tuple[PartialPlans, Array]:
-        """The labels that may still reach the floors and the objective `least`."""
+        """The labels that may still meet the accuracy floors and reach the objective `least`."""
         good = bound >= least
         for accuracy, products, reached in zip(
             self._growth.accuracies, labels.products, labels.reached, strict=True
@@ -178,9 +178,8 @@ class LabelSearch:
     def _criteria(self, depth: int, labels: PartialPlans) -> tuple[Array, list[int]]:
         """The criteria of each label, a row each, smaller is better; and the rows that last to the end.
 
-        A smaller value in a lasting row stays smaller in the whole plan. The time along a path that is
-        shorter than another, or an accuracy that is not the best of its alternatives, is forgotten in the
-        end.
+        A smaller value in a lasting row stays smaller in the whole plan. Rows that do not last are the time
+        along a path that is shorter than another, and an accuracy that is not the best of its alternatives.
         """
         growth = self._growth
         passing = [*(-product for product in reversed(labels.products)), *labels.times]
@@ -198,10 +197,10 @@ class LabelSearch:
         return rows, list(range(sum(map(len, passing)), len(rows)))
 
     def _best(self, labels: PartialPlans) -> int:
-        """The first of the best: fewest changes, cores, latency, then all criteria, then names.
+        """The best label: fewest changes, then cores, latency, all criteria, and names.
 
-        All criteria, since of two labels the search keeps the one that is better in them: searches that
-        forget labels and searches that do not must return the same plan.
+        All criteria count, since of two labels the search keeps the one that is better in them: searches that
+        drop labels and searches that keep all must return the same plan.
         """
         objective = labels.value
         if self._program.alpha:
@@ -217,10 +216,10 @@ class LabelSearch:
 
 
 def _counting(program: Program, linear: int) -> Index:
-    """The rows of the labels' sums that count beside value and cost; `linear` is that of the first limit.
+    """The rows of the labels' sums that are criteria beside value and cost; `linear` is the first limit.
 
-    Linear limits that no other criterion covers: without a running configuration a cost in cores covers the
-    limit of cores.
+    They are the linear limits that no other criterion covers: without a running configuration a cost in cores
+    covers the limit of cores.
     """
     stages = program.stages
     same_cores = all(np.array_equal(stage.peak_cores, stage.cost) for stage in stages)
@@ -239,18 +238,18 @@ def _slightly_below(limit: float) -> float:
 
 
 def _is_chain(program: Program) -> bool:
-    """True if nothing of a partial plan is forgotten: one path, and one product of accuracies."""
+    """True if a partial plan keeps all its numbers: one path, and one product of accuracies."""
     terms = program.graph.terms
     return len(program.graph.paths) == 1 and len(terms) == 1 and len(terms[0].alternatives) == 1
 
 
 def _most_promising(bound: Array, width: int) -> Index:
-    """The `width` labels with the highest bounds, in the order given."""
+    """The indices of the `width` labels with the highest bounds, in their present order."""
     return np.sort(np.argsort(-bound, kind="stable")[:width])
 
 
 def _traced(history: list[Index], at: Index) -> Index:
-    """The options that made each label, (labels × stages)."""
+    """The options that each label consists of, (labels × stages)."""
     chosen = []
     for parent, option in reversed(history):
         chosen.append(option[at])
@@ -259,5 +258,5 @@ def _traced(history: list[Index], at: Index) -> Index:
 
 
 def _plan(history: list[Index], at: int) -> tuple[int, ...]:
-    """The options that made the label, first stage first."""
+    """The options that the label consists of, first stage first."""
     return tuple(_traced(history, np.array([at]))[0].tolist())

@@ -1,7 +1,7 @@
 """Partial plans as columns of numbers, and their expansion by one stage.
 
 A label carries one number for each *different* prefix of a set of stages: the two branches of a tree share
-the number of their common stem. A set is forgotten once its last stage is done.
+the number of their common stem. A number is dropped once the last stage of its sets is done.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from ipa.optimize.program import PLACE, Program, tolerance
 class LabelStep:
     """The update of the numbers at one stage.
 
-    Number i afterwards is number `source[i]` before, joined with the stage's own where `joins[i]`. `place`
-    maps each set that was open before the stage to its number; `needed` are the numbers needed later.
+    Number i after the stage is number `source[i]` before it, combined with the stage's own if `joins[i]`.
+    `place` maps each set that was open before the stage to its number; `needed` are those that later stages
+    need.
     """
 
     source: Index
@@ -35,7 +36,7 @@ class LabelStep:
     keeps_all: bool
 
     def add(self, numbers: Array, own: Array) -> Array:
-        """Add the stage's own numbers (… × labels) to (… × numbers × labels): the numbers after the stage."""
+        """Add the stage's own numbers (… × labels) to (… × numbers × labels): those after the stage."""
         if self.is_plain:
             summed: Array = numbers + own[..., None, :]
             return summed
@@ -44,7 +45,7 @@ class LabelStep:
         return after
 
     def multiply(self, numbers: Array, own: Array) -> Array:
-        """Multiply as `add` adds, for products of (numbers × labels)."""
+        """Multiply the stage's own numbers to (numbers × labels), as `add` adds them."""
         if self.is_plain:
             product: Array = numbers * own
             return product
@@ -53,7 +54,7 @@ class LabelStep:
         return after
 
     def remembered(self, numbers: Array) -> Array:
-        """The numbers of (… × numbers × labels) that are needed after the stage."""
+        """The numbers of (… × numbers × labels) that later stages need."""
         return numbers if self.keeps_all else numbers.take(self.needed, axis=-2)
 
 
@@ -120,12 +121,12 @@ class PartialPlans:
 
     @property
     def value(self) -> Array:
-        """The part of the objective that adds up."""
+        """The part of the objective that is a sum over the stages."""
         value: Array = self.sums[VALUE]
         return value
 
     def take(self, at: Index) -> PartialPlans:
-        """Return those labels only."""
+        """Return only the labels at these indices."""
         return PartialPlans(
             self.sums.take(at, axis=1),
             self.times.take(at, axis=2),
@@ -139,7 +140,7 @@ class PartialPlans:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """An accuracy that must be tracked: `own` is each option's factor, `floor` the least at the end.
+    """An accuracy that labels track: `own` is each option's factor, `floor` the least allowed at the end.
 
     `largest` is, for each depth, the largest factor of each stage.
     """
@@ -174,7 +175,7 @@ class Accuracy:
 
 
 def accuracies_of(program: Program) -> tuple[Accuracy, ...]:
-    """The accuracies that labels must track: that of the objective, and PAS if its floor needs it."""
+    """The accuracies that labels must track: the objective's, and PAS if its floor needs it."""
     accuracies = []
     if program.alpha > 0:
         accuracies.append(_accuracy(program, "factor", -inf))
@@ -198,7 +199,7 @@ def _accuracy(program: Program, column: str, floor: float) -> Accuracy:
 
 
 def _levels(program: Program) -> list[bool]:
-    """For each stage, True if the stages before it may send other numbers of items than its option expects.
+    """For each stage, True if stages before it may send other numbers of items than its option expects.
 
     A reduced program may keep one number at a stage, and more in the options of the stages before it.
     """
@@ -210,7 +211,7 @@ def _levels(program: Program) -> list[bool]:
 
 
 class LabelExpansion:
-    """Expands labels by a stage, and drops those whose completions all break a limit."""
+    """Expands labels by a stage, and drops those whose every completion breaks a limit."""
 
     def __init__(self, program: Program, rows: Surrogates) -> None:
         self._stages = program.stages
@@ -284,7 +285,7 @@ class LabelExpansion:
         )
 
     def _pairs(self, labels: PartialPlans, at: int) -> Index:
-        """Label and option of all pairs that leave room for the stages to come and match the items due."""
+        """Label and option of all pairs that leave room for later stages and match the items due."""
         own, room = self._own[at][self.linear :], self._room[at]
         fits: NDArray[np.bool_] | None = None
         if at in labels.due:
@@ -298,7 +299,7 @@ class LabelExpansion:
         return np.array(fits.nonzero())
 
     def _latest(self, at: int, latest: Array, times: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """The latency of the paths that end here, and the labels still in time on all open paths."""
+        """The latency of the paths that end here, and True for labels still in time on all open paths."""
         in_time: NDArray[np.bool_] | None = None
         for place, least, ends in self._rest[at]:
             quantile = times[0, place] + least[0]
@@ -314,7 +315,7 @@ class LabelExpansion:
     def _due(
         self, labels: PartialPlans, at: int, parent: Index, option: Index
     ) -> tuple[dict[int, Index], NDArray[np.bool_] | None]:
-        """The items that later stages must be planned for, and the labels that agree with earlier ones."""
+        """The items that later stages must be planned for, and True for labels that agree with this."""
         due = {child: number.take(parent) for child, number in labels.due.items() if child != at}
         agree: NDArray[np.bool_] | None = None
         for place, child in enumerate(self._children[at]):
@@ -330,7 +331,7 @@ class LabelExpansion:
     def _extend_accuracies(
         self, labels: PartialPlans, at: int, parent: Index, option: Index
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """The open products and the complete part of each accuracy after the stage."""
+        """The open products and the completed part of each accuracy after the stage."""
         products, reached = [], []
         for accuracy, product, done in zip(self.accuracies, labels.products, labels.reached, strict=True):
             step = accuracy.steps[at]
@@ -346,7 +347,7 @@ class LabelExpansion:
 
 
 def _room(uses: list[Array], most: Array) -> list[list[float]]:
-    """For each stage the part of each limit that may be used up to it: later stages need the rest."""
+    """For each stage, the most that plans may use of each limit up to it: later stages need the rest."""
     left = np.array([limit + tolerance(abs(limit)) for limit in most.tolist()])
     room = []
     for use in reversed(uses):

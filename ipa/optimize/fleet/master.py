@@ -35,8 +35,8 @@ SAME = 4.0
 class Offer:
     """The plans of a pipeline. Profit is share · weighted worth − prices · use.
 
-    `names` are the resources, cores first, `most` the fleet's budget of each; `use` has the options'
-    resources, (resources × options) for each stage.
+    `names` are the resources, cores first, `most` the fleet's budget of each; `use` is what each option uses
+    of them, (resources × options) for each stage.
     """
 
     def __init__(self, problem: PlanningProblem, weight: float, names: Sequence[str], most: Array) -> None:
@@ -44,24 +44,19 @@ class Offer:
         program = worth_program(problem, limits)
         budgets = {budget.name: at for at, budget in enumerate(program.budgets)}
         self.problem, self.weight, self._program = problem, weight, program
-        self.use = [
-            np.array(
-                [
-                    stage.cost_cores,
-                    *(stage.held(budgets[name]) if name in budgets else 0.0 * stage.cost for name in limits),
-                ]
-            )
-            for stage in program.stages
-        ]
+        self.use: list[Array] = []
+        for stage in program.stages:
+            held = [stage.held(budgets[name]) if name in budgets else 0.0 * stage.cost for name in limits]
+            self.use.append(np.array([stage.cost_cores, *held]))
         self._with_worth = _with_worth(program)
         # By kind of search: the prices for which multipliers were found, and these.
         self._multipliers: dict[bool, tuple[Array, Array]] = {}
 
     def near(self, share: float, prices: Array, known: float, window: float, deadline: Deadline) -> Index:
-        """The undominated plans whose profit is within the window of the best, (plans × stages).
+        """The undominated plans (plans × stages) whose profit is at most `window` below the best.
 
-        `known` is the highest known profit, −inf without a plan. Without a window and a share of the worth it
-        is one best plan. DeadlineError if the time runs out.
+        `known` is the highest profit found so far, −inf without one. If `window` and `share` are 0, only one
+        best plan is returned. DeadlineError if the time runs out.
         """
         none = np.zeros((0, len(self.use)), dtype=np.intp)
         if not all(len(stage) for stage in self._program.stages):
@@ -99,7 +94,7 @@ class Offer:
         )
 
     def figures(self, chosen: Index) -> tuple[Array, Array]:
-        """The weighted worth (plans) and the use (resources × plans) of plans (plans × stages)."""
+        """The weighted worth (plans) and the use (resources × plans) of these plans (plans × stages)."""
         stages, program = self._program.stages, self._program
         worth = sum((s.value[chosen[:, at]] for at, s in enumerate(stages)), np.zeros(len(chosen)))
         if program.alpha:
@@ -119,7 +114,7 @@ class Offer:
 
 
 def _with_worth(program: Program) -> Program:
-    """The program with the worth of a plan as a criterion: a budget of its loss that none exceeds."""
+    """The program with a plan's loss of worth as a criterion: a budget that no plan exceeds."""
     losses = [-stage.value for stage in program.stages]
     most = sum(float(loss.max(initial=0.0)) for loss in losses)
     stages = tuple(
@@ -158,8 +153,8 @@ class FleetPlan:
     """One plan for each pipeline, in the order given, and their sums.
 
     `price` is the worth of one more core (the Lagrange multiplier of the budget), `gap` the distance of the
-    bound to the worth, relative above 1. `limits` and `prices` are the budget and the worth of one unit more
-    of each resource beside cores that the fleet's budget limits.
+    bound to the worth, relative above 1. `limits` and `prices` are the fleet's budget of each further limited
+    resource, and the worth of one more unit of it.
     """
 
     members: tuple[MemberPlan, ...]
@@ -196,9 +191,9 @@ class _Found:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Relaxed:
-    """The relaxation of the known plans: the price of each resource, and the share of the worth.
+    """The relaxation over the known plans: the price of each resource, and the share of the worth.
 
-    `reached` is its objective; `offset` is what a bound has beside the pipelines' most profit.
+    `reached` is its objective; `offset` is the part of a bound that is not the pipelines' highest profits.
     """
 
     prices: Array
@@ -215,7 +210,7 @@ class Searched:
         self._floor = np.zeros(count)
 
     def note(self, who: NDArray[np.bool_], share: float, prices: Array, floor: Array) -> None:
-        """Note a search of some pipelines."""
+        """Record a search of some pipelines."""
         self._shares[who], self._floor[who] = share, floor[who]
         self._prices[:, who] = prices[:, None]
 
@@ -248,6 +243,7 @@ class Master:
         self._deadline, self._searching = deadline, Deadline(SEARCHING * deadline.remaining_s)
         self._names, self._most = list(most), np.array(list(most.values()))
         self._limited = np.flatnonzero(np.isfinite(self._most))
+        # The unit of each limit in the MILP: the budget itself, unless that is about 0.
         self._unit = np.where(self._most[self._limited] > EQUAL, self._most[self._limited], 1.0)
         self._free = np.zeros(len(most))
         self._offers = []
@@ -260,7 +256,7 @@ class Master:
         self._options: list[tuple[int, ...]] = []
         self._known: set[tuple[int, tuple[int, ...]]] = set()
         self._searched = Searched(len(self._offers), len(most))
-        # The most worth of each pipeline.
+        # The highest worth that was found for each pipeline.
         self._top = np.zeros(len(self._offers))
         self._top = self._search(1.0, self._free, 0.0)
         self.without_plan = tuple(np.setdiff1d(np.arange(len(self._offers)), self._owner).tolist())
@@ -302,7 +298,7 @@ class Master:
         )
 
     def _search(self, share: float, prices: Array, window: float, needed: float = 0.0) -> Array:
-        """Add the plans within the window at these prices; return the most profit of each pipeline.
+        """Add the plans within the window at these prices; return the highest profit of each pipeline.
 
         Pipelines whose plans within `needed` are all known are not searched.
         """
@@ -333,13 +329,13 @@ class Master:
         return costs
 
     def _profit(self, share: float, prices: Array) -> Array:
-        """The most profit of each pipeline's known plans, −inf without one."""
+        """The highest profit among each pipeline's known plans, −inf without one."""
         profit = np.full(len(self._offers), -inf)
         np.maximum.at(profit, self._owner, self._costs(share, prices))
         return profit
 
     def _best(self) -> _Found | None:
-        """The selection of most worth; None if none fits. DeadlineError: none was found in time."""
+        """The selection of the highest worth; None if none fits. DeadlineError: none was found in time."""
         aim, bound, prices, proved = _Aim(1.0, self._free), inf, self._free, False
         chosen: Index | None = None
         try:
@@ -380,7 +376,7 @@ class Master:
         return float(self._costs(aim.share, aim.charge)[chosen].sum())
 
     def _fits(self) -> bool:
-        """True if the relaxation has a selection within the budget, for which plans are added."""
+        """True if the relaxation has a selection within the budget, after adding plans for one."""
         aim = _Aim(0.0, self._free)
         for _ in range(ROUNDS):
             relaxed = self._relaxed(aim, has_slack=True)
@@ -392,10 +388,10 @@ class Master:
         return False
 
     def _settled(self, aim: _Aim, window: float | None, needed: float) -> tuple[_Relaxed, float, float]:
-        """The relaxation whose prices are settled, the bound of all selections, and the window.
+        """The relaxation with settled prices, the bound of all selections, and the window.
 
-        All plans within `needed` at these prices are known then. Pipelines are searched for plans within the
-        window; without one it is the worth of UNITS cores.
+        All plans within `needed` at these prices are then known. Pipelines are searched for plans within the
+        window; the default window is the worth of UNITS cores.
         """
         for _ in range(ROUNDS):
             relaxed = self._relaxed(aim)
@@ -408,7 +404,7 @@ class Master:
         return relaxed, bound, wide
 
     def _relaxed(self, aim: _Aim, *, has_slack: bool = False) -> _Relaxed:
-        """The relaxation of the known plans; with slack that of the least excess of a budget."""
+        """The relaxation over the known plans; with slack, the one that exceeds budgets by the least."""
         milp = self._milp(aim, np.arange(len(self._owner)), has_slack=has_slack)
         values, duals = highs.relaxed(milp, self._searching)
         first = len(milp.rows) - len(self._limited)
@@ -421,16 +417,16 @@ class Master:
         return _Relaxed(prices, share, reached, offset)
 
     def _within(self, relaxed: _Relaxed, window: float) -> Index:
-        """The known plans whose profit is within the window of the most of their pipeline."""
+        """The known plans whose profit is at most `window` below their pipeline's highest."""
         costs = self._costs(relaxed.share, relaxed.prices)
         profit = self._profit(relaxed.share, relaxed.prices)
         return np.flatnonzero(profit[self._owner] - costs <= window + PROVED)
 
     def _selected(self, aim: _Aim, columns: Index) -> tuple[Index | None, bool]:
-        """The best selection of the plans `columns`, and True if that is proved; None if no known plans fit.
+        """The best selection of the plans `columns`, and True if proved best; None if no known plans fit.
 
         All known plans are tried if those do not fit. Errors: DeadlineError (none was found in time),
-        SolverError (it is beyond the budget).
+        SolverError (the solver's selection exceeds the budget).
         """
         for tried in (columns, np.arange(len(self._owner))):
             answer = highs.maximise(self._milp(aim, tried), self._deadline)
@@ -448,9 +444,9 @@ class Master:
         return chosen, answer.termination is Termination.OPTIMAL
 
     def _milp(self, aim: _Aim, columns: Index, *, has_slack: bool = False) -> Milp:
-        """One plan of each pipeline, the worth's floor if any, and last the budget, in units of each limit.
+        """The MILP: one plan of each pipeline, the worth's floor if any, the budgets in units of each limit.
 
-        With slack the objective is minus what a selection is beyond the budget.
+        With slack the objective is minus the excess over the budget.
         """
         owner, use, count = self._owner[columns], self._use[:, columns], len(columns)
         costs = np.zeros(count) if has_slack else self._costs(aim.share, aim.charge)[columns]
@@ -471,7 +467,7 @@ class Master:
         return milp
 
     def _of_fewest_cores(self, chosen: Index) -> Index:
-        """A selection of the fewest cores that is worth as much; the one given if in doubt."""
+        """A selection of equal worth with the fewest cores; the given one if none is proved."""
         worth = float(self._worth[chosen].sum())
         aim = _Aim(0.0, np.eye(len(self._most))[0], worth - EQUAL * max(1.0, abs(worth)))
         try:

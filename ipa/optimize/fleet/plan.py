@@ -38,11 +38,11 @@ def plan_fleet(
     deadline_s: float = 5.0,
     limits: Mapping[str, float] | None = None,
 ) -> FleetPlan:
-    """The plans of most worth together within the budget, proved to 1e-9 if time allows.
+    """The plans of the highest total worth within the budget, proved to 1e-9 if time allows.
 
-    `limits` are the budgets of memory and kinds of accelerators, by name; what is not named is unlimited.
-    Of equally good selections one of fewer cores is taken. The resources are those of the plans, not of a
-    change from the running configuration.
+    `limits` are the budgets of memory and kinds of accelerators, by name; others are unlimited. Of equally
+    good selections one of fewest cores is taken. Only the plans' own resources count, not those of a change
+    from the running configuration.
 
     Errors: InputError (weights, budget, names), InfeasibleError (names every pipeline without a plan and why,
     or the missing resources), DeadlineError (no selection was found in time).
@@ -97,7 +97,7 @@ def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The members and their plans, in the order asked, and the fleet's sums."""
+    """The members and their plans, in the order given, and the fleet's sums."""
 
     members: tuple[Member, ...]
     plans: tuple[Plan, ...]
@@ -145,7 +145,7 @@ def plan_together(
     for member, each in zip(members, fleet.members, strict=True):
         plan = describe(member.problem, each.configs)
         if plan is None:
-            raise SolverError(f"the fleet's plan for pipeline {each.pipeline!r} was not measured")
+            raise SolverError(f"pipeline {each.pipeline!r}: its plan in the fleet has no profile")
         plans.append(plan)
     return Fleet(tuple(members), tuple(plans), fleet)
 
@@ -171,23 +171,23 @@ def _why(problem: PlanningProblem, explain: bool) -> str:
         return text
     plan = solve(problem, "exact", 1.0)
     moves = " or ".join(plan.relaxations)
-    return f"{text}: {'it would need ' + moves if moves else 'no single limit moved alone makes it feasible'}"
+    return f"{text}: {'it would need ' + moves if moves else 'no change of a single limit makes it feasible'}"
 
 
 def refuse(problems: Sequence[PlanningProblem], most: Mapping[str, float], deadline: Deadline) -> NoReturn:
-    """Raise InfeasibleError with the resources that are too scarce, each alone or only together."""
+    """Raise InfeasibleError naming the resources that are too scarce, alone or only together."""
     whose = "1 pipeline" if len(problems) == 1 else f"{len(problems)} pipelines together"
     try:
         least = {name: sum(_least_use(problem, name, deadline) for problem in problems) for name in most}
     except DeadlineError as late:
         raise InfeasibleError(
-            f"the budget does not hold any plans of {whose}; {late.message}",
+            f"the budget is too small for any plans of {whose}; {late.message}",
             hint="Raise the budget, take pipelines out, or allow more time to learn what is missing.",
         ) from late
     short = {name: amount for name, amount in least.items() if amount > most[name] + tolerance(most[name])}
     if short:
         raise InfeasibleError(
-            f"the budget does not hold any plans of {whose}",
+            f"the budget is too small for any plans of {whose}",
             problems=[
                 Fault(
                     f"{in_words(name, most[name])}: the plans need at least {amount:g}, "
@@ -199,14 +199,14 @@ def refuse(problems: Sequence[PlanningProblem], most: Mapping[str, float], deadl
             "loosen their limits.",
         )
     raise InfeasibleError(
-        f"the budget does not hold any plans of {whose}: there is enough of each resource by itself "
-        f"({_listed(least, ', ')} at the least), but no plans need so little of all at once",
+        f"the budget is too small for any plans of {whose}: there is enough of each resource by itself "
+        f"({_listed(least, ', ')} at the least), but no plans need so little of all resources at once",
         hint="Raise the budget of several resources, take pipelines out, or loosen their limits.",
     )
 
 
 def _least_use(problem: PlanningProblem, name: str, deadline: Deadline) -> float:
-    """The least of the resource that a plan of the problem needs, whatever the fleet's budget."""
+    """The least amount of the resource with which the problem has a plan, whatever the fleet's budget."""
     program = worth_program(problem, {} if name == CORES else {name: inf})
     if name != CORES and (not program.budgets or program.budgets[-1].name != name):
         return 0.0

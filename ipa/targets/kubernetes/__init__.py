@@ -1,1 +1,1 @@
-"""Pipelines as objects of the Kubernetes API, of any kind: the shared part of all targets there."""
+"""Pipelines as objects of the Kubernetes API, of any kind: what all targets on Kubernetes share."""

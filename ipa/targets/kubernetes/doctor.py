@@ -1,4 +1,4 @@
-"""Checks of a cluster for `ipa doctor`: the API server, our kind of object, our rights, the election."""
+"""Checks of a cluster for `ipa doctor`: the API server, the target's kind of object, rights, the election."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def cluster_checks(
     install: str,
     elects: bool,
 ) -> list[DoctorCheck]:
-    """The API server first; all others once it has answered.
+    """The checks of a cluster: the API server first, all others once it has answered.
 
-    `kind` is the target's kind of object, whose `check` has that name and the remedy `install`; `names`
+    `kind` is the target's kind of object; `check` is the name of its check and `install` the remedy. `names`
     returns the names of the objects in a namespace: a role may be restricted to them.
     """
     lease_name = settings.lease_name or f"{settings.install}-serving"
@@ -85,7 +85,7 @@ def _server(client: KubeClient) -> Iterator[Finding]:
 
 
 def _kind(client: KubeClient, kind: ResourceKind, check: str, install: str) -> Finding:
-    """The versions of the API group that are served, the preferred one first, and our kind in its own."""
+    """The served versions of the API group, the preferred one first, and the kind in its version."""
     try:
         group = client.discover(f"/apis/{kind.group}", f"the API group {kind.group}")
     except NotFoundError:
@@ -108,7 +108,7 @@ def _rights(
     known: Mapping[str, tuple[str, ...]],
     roles: Mapping[RbacRole, tuple[Severity, str]],
 ) -> Iterator[Finding]:
-    """A finding for each of our rights in the roles, in the namespace ("": in the whole cluster).
+    """A finding for each right in the roles, in the namespace ("": in the whole cluster).
 
     `known` are the names of objects by resource, to which a role may be limited. A role has the severity and
     the meaning of its absence.
@@ -141,7 +141,7 @@ def _rights(
 
 
 def _is_allowed(client: KubeClient, namespace: str, right: Right, name: str = "") -> bool:
-    """Ask for our right in the namespace, to all objects or the named one."""
+    """Ask if the service has the right in the namespace, to all objects or the named one."""
     attributes = {"verb": right.verb, "group": right.group, "resource": right.resource}
     attributes |= {key: value for key, value in (("namespace", namespace), ("name", name)) if value}
     what = f"whether we may {right}" + (f" in {namespace}" if namespace else "")

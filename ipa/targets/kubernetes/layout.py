@@ -36,7 +36,7 @@ UIDS = 12
 
 
 def at(value: Any, *keys: str) -> Any:
-    """The value inside nested mappings; None if it, or one around it, is not there."""
+    """The value inside nested mappings; None if a key on the way is missing."""
     for key in keys:
         value = (value or {}).get(key)
     return value
@@ -46,8 +46,8 @@ def at(value: Any, *keys: str) -> Any:
 class Served(ABC):
     """A Deployment that serves a part of a pipeline, as its object specifies it.
 
-    `replicas` is its wanted number, `title` is its name in messages. `follows`: its pods are replaced
-    together with those of others, so they may lack room until these have ended.
+    `replicas` is its wanted number, `title` its name in messages. `follows`: its pods are replaced together
+    with those of other Deployments, so they may lack room until those have ended.
     """
 
     deployment: str
@@ -57,10 +57,10 @@ class Served(ABC):
 
     @abstractmethod
     def carries(self, pod: Json) -> bool:
-        """True if a pod, or a pod template, is as the object specifies it."""
+        """True if a pod, or a pod template, matches the object's specification."""
 
     def cores(self, pod: Json) -> float:
-        """The cores of the pod that plans count; 0 for one that runs beside the stages."""
+        """The cores of the pod that plans count; 0 for a pod that serves no stage."""
         return 0.0
 
 
@@ -68,7 +68,7 @@ class Served(ABC):
 class Running:
     """The configurations in the objects of a pipeline, each with its part of a set and its place.
 
-    Parts are empty if there is one. `beside` are other Deployments that serve, `counters` count the load.
+    Parts are empty if there is one. `beside` are Deployments of no stage, `counters` count the load.
     """
 
     configs: Configs
@@ -92,8 +92,7 @@ def patch_of(before: Json, after: Json) -> list[Operation]:
 def differences(before: Any, after: Any, path: Path = ()) -> Iterator[Operation]:
     """The operations that turn one value into the other.
 
-    Entries of a list are the same if they have the same name. Removals come last, since they shift the
-    entries behind.
+    Entries of a list are matched by name. Removals come last, since they shift the entries behind.
     """
     if isinstance(before, dict) and isinstance(after, dict):
         for key in before | after:
@@ -128,7 +127,7 @@ def _operation(op: str, path: Path, value: object = None) -> Operation:
 
 
 class Layout(ABC):
-    """The objects of one pipeline. All methods are pure but `admission_fault`."""
+    """The objects of one pipeline. All methods except `admission_fault` are pure."""
 
     kind: ClassVar[ResourceKind]
 
@@ -138,16 +137,16 @@ class Layout(ABC):
     @property
     @abstractmethod
     def namespace(self) -> str:
-        """The namespace of all of them."""
+        """The namespace of all objects."""
 
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """Their names; requests come in at the last one."""
+        """The names of the objects; requests enter at the last one."""
 
     @property
     def entry(self) -> ObjectRef:
-        """The object where requests come in."""
+        """The object where requests enter."""
         return ObjectRef(self.kind, self.namespace, self.names[-1])
 
     @abstractmethod
@@ -171,19 +170,19 @@ class Layout(ABC):
 
     @abstractmethod
     def changed(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Json:
-        """One of the objects in its new form; other people's fields stay. Errors as `changes`."""
+        """One of the objects in its new form; fields of other writers stay. Errors as `changes`."""
 
     @abstractmethod
     def check_autoscalers(self, running: Running, autoscalers: Sequence[Json]) -> None:
         """DriftError names every workload that one of these HorizontalPodAutoscalers scales against plans."""
 
     def admission_fault(self, client: KubeClient) -> str:
-        """The refusal of the pipeline's pods by its namespace, with the remedy; empty if none is known."""
+        """The reason why the namespace refuses the pipeline's pods, with the remedy; else empty."""
         return ""
 
 
 def enforced_pod_security(client: KubeClient, namespace: str) -> str:
-    """The level of PodSecurity that the namespace enforces; empty if it has none, or we may not read it."""
+    """The PodSecurity level that the namespace enforces; empty if it has none, or may not be read."""
     try:
         live = client.get(NAMESPACE, "", namespace)
     except (ForbiddenError, NotFoundError):
@@ -199,9 +198,9 @@ def owner_of(live: Json) -> str | None:
 
 
 def claim(live: Json, install: str) -> list[Operation]:
-    """Addition to a patch that claims the object for the install, or tests that it still is the install's.
+    """Operations that claim the object for the install, or test that it is still the install's.
 
-    It changes metadata alone, so it restarts no pod. It tests the object's version, since the absence of an
+    They change metadata only, so they restart no pod. They test the object's version, since the absence of an
     annotation cannot be tested.
     """
     if owner_of(live) == install:
@@ -229,10 +228,10 @@ def check_owner(live: Json, install: str) -> None:
 
 
 def revision_of(objects: Sequence[Json]) -> str:
-    """Revision that a decision is bound to: the objects, then `/` and the versions of their specs.
+    """The revision that a decision is bound to: the objects, then `/` and the versions of their specs.
 
-    Of several the uids are a digest. Not the resourceVersion, which changes with every status an operator
-    writes, although no spec has changed. A patch tests uid and generation.
+    Of several objects the uids are hashed. The resourceVersion is not used, since it changes with every
+    status that an operator writes. A patch tests uid and generation.
     """
     uids = [str(each["metadata"]["uid"]) for each in objects]
     identity = uids[0] if len(uids) == 1 else sha256(".".join(uids).encode()).hexdigest()[:UIDS]
@@ -240,7 +239,7 @@ def revision_of(objects: Sequence[Json]) -> str:
 
 
 def last_hand(live: Json) -> str:
-    """The field manager of the newest change of the spec, with its time; empty if that is us.
+    """The field manager of the spec's newest change, with its time; empty if it is this service.
 
     Also empty if unknown: managers choose their names, and may give none.
     """
@@ -259,7 +258,7 @@ def last_hand(live: Json) -> str:
 
 
 def with_hand(error: DriftError, live: Json) -> DriftError:
-    """The same error with a further problem, which names the last field manager."""
+    """The same error with one more problem, which names the last field manager."""
     who = last_hand(live)
     if not who:
         return error

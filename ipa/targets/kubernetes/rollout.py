@@ -51,7 +51,7 @@ class DeploymentState:
 
     @property
     def ready(self) -> int:
-        """Replicas that answer, old ones among them while it rolls."""
+        """The ready replicas, including old ones while the Deployment rolls."""
         return self._count("readyReplicas")
 
     @property
@@ -70,7 +70,7 @@ class DeploymentState:
 
     @property
     def unseen(self) -> str:
-        """The reason why its status and pods are not yet about the write."""
+        """The reason why its status and pods do not reflect the write yet."""
         name = f"Deployment {self.place.deployment}"
         if self.deployment is None:
             return f"{name} is not there yet"
@@ -86,7 +86,7 @@ class DeploymentState:
         return self.unseen or (f"{self.old_replicas} old replicas still run" if self.old_replicas > 0 else "")
 
     def missing(self, lost: int = 0) -> str:
-        """The replicas that are not ready, beside those that were `lost` before."""
+        """The replicas that are not ready, apart from those that were `lost` before."""
         keys = {"updatedReplicas": "new", "readyReplicas": "ready", "availableReplicas": "ready"}
         for key, word in keys.items():
             if self._count(key) < self.place.replicas - lost:
@@ -95,15 +95,15 @@ class DeploymentState:
 
     @property
     def waits(self) -> str:
-        """The remaining wait; empty if it runs exactly as its object specifies."""
+        """Its remaining wait, in words; empty if it runs exactly as its object specifies."""
         return self.rolling or self.missing()
 
     @property
     def is_settled(self) -> bool:
-        """True if it waits for nothing but pods that are lost.
+        """True if it waits for nothing but lost pods.
 
-        It also does not wait for its controller to observe a write (of an annotation, say) if all wanted pods
-        are ready.
+        If all wanted pods are ready, it also need not wait for its controller to observe a write, such as one
+        of an annotation.
         """
         if not self.waits or self.lost:
             return True
@@ -115,9 +115,9 @@ class DeploymentState:
 
     @property
     def lost(self) -> str:
-        """The reasons why missing replicas will not be ready by themselves, by pod, if it does not roll.
+        """The reasons why missing replicas will not become ready by themselves, by pod; empty while it rolls.
 
-        Empty too if one of them only starts.
+        Also empty if one of them is only starting.
         """
         if self.rolling or not self.missing():
             return ""
@@ -133,7 +133,7 @@ class DeploymentState:
 
     @property
     def refusal(self) -> str:
-        """The API server's own reason to refuse its pods."""
+        """The API server's own reason for refusing its pods."""
         for each in self._status.get("conditions") or ():
             if each.get("type") == "ReplicaFailure" and each.get("status") == "True":
                 return f"its pods cannot be created: {each.get('message') or each.get('reason', '')}"
@@ -153,7 +153,7 @@ class DeploymentState:
 
     @property
     def placed_cores(self) -> float:
-        """The cores of its pods that found room; all of them do if the pods are not listed."""
+        """The cores of its pods that found a node; of all its pods if they are not listed."""
         pods = self.pods
         if pods is None:
             pods = [at(self.deployment, "spec", "template") or {}] * self.place.replicas
@@ -177,10 +177,8 @@ def _pod_faults(pod: Json) -> Iterator[str]:
     if words := _unschedulable(pod):
         yield f"is {words}"
     for container in _containers(pod):
-        reason, ended = (
-            at(container, state, how, "reason")
-            for state, how in (("state", "waiting"), ("lastState", "terminated"))
-        )
+        reason = at(container, "state", "waiting", "reason")
+        ended = at(container, "lastState", "terminated", "reason")
         after = f" after {ended}" if ended else ""
         if reason in LOST_REASONS:
             yield f"is in {reason}{after}"
@@ -195,7 +193,7 @@ def _containers(pod: Json) -> list[Json]:
 
 
 def _unschedulable(pod: Json) -> str:
-    """The reason why no node takes the pod; empty if one does, or may."""
+    """The reason why no node accepts the pod; empty if one does, or may."""
     for condition in at(pod, "status", "conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return f"Unschedulable: {condition.get('message', '')}"
@@ -211,7 +209,7 @@ def counter_of(states: Iterable[DeploymentState]) -> str | None:
     if not deployed:
         return None
     if any(not it.is_observed or it.old_replicas > 0 or not it.ready for it, _ in deployed):
-        # Pods are not all of the newest template, or none of them serves.
+        # Some pods are of an older template, or none serves.
         return ""
     return ",".join(f"{metadata['uid']}/{metadata['generation']}" for _, metadata in deployed)
 
@@ -241,7 +239,7 @@ def judge(states: Sequence[DeploymentState], lost: Sequence[int] = ()) -> Rollou
             news = list(state.news(failures=False))
             is_broken |= bool(bad)
             is_crowded |= bool(state.refusal or news)
-            # Pods that end hold their room until then, those of a stage that rolls the orchestrator's.
+            # Terminating pods hold their room, and so those of a rolling stage hold the orchestrator's.
             ends = bool(waiting) and state.place.follows
             ends |= any(pod["metadata"].get("deletionTimestamp") for pod in state.pods or ())
             (bad if REFUSED in state.refusal and not ends else news).append(state.refusal)

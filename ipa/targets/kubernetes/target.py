@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 
 
 class KubernetesTarget(base.Target):
-    """Objects of one kind on a Kubernetes cluster; a subclass says which, and where its metrics are."""
+    """Objects of one kind on a Kubernetes cluster; a subclass defines the kind and reads its metrics."""
 
     kind: ClassVar[ResourceKind]
     on_kubernetes = True
 
     @abstractmethod
     def layout_of(self, pipeline: Pipeline) -> Layout:
-        """The objects of the pipeline. InputError if its file does not let it run there."""
+        """The objects of the pipeline. InputError if its file does not let it run on this target."""
 
     @abstractmethod
     def metrics(self, site: base.Site) -> Metrics:
-        """The metrics of the site's pipelines."""
+        """The reader of the metrics of the site's pipelines."""
 
     def places_of(self, pipeline: Pipeline) -> list[tuple[str, str]]:
-        """Namespace and name of each of its objects; empty if it cannot run there."""
+        """Namespace and name of each of its objects; empty if it cannot run on this target."""
         try:
             layout = self.layout_of(pipeline)
             return [(layout.namespace, name) for name in layout.names]
         except IpaError:
-            # It cannot run there as its file stands: every tick of it says so.
+            # Its file does not let it run here: every tick of it reports that.
             return []
 
     def entry_of(self, pipeline: Pipeline) -> ObjectRef:
-        """The object where the pipeline's requests come in. InputError as `layout_of`."""
+        """The object where the pipeline's requests enter. InputError as `layout_of`."""
         return self.layout_of(pipeline).entry
 
     def workload_of(self, client: KubeClient, install: str) -> KubeWorkload:
@@ -61,7 +61,7 @@ class KubernetesTarget(base.Target):
         return self.kind, self.places_of
 
     def open(self, site: base.Site) -> base.World:
-        """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
+        """The cluster of the settings. Changes are written to it, or with IPA_ACTUATION=gitops to git."""
         from ipa.adapters.kube.client import KubeClient
         from ipa.adapters.kube.events import KubeEvents
         from ipa.adapters.kube.watch import Watchers, health_figures
@@ -73,7 +73,7 @@ class KubernetesTarget(base.Target):
         if settings.actuation == "gitops":
             from ipa.targets.gitops import through_gitops
 
-            # A GitOps tool writes the cluster: none of it is ours to write.
+            # The GitOps tool writes the cluster, and the service only reads it.
             return base.World(through_gitops(settings, workload, self, site.decision), self.metrics(site))
         events = KubeEvents(client, site.clock, self.entry_of)
 

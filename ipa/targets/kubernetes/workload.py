@@ -45,9 +45,9 @@ class KubeWorkload:
     """Pipelines as objects of a cluster. Only those objects are written, never a child of one.
 
     A change is one guarded patch for each object that differs, all tried on the server before the first is
-    sent, in an order in which every prefix is safe to run. Objects without an owner or of this `install` are
-    read, and written ones are claimed for it; a call about another install's object raises DriftError.
-    Without an install nothing is claimed.
+    sent, in an order in which every prefix is safe to run. Objects that no install owns, or that this
+    `install` owns, are read, and written ones are claimed for it; a call about another install's object
+    raises DriftError. Without an install nothing is claimed.
     """
 
     rolling = DEPLOYMENT
@@ -62,7 +62,7 @@ class KubeWorkload:
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """Read the objects and their ready replicas.
 
-        DriftError if they ask for no configuration of the pipeline; IncompleteError: only some are there.
+        DriftError if they do not specify a configuration of the pipeline; IncompleteError: some are missing.
         """
         layout = self._layout_of(pipeline)
         objects = self._read_objects(layout)
@@ -120,7 +120,7 @@ class KubeWorkload:
         for name, changed in changes.items():
             live = objects[name]
             try:
-                # Where there was no answer it is read back, and never sent again.
+                # After a write without an answer, read the object back; never send the write again.
                 try:
                     written[name] = self._patch(layout, live, patch_of(live, changed))
                 except UnavailableError as error:
@@ -135,8 +135,8 @@ class KubeWorkload:
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change.
 
-        READY with another configuration if another writer changed it since; REPLACED if that recreated an
-        object, or put all back to what was before the change: nothing of it is left to wait for. Neither
+        READY with another configuration if another writer changed it since; REPLACED if that writer recreated
+        an object, or restored everything from before the change: nothing of it is left to wait for. Neither
         counts as FAILED, since a rollback would overwrite the other writer.
         """
         layout = self._layout_of(pipeline)
@@ -148,7 +148,7 @@ class KubeWorkload:
             return Rollout(RolloutPhase.REPLACED, words)
         running = layout.observe(objects)
         if running.configs != in_millicores(change.configs):
-            # What reads as before the write, at the revision before it, may be older than the write.
+            # An object that looks unchanged, at the revision before the write, may be an old read.
             is_moved = revision != change.revision
             is_back = is_moved and running.configs == in_millicores(change.previous)
             phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
@@ -156,7 +156,7 @@ class KubeWorkload:
         return judge(self._look(layout, running), change.lost)
 
     def _read_objects(self, layout: Layout) -> Objects:
-        """All objects. Errors: NotFoundError, IncompleteError; UnavailableError for an older one."""
+        """All objects. Errors: NotFoundError, IncompleteError; UnavailableError for an outdated one."""
         objects = {}
         for name in layout.names:
             with suppress(NotFoundError):
@@ -178,7 +178,7 @@ class KubeWorkload:
         return self._accept(live)
 
     def _accept(self, thing: Json) -> Json:
-        """The object; UnavailableError if a newer one of the same uid was read before."""
+        """The object; UnavailableError if a newer state of the same uid was read before."""
         metadata = thing["metadata"]
         uid, generation = str(metadata["uid"]), int(metadata["generation"])
         newest = self._newest.get(uid, 0)
@@ -193,7 +193,7 @@ class KubeWorkload:
     def _patch(
         self, layout: Layout, live: Json, changes: Sequence[Operation], *, dry_run: bool = False
     ) -> Json:
-        """The object after the patch, which claims it."""
+        """The object after the patch, which also claims it."""
         ref = ObjectRef(layout.kind, layout.namespace, live["metadata"]["name"])
         for _ in range(CLAIM_TRIES):
             patch = [*changes, *(claim(live, self._install) if self._install else ())]
@@ -202,7 +202,7 @@ class KubeWorkload:
             except ConflictError:
                 if not self._install or owner_of(live) == self._install:
                     raise
-                # Perhaps a status write alone: is it free as before?
+                # Perhaps only the status was written: check that the object is still unclaimed.
                 before, live = live, self._read_object(layout, ref.name)
                 if revision_of([live]) != revision_of([before]):
                     raise
@@ -213,7 +213,7 @@ class KubeWorkload:
     def _read_back(
         self, layout: Layout, name: str, before: Json, changed: Json, cause: UnavailableError
     ) -> Json:
-        """The object where the unanswered write happened."""
+        """The object after a write without an answer, if the write happened."""
         try:
             live = self._read_object(layout, name)
             running = layout.read(name, live)
@@ -233,7 +233,7 @@ class KubeWorkload:
     def _take_back(
         self, layout: Layout, before: Objects, written: Objects, total: int, cause: IpaError
     ) -> NoReturn:
-        """Undo what was written before a refusal, the last first: each step leads back to a safe prefix."""
+        """Undo the writes before a refused one, the last first: each step leads back to a safe prefix."""
         for left, (name, live) in reversed(list(enumerate(written.items(), 1))):
             try:
                 restored = layout.changed(name, live, layout.read(name, before[name]))
@@ -247,9 +247,9 @@ class KubeWorkload:
         raise _with_progress(cause, 0, total, words) from cause
 
     def _look(self, layout: Layout, running: Running) -> list[DeploymentState]:
-        """The state of all that serves: of the stages' places, then of those beside.
+        """The state of all Deployments that serve: of the stages' places, then of those `beside` them.
 
-        Pods are listed of those that wait for something.
+        Pods are listed only for Deployments that wait for something.
         """
         states = []
         for place in (*running.places, *running.beside):
@@ -264,6 +264,6 @@ class KubeWorkload:
 
 
 def _with_progress(error: IpaError, written: int, total: int, more: str) -> IpaError:
-    """The same error, with how far a change of several objects came."""
+    """The same error, with how many of several objects were changed."""
     words = f"; {written} of {total} objects of the change are written{more}" if total > 1 else ""
     return type(error)(f"{error.message}{words}", problems=error.problems, hint=error.hint)

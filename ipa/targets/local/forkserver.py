@@ -13,11 +13,11 @@ Orders come as JSON lines on standard input, answers and exits go as JSON lines 
     {"started": 1, "pid": 4711}
     {"exited": 4711, "code": -9}
 
-A model server's order has `"yields": true`: it runs at a lower priority than router and queues, which it
-would keep from answering otherwise.
+A model server's order has `"yields": true`: it starts at a lower priority than router and queues, so that its
+start does not keep them from answering.
 
 `fds` of an order are the descriptors of this process that the child keeps, such as a listening socket; all
-others are closed. What `env` says is in no file that others can read, as a command line is.
+others are closed. `env` is not readable by other users, as a command line would be.
 
 When standard input ends, as it does when the parent dies in whatever way, every child is killed.
 """
@@ -67,9 +67,9 @@ LOWERED_NICE = 2
 
 
 def serving_priority(pid: int) -> None:
-    """Raise a started model server to the priority of serving processes, if it had a lower one.
+    """Raise a started model server to the service's own priority, if it had a lower one.
 
-    Called by the service, whose own priority that is.
+    The service calls it.
     """
     with suppress(PermissionError, FileNotFoundError, ProcessLookupError):
         for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
@@ -77,7 +77,7 @@ def serving_priority(pid: int) -> None:
 
 
 class ForkServer:
-    """Forks children and reports their exits. It raises its and their priority if it may."""
+    """Forks children and reports their exits. It raises its own and their priority if permitted."""
 
     def __init__(self, orders: int, answers: int) -> None:
         # By how much the priority of model servers is lower, and by how much more while they start.
@@ -98,7 +98,7 @@ class ForkServer:
         os.set_blocking(wake_write, False)
         signal.set_wakeup_fd(wake_write)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        # A terminal's interrupt goes to the whole group; it is the parent who decides.
+        # A terminal's interrupt goes to the whole group, but the parent decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with selectors.DefaultSelector() as selector:
             selector.register(self._orders, selectors.EVENT_READ)
@@ -143,7 +143,7 @@ class ForkServer:
         os.write(self._answers, json.dumps(message).encode() + b"\n")
 
     def _become(self, order: dict[str, Any]) -> NoReturn:
-        """In the child: run what was ordered, and end."""
+        """In the child: run the order, and exit."""
         code = 1
         try:
             self._leave_parent(order)
@@ -184,8 +184,8 @@ class ForkServer:
 class ForkedProcesses:
     """The processes of one pipeline. All end when `close` is called or when this process dies.
 
-    `fds` are descriptors that may be passed on to them. Their environment is that of `child_environment`, and
-    the variables of each order.
+    `fds` are descriptors that may be passed to them. Their environment is `child_environment()` with the
+    variables of each order.
     """
 
     def __init__(
@@ -272,14 +272,14 @@ class ForkedProcesses:
 
 
 def main() -> None:
-    """Import what is to be shared, then serve orders."""
+    """Import the shared modules, then serve orders."""
     parser = argparse.ArgumentParser(prog="python -m ipa.targets.local.forkserver")
     parser.add_argument("--preload", nargs="*", default=[], metavar="MODULE")
-    # Of its own, so that what an import or a child prints is not taken for an answer.
+    # A separate descriptor, so that output of imports and children is not taken for an answer.
     answers = take_output()
     for module in parser.parse_args().preload:
         importlib.import_module(module)
-    # Without what it preloads: a search for a model server by name must not find all of them here.
+    # Hide the preloaded modules: a search for a model server by name must not find this process.
     setproctitle("ipa.targets.local.forkserver")
     # Objects that the collector does not touch stay shared between the children.
     gc.freeze()

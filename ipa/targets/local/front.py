@@ -55,8 +55,7 @@ def listening_socket(port: int = 0) -> socket.socket:
 def router_socket(port: int, port_file: Path) -> socket.socket:
     """The socket of a router on that port; for 0 on the port of the last run if it is free, else on any.
 
-    `kept` is the file that keeps the port. UnavailableError: the port stays in use, so not by a service that
-    is ending.
+    `port_file` keeps the port for the next run. UnavailableError: another process keeps using the port.
     """
     wanted, give_up_s = port, time.monotonic() + PORT_S
     if not port:
@@ -85,9 +84,9 @@ def router_socket(port: int, port_file: Path) -> socket.socket:
 class Front:
     """One router or queue, started again whenever it ends.
 
-    Its sockets are this process's: while it is replaced, connections wait in them and are not refused. One is
-    for its metrics, which a thread of it answers, however busy it is. `environment` is called at each start.
-    `token` is that of the running process, new with each start.
+    Its sockets belong to this process: while the router or queue is replaced, connections wait in them and
+    are not refused. One socket is for its metrics, which a thread answers, however busy it is. `environment`
+    is called at each start. `token` is that of the running process, new with each start.
     """
 
     module: str
@@ -145,7 +144,7 @@ class Front:
         self.pid, self.start_after_s = 0, now_s + self.backoff_s
 
     def is_hung(self, is_answering: bool) -> bool:
-        """Record a health check; return True once HUNG_AFTER failed in a row, if it had the time to start."""
+        """Record a health check; True once HUNG_AFTER checks failed in a row after the time to start."""
         self.failed_checks = 0 if is_answering else self.failed_checks + 1
         is_up = self.pid != 0 and time.monotonic() - self.started_s > START_S
         return self.failed_checks >= HUNG_AFTER and is_up
@@ -153,7 +152,7 @@ class Front:
     def ask(
         self, client: httpx.Client, part: str = FIRST_PART, order: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Return its report about a part, after the order if there is one.
+        """Return its report about a part, after sending the order if there is one.
 
         Errors: httpx.HTTPError or ValueError if it sends no report.
         """
@@ -189,7 +188,7 @@ class StageRun:
         return [it for it in self.replicas if it.phase is Phase.READY and it.serves(self.config)]
 
     def carries(self) -> bool:
-        """True if enough replicas as wanted or larger serve, and the queue has the configuration."""
+        """True if enough replicas of the wanted size or larger serve, and the queue has the configuration."""
         able = [it for it in self.replicas if it.phase is Phase.READY and it.carries(self.config)]
         running = self.applied.running if self.applied else {}
         return sum(running.get(it.url) == it.variant for it in able) >= self.config.replicas
@@ -206,7 +205,7 @@ class StageRun:
 class PartRun:
     """One of the configurations side by side, under its name in router, queues and metrics.
 
-    If it `is_going`, it serves the requests that it has, and then ends.
+    `is_going`: it serves the requests that it already has, and then ends.
     """
 
     name: str

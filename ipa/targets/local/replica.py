@@ -1,4 +1,4 @@
-"""Model servers on this machine: their start, state and variants, and whether a changed file fits them."""
+"""Model servers on this machine: their start, state and variants, and checks of a changed file."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ HUNG_AFTER = 3
 
 
 class Phase(StrEnum):
-    """The life of a replica."""
+    """The phases of a replica's life."""
 
     STARTING = "starting"
     READY = "ready"
@@ -93,7 +93,7 @@ class Replica:
     left_s: dict[str, float] = field(default_factory=dict)
 
     def switch(self, variant: str, now_s: float) -> None:
-        """Serve another of its variants from now on."""
+        """Serve another of the loaded variants from now on."""
         if variant != self.variant:
             self.left_s[self.variant] = now_s
             self.variant = variant
@@ -105,13 +105,13 @@ class Replica:
         self.stand_ins = variants
 
     def is_left(self, variant: str, since_s: float) -> bool:
-        """True if it serves the variant no more, and cannot have been given it since then."""
+        """True if it no longer serves the variant, and cannot have been given a batch for it since then."""
         if variant == self.variant or variant in self.stand_ins:
             return False
         return self.left_s.get(variant, since_s) <= since_s
 
     def resize(self, cores: float) -> None:
-        """Give it other cores, with the same number of threads. OSError: its file cannot be written."""
+        """Give it other cores, with the same number of threads. OSError: its cores file cannot be written."""
         write_cores(self.cores_file, cores)
         self.cores = cores
 
@@ -121,20 +121,20 @@ class Replica:
         return ANY_VARIANT in self.model
 
     def serves(self, config: StageConfig) -> bool:
-        """True if it runs the configuration's variant on its cores."""
+        """True if it runs the configuration's variant on exactly its cores."""
         return (self.variant, self.cores) == (config.variant, config.cores)
 
     def carries(self, config: StageConfig) -> bool:
-        """True if it runs the configuration's variant, on as many cores at least."""
+        """True if it runs the configuration's variant on at least its cores."""
         return self.fits(config) and self.variant == config.variant and self.cores >= config.cores
 
     def fits(self, config: StageConfig) -> bool:
-        """True if it serves the configuration, or will with its variant and cores, without another start."""
+        """True if it serves the configuration, or can without a restart after a switch or resize."""
         has_threads = threads_of(self.cores) == threads_of(config.cores)
         return self.serves(config) or (self.is_resident and has_threads)
 
     def model_url(self, variant: str, root: str = "v2/models") -> str:
-        """The address of the variant's model; `root` may be that of the repository."""
+        """The URL of the variant's model; `root` may be the repository's."""
         return f"{self.url}/{root}/{self.model.replace(ANY_VARIANT, variant)}"
 
     def is_ready(self, client: httpx.Client) -> bool:
@@ -150,13 +150,13 @@ class Replica:
         return self.log.with_suffix(".cores")
 
     def last_words(self) -> str:
-        """The last line of its log."""
+        """The last line of its log, usually its error."""
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.is_file() else []
         return lines[-1] if lines else "nothing in its log"
 
 
 def model_of(stage: Stage) -> str:
-    """The model name at a stage's servers: the stage's, with the variant's if variants are resident."""
+    """The name of the model at a stage's servers: the stage's, with {variant} if variants are resident."""
     return f"{stage.name}--{ANY_VARIANT}" if stage.residents > 1 else stage.name
 
 
@@ -173,10 +173,10 @@ def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
 
 
 def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
-    """The configurations as a row of parts, each in the pipeline's order, all of them runnable here.
+    """The configurations in the order of parts and stages, checked to be runnable on this machine.
 
     ConflictError if stages are missing or unknown; NotFoundError and ConfigurationError for variants;
-    ConfigurationError for a graph that is no chain; InputError for shares that are no percents of 100.
+    ConfigurationError for a graph that is no chain; InputError if shares are not percents that sum to 100.
     """
     if not pipeline.is_chain:
         raise ConfigurationError(
@@ -245,7 +245,7 @@ def launch(
 def write_model(model_dir: Path, name: str, run: LocalRun) -> None:
     """Write a model's model-settings.json into a folder of its own within the server's.
 
-    MLServer loads those that are there when it starts, others by the address of its repository.
+    MLServer loads the models that are there when it starts, others through its repository API.
     """
     parameters = {"extra": dict(run.parameters)}
     model = {"name": name, "implementation": run.implementation, "parameters": parameters}
@@ -278,7 +278,7 @@ def check_adoptable(running: Pipeline, changed: Pipeline) -> None:
 
 
 class VariantLoader:
-    """Keeps in each replica the variants that `resident` says, one load or unload at a time.
+    """Keeps in each replica the variants that `resident` asks for, one load or unload at a time.
 
     The wanted variant comes first, in all replicas; others are loaded in one replica of a stage after
     another. No replica has more than planned: a variant is unloaded before another is loaded.
@@ -320,11 +320,11 @@ class VariantLoader:
             return next((each[1] for each in failures if each), "")
 
     def close(self) -> None:
-        """Wait for the threads, whose servers have ended."""
+        """Wait for the loading threads; their servers have ended."""
         self._pool.shutdown(cancel_futures=True)
 
     def _next(self, replica: Replica, wanted: Sequence[str]) -> str:
-        """The variant to load, or that of those loaded to unload; empty if there is nothing to do now."""
+        """The variant to load, or the loaded one to unload; empty if there is nothing to do now."""
         now_s = time.monotonic()
         recent = {
             variant
@@ -371,9 +371,9 @@ def switch(
 ) -> None:
     """Give replicas the wanted variant and cores as soon as that removes no capacity.
 
-    More cores, and a less accurate variant, which is quicker, are given at once. Fewer, and another variant,
-    wait until enough replicas can serve it, and fewer cores until they `may_shrink`. `resize` gives a replica
-    its cores.
+    More cores, and a less accurate variant, which is quicker, are given at once. Fewer cores, and another
+    variant, wait until enough replicas can serve it, and fewer cores also until they `may_shrink`. `resize`
+    gives a replica its cores.
     """
     able = [it for it in replicas if it.phase is Phase.READY and config.variant in it.loaded]
     staying = [it for it in able if it.fits(config)][: config.replicas]

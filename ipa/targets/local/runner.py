@@ -60,9 +60,9 @@ PROBES = 8
 
 
 def largest_batch(stage: Stage, bounds: Bounds, batch_size: int) -> int:
-    """The most items of a batch if more arrive than batches of `batch_size` carry.
+    """The most items of a batch if batches of `batch_size` cannot carry the arrivals.
 
-    The largest that the file allows; `batch_size` if it has no limit, or pins the size.
+    It is the largest that the file allows; `batch_size` if it has no limit, or pins the size.
     """
     sizes = stage.limits(bounds).batch_sizes
     return batch_size if stage.pin.batch_size is not None or not sizes else max(sizes)
@@ -75,7 +75,7 @@ class PipelineRunner:
         self, pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path, port: int = 0
     ) -> None:
         wanted = checked(pipeline, configs)
-        # Before all that has to be closed: it may fail.
+        # First, since it may fail and nothing has to be closed yet.
         listener = router_socket(port, folder / "router.port")
         self.pipeline = pipeline
         # The same with the pins of people, which say what queues may choose.
@@ -114,7 +114,7 @@ class PipelineRunner:
 
     def _queue(self, stage: Stage) -> Front:
         def environment() -> dict[str, str]:
-            # It goes on as it was: requests wait for it, and replicas are there.
+            # The restarted process keeps its configuration: requests wait for it.
             runs = [run for run in self._stages if run.stage.name == stage.name]
             parts = {run.part: run.applied.to_json() for run in runs if run.applied}
             return {
@@ -130,15 +130,15 @@ class PipelineRunner:
         return [run for part in list(self._parts) for run in part.runs]
 
     def _active(self) -> list[PartRun]:
-        """The parts that are wanted."""
+        """The wanted parts."""
         return [part for part in self._parts if not part.is_going]
 
     def _wanted_shares(self) -> dict[str, int]:
-        """The percent of the requests that each part is to have, of those that are to have any."""
+        """The wanted percent of the requests of each part that is to have any."""
         return {it.name: share for it in self._active() if (share := share_of(it.configs))}
 
     def _open(self, configs: Sequence[StageConfig]) -> None:
-        """Run the configurations as a part: that of the same variants if it is going, else a new one."""
+        """Run the configurations as a part: one that is going and has the same variants, else a new one."""
         variants = [config.variant for config in configs]
         for part in self._parts:
             if part.is_going and [config.variant for config in part.configs] == variants:
@@ -165,7 +165,7 @@ class PipelineRunner:
         return self._core_seconds
 
     def _meter(self, cores: float) -> None:
-        """Count that many cores more from now on."""
+        """Add this many cores to the count from now on."""
         with self._lock:
             now_s = time.monotonic()
             self._core_seconds += self._cores * (now_s - self._metered_s)
@@ -178,13 +178,13 @@ class PipelineRunner:
             return [it.pid for run in runs for it in run.replicas if it.phase is Phase.READY]
 
     def front_pids(self) -> dict[str, int]:
-        """Process ids of router and queues by their names; 0 for one that is being started."""
+        """Process ids of router and queues by their names; 0 while one is starting."""
         return {front.name: front.pid for front in self.fronts}
 
     def read(self, pinned: Pipeline) -> WorkloadState:
         """The revision, each stage's wanted configuration and ready replicas, and whether it is settled.
 
-        Parts are in their order. `asked` is the pipeline with the pins of people: queues follow them.
+        Parts are in their order. `pinned` is the pipeline with the pins of people, which queues follow.
         """
         with self._lock:
             self._pinned = pinned
@@ -217,7 +217,7 @@ class PipelineRunner:
             return str(self.revision)
 
     def _assign(self, wanted: Configs) -> None:
-        """Give each part the place of the one that it replaces; the others are going."""
+        """Give each part the place of the one that it replaces; other parts end."""
         free = self._active()
         for before, after in paired([config for part in free for config in part.configs], wanted):
             here = next((part for part in free if part.configs == before), None)
@@ -231,12 +231,12 @@ class PipelineRunner:
                 self._open(after)
 
     def _is_settled(self) -> bool:
-        """True if the wanted parts run as wanted, with the requests that they are to have, and no others."""
+        """True if the wanted parts run as wanted, with their share of the requests, and no others run."""
         is_alone = not any(part.is_going for part in self._parts)
         return is_alone and self._is_shared_out() and all(it.is_settled() for it in self._stages)
 
     def check(self, pipeline: Pipeline) -> None:
-        """ConflictError if these processes cannot run the pipeline with its changed file."""
+        """ConflictError if these processes cannot run the pipeline after the change of its file."""
         with self._lock:
             check_adoptable(self.pipeline, pipeline)
 
@@ -310,7 +310,7 @@ class PipelineRunner:
         return ForkedProcesses(self._folder, preloads(self.pipeline), self._exited, fds)
 
     def _pass(self) -> None:
-        """Move everything one step towards what is wanted."""
+        """Move everything one step towards the wanted state."""
         self._note_exits()
         if not self._processes.is_open:
             raise UnavailableError("the process that starts model servers exited")
@@ -344,7 +344,7 @@ class PipelineRunner:
             self._parts = [part for part in self._parts if not part.has_ended]
 
     def _share_out(self) -> None:
-        """Move requests to the wanted parts once all of these carry theirs; end the parts that have none."""
+        """Move requests to the wanted parts once all of these carry theirs; end parts without requests."""
         with self._lock:
             shares, going = self._shares, [part for part in self._parts if part.is_going]
             if all(run.carries() for part in self._active() for run in part.runs):
@@ -380,9 +380,9 @@ class PipelineRunner:
     def _follow(
         self, front: Front, part: str, applied: dict[str, Any] | None, order: dict[str, Any]
     ) -> dict[str, Any] | None:
-        """The report of a front, which is given the order if it was told another; None if it sends none.
+        """The report of a router or queue, after sending the order if it is new; None if it sends none.
 
-        One whose settings differ from the order though it was told, for whatever reason, is put right.
+        If its settings differ from the order although it was sent, it is sent again.
         """
         if not front.pid:
             return None
@@ -434,7 +434,7 @@ class PipelineRunner:
                 self._meter(replica.cores)
 
     def _load_variants(self, run: StageRun) -> None:
-        """Load what is to be resident, and switch to the wanted variant if it is loaded."""
+        """Load the resident variants, and switch to the wanted one if it is loaded."""
         if run.stage.residents == 1:
             return
 
@@ -453,13 +453,13 @@ class PipelineRunner:
             run.failure = run.failure or self._loader.failure(config, replicas)
 
     def _is_shared_out(self) -> bool:
-        """True if requests go as wanted."""
+        """True if requests are split as wanted."""
         return self._shares == self._wanted_shares()
 
     def _drain_surplus(self, run: StageRun) -> None:
-        """Old replicas go once the new ones are ready; of too many equal ones, the youngest.
+        """Drain old replicas once the new ones are ready; of too many equal ones, the youngest.
 
-        While requests go as before, all of them are needed.
+        Until requests are split as wanted, all of them are needed.
         """
         if len(run.ready()) < run.config.replicas or not self._is_shared_out():
             return
@@ -492,7 +492,7 @@ class PipelineRunner:
     def _stand_ins(self, run: StageRun, replica: Replica) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The lighter and the heavier variants that its queue may choose instead of the one that it runs.
 
-        None while the wanted one has to be loaded first: it may take the place of one of them.
+        None while the wanted variant has to be loaded first: it may replace one of them.
         """
         resident: Sequence[str] = ()
         if run.config.variant in replica.loaded:
@@ -513,7 +513,7 @@ class PipelineRunner:
                 self._processes.kill(replica.pid, signal.SIGKILL)
 
     def _exited(self, pid: int, code: int) -> None:
-        # Called by the thread that also hears of starts: it must not wait for this runner.
+        # Called by the thread that also reports starts, so it must not wait for this runner.
         self._exits.append((pid, code))
         self._wake.set()
 

@@ -1,4 +1,4 @@
-"""`local:` of a pipeline and of a variant in files: their values, and how they are read and written."""
+"""The section `local:` of a pipeline and of a variant in files: its values, read and written."""
 
 from __future__ import annotations
 

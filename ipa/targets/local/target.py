@@ -1,4 +1,4 @@
-"""The target `local`: pipelines as processes of this machine, behind our router and queues."""
+"""The target `local`: pipelines as processes of this machine, behind ipa's router and queues."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class LocalTarget(Target):
     sections = SECTIONS
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """A queue for each stage of each part, whose replicas run one of their variants at a time."""
+        """The serving semantics: a central queue for each stage; its replicas serve one variant at a time."""
         return ServingSemantics(
             rolling=PROCESSES, runs_graphs=False, most_parts=MOST_PARTS, keeps_variants=True
         )
@@ -102,7 +102,7 @@ class LocalTarget(Target):
         return replace(pipeline, bounds=replace(pipeline.bounds, front=front))
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
-        """Keys without effect, those of resident variants that cannot share a process included."""
+        """Keys without effect, including those of resident variants that cannot share a process."""
         apart = []
         for stage in pipeline.served:
             runs = [run for variant in stage.variants if (run := local_of(variant)) is not None]
@@ -172,7 +172,7 @@ def router_ports(settings: Settings, pipelines: Mapping[str, Pipeline]) -> dict[
 
 
 def _held(folder: Path) -> FileLock:
-    """The lock of a folder: two services would overwrite each other's settings of servers, and metrics."""
+    """The lock of a folder: two services would overwrite each other's files there."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         return FileLock(folder / ".lock")

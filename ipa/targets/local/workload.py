@@ -63,9 +63,9 @@ class LocalWorkload:
         self._lock = threading.Lock()
 
     def start(self, pipeline: Pipeline, configs: Sequence[StageConfig], port: int = 0) -> None:
-        """Return once the pipeline answers, on that port; 0 for that of its last run, or a free one.
+        """Start the pipeline and return once it answers, on that port; 0: its last port, or a free one.
 
-        Errors: UsageError (a variant needs accelerators, which processes here do not get), ConflictError (it
+        Errors: UsageError (a variant needs accelerators, which local processes do not get), ConflictError (it
         runs already), UnavailableError (the port is in use), RolloutError (it did not start).
         """
         _check_accelerators(pipeline)
@@ -89,7 +89,7 @@ class LocalWorkload:
             time.sleep(POLL_S)
 
     def check(self, pipeline: Pipeline) -> None:
-        """ConflictError if the pipeline needs a restart; UsageError: it needs accelerators."""
+        """ConflictError if the pipeline needs a restart; UsageError if it needs accelerators."""
         _check_accelerators(pipeline)
         self.runner(pipeline.name).check(pipeline)
 
@@ -160,7 +160,7 @@ def cost_figures(workload: LocalWorkload, pipelines: Sequence[str]) -> Figures:
 
 
 def most_memory_gib(pid: int) -> float:
-    """The most memory that the process has had so far. UnavailableError: it exited."""
+    """The peak memory of the process. UnavailableError: it exited."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / GIB
@@ -189,9 +189,9 @@ class Bench:
     def serve(
         self, stage: str, variant: str, cores: float, within_s: float = BENCH_TIMEOUT_S
     ) -> Iterator[MeasuredServer]:
-        """A replica that is ready and ends with the block.
+        """A replica that is ready, and ends with the block.
 
-        UnavailableError if it does not get ready, or does not answer a batch, `within_s`.
+        UnavailableError if it does not become ready, or does not answer a batch, `within_s`.
         """
         config = StageConfig(stage=stage, variant=variant, batch_size=1, cores=cores, replicas=1)
         started_s = time.monotonic()

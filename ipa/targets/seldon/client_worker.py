@@ -1,8 +1,8 @@
 """A program that sends one gRPC request by Seldon's own client: JSON on standard input, JSON out.
 
-It runs in the interpreter that has seldon-core, which may be another than the service's: seldon-core 1.17.1,
-the last under the Apache License, needs older versions of packages that the service has. So this module
-imports nothing that needs those. `SeldonClient` has no timeouts: an alarm ends it.
+It runs in the interpreter that has seldon-core, which may differ from the service's: seldon-core 1.17.1, the
+last under the Apache License, needs older versions of packages that the service has. So this module imports
+none of these. `SeldonClient` has no timeouts: an alarm ends it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _ring(*_of: object) -> None:
 
 
 def _within(timeout_s: float, call: Any) -> dict[str, Any]:
-    """The answer of the call, the fault, and the time that it took."""
+    """The answer of the call, its error, and the time that it took."""
     signal.signal(signal.SIGALRM, _ring)
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     started_s, answer, fault = time.perf_counter(), None, ""
@@ -52,7 +52,7 @@ def _within(timeout_s: float, call: Any) -> dict[str, Any]:
 
 
 def _brief(message: str) -> str:
-    """The details of gRPC's error, whose text has many lines; else the message."""
+    """The details of gRPC's error, whose text has many lines; of another error the message."""
     match = re.search(r'details = "([^"]*)"', message)
     return match.group(1) if match else message
 

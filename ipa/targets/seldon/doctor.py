@@ -43,7 +43,7 @@ def checks_of(
     *,
     elects: bool,
 ) -> list[DoctorCheck]:
-    """The series of each pipeline that runs on Seldon, and the cluster; `namespaces` are theirs if empty."""
+    """Checks of the cluster and the pipelines' series; without `namespaces`, in the pipelines' own."""
     placed = {name: it for name, it in pipelines.items() if seldon_of(it) is not None}
     series = metrics_checks(settings, {name: (it, dialect_of(it)) for name, it in placed.items()}, SCRAPE)
     try:

@@ -57,7 +57,7 @@ NAMING_ENV = ("MODEL_VARIANT", "MODEL_NAME", "MODEL")
 
 
 def import_pipeline(settings: Settings, request: ImportRequest) -> Imported:
-    """The pipeline of the SeldonDeployment that is asked for.
+    """The pipeline of the requested SeldonDeployment.
 
     Errors: NotFoundError, UsageError (there are several), InputError, those of the client.
     """
@@ -94,7 +94,7 @@ def import_pipeline(settings: Settings, request: ImportRequest) -> Imported:
 
 
 def imported(sdep: Json, request: ImportRequest) -> Imported:
-    """The pipeline that the SeldonDeployment runs. InputError lists what cannot be read as one."""
+    """The pipeline that the SeldonDeployment runs. InputError lists what cannot be read as a pipeline."""
     metadata, spec = sdep.get("metadata") or {}, sdep.get("spec") or {}
     notes: list[str] = []
     predictor = _predictor(spec.get("predictors") or (), request.part, notes)
@@ -134,7 +134,7 @@ def imported(sdep: Json, request: ImportRequest) -> Imported:
 
 
 def _predictor(predictors: Sequence[Json], wanted: str, notes: list[str]) -> Json:
-    """The one that is named, else the one that takes most of the requests."""
+    """The named predictor, else the one that takes most of the requests."""
     names = [str(one.get("name")) for one in predictors]
     serving = [one for one in predictors if not one.get("shadow")]
     if wanted:
@@ -166,7 +166,7 @@ def _target(metadata: Json, spec: Json, predictor: Json, protocol: WireProtocol 
 def _stage(
     stage: Stage, node: Json, container: Json, protocol: WireProtocol | None, notes: list[str]
 ) -> Stage:
-    """The stage with its running container as its only variant, and the time that its batches wait now."""
+    """The stage with its running container as its only variant, and the present batch timeout."""
     env = _env(stage.name, container, notes)
     implementation = env.pop(IMPLEMENTATION, None) or node.get("implementation")
     # Extended resources have a domain.
@@ -187,7 +187,8 @@ def _stage(
     known = [*(env.get(key, "") for key in NAMING_ENV), "" if tag == "latest" else tag, model]
     name = next((name for name in known if NAME.fullmatch(name)), "current")
     batch_timeout_s = stage.batch_timeout_s
-    size, time = ((env_entry(container, it) or {}).get("value") for it in (BATCH_SIZE, BATCH_TIME))
+    size = (env_entry(container, BATCH_SIZE) or {}).get("value")
+    time = (env_entry(container, BATCH_TIME) or {}).get("value")
     if time is not None:
         try:
             batch_timeout_s = float(str(time))
@@ -200,7 +201,7 @@ def _stage(
 
 
 def _server(node: Json, container: Json, protocol: WireProtocol | None) -> ServerKind | None:
-    """The server, if it is not that of the protocol: MLServer answers no router's and no combiner's calls."""
+    """The server, if it is not the protocol's own: MLServer does not serve routers and combiners."""
     if protocol is WireProtocol.SELDON:
         return None
     command = " ".join(map(str, [*(container.get("command") or ()), *(container.get("args") or ())]))
@@ -210,7 +211,7 @@ def _server(node: Json, container: Json, protocol: WireProtocol | None) -> Serve
 
 
 def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
-    """The env that makes the variant what it is: plain values that are neither the operator's nor secret."""
+    """The env that defines the variant: plain values that are neither the operator's nor secret."""
     env: dict[str, str] = {}
     for entry in container.get("env") or ():
         key = str(entry.get("name"))
@@ -228,7 +229,7 @@ def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
 
 
 def _amount(resource: Dimension, name: str, container: Json, notes: list[str]) -> float | None:
-    """The limit of the resource as a plan would write it, None if there is none."""
+    """The limit of the resource in the unit of plans, None if there is none."""
     # The limit is the last, and the one that counts.
     *others, text = [*amounts_of(container, resource.resource).values()] or [None]
     if text is None:

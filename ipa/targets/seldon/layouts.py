@@ -2,7 +2,7 @@
 
 Shape single is one for all stages. Shape split has several:
 
-    <name>-router                 our router: requests come here, it knows the queues
+    <name>-router                 ipa's router: requests come here, it knows the queues
     <name>-<container>-queue      a stage's queue: central batching, early drop; it knows the model's Service
     <name>-<container>-model      the stage's model: variant, cores, replicas
 
@@ -74,7 +74,7 @@ class PartRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One SeldonDeployment, as a pipeline of one stage: it is rendered, read and patched as others are.
+    """One SeldonDeployment of a split pipeline, handled as a pipeline of one stage.
 
     `stage` is the stage it belongs to, empty for the router.
     """
@@ -108,7 +108,7 @@ class Part:
 def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     """Every part: the models and queues of the stages in order, then the router.
 
-    InputError if the graph is no chain, which the router cannot run, or a name is too long for a Service.
+    InputError if the graph is not a chain, which the router cannot run, or a name is too long for a Service.
     """
     if not pipeline.is_chain:
         raise InputError(
@@ -132,7 +132,7 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     parts.append(Part(PartRole.ROUTER, "", router))
     names = (part.service.removeprefix("http://").split(".")[0] for part in parts)
     problems = [
-        Problem(f"Service {name!r} would be longer than {LONGEST_NAME} characters")
+        Problem(f"the name {name!r} of a Service would be longer than {LONGEST_NAME} characters")
         for name in names
         if len(name) > LONGEST_NAME
     ]
@@ -146,7 +146,7 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
 
 
 def _stage(name: str, container: str, env: Mapping[str, str]) -> Stage:
-    """A stage of our own. Its image is nobody's variant: who upgrades it changes no decision."""
+    """A stage for router or queue. Its image is not compared: an upgrade of it changes no decision."""
     return Stage(name, (Variant(container, targets={"seldon": SeldonRun(env=env)}),), container=container)
 
 
@@ -174,11 +174,11 @@ class SeldonLayout(Layout):
 
     @property
     def namespace(self) -> str:
-        """That of the pipeline's section."""
+        """The namespace in the pipeline's `seldon:` section."""
         return target_of(self.pipeline).namespace
 
     def admission_fault(self, client: KubeClient) -> str:
-        """The refusal of its pods by the namespace's PodSecurity, with the remedy; empty without one."""
+        """The reason why the namespace's PodSecurity refuses its pods, with the remedy; else empty."""
         target = target_of(self.pipeline)
         is_refused = target.shape is Shape.SINGLE or target.run_as_root
         if not is_refused or enforced_pod_security(client, target.namespace) != "restricted":
@@ -225,7 +225,7 @@ class SeldonLayout(Layout):
         return self.names
 
     def _pipeline_of(self, name: str) -> Pipeline:
-        """The pipeline that the SeldonDeployment of that name alone reads as."""
+        """The pipeline as which the SeldonDeployment of that name alone is read."""
         return self.pipeline
 
 
@@ -234,7 +234,7 @@ class SingleLayout(SeldonLayout):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """That of the pipeline's section."""
+        """The name in the pipeline's `seldon:` section."""
         return (target_of(self.pipeline).name,)
 
     def render(self, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
@@ -272,7 +272,7 @@ class SplitLayout(SeldonLayout):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of the stages' models and queues, then the router's."""
+        """The names of the stages' models and queues, then the router's."""
         return tuple(self._parts)
 
     def render(self, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
@@ -306,11 +306,11 @@ class SplitLayout(SeldonLayout):
     def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> Objects:
         """Each changed object in its new form, in an order of writes that may stop anywhere.
 
-        The rule (docs/adr/0004): what only adds capacity goes first and what only takes it away last; a
-        bigger batch goes before its model, a smaller one after it. Then, as long as a replica does not get
-        slower by a bigger batch or by more cores, each stage carries after every single write at least what
-        it carried before or what it is to carry after, whichever is less, and no stage is smaller than before
-        until every stage that grows has grown.
+        The rule (docs/adr/0004): changes that only add capacity go first and those that only remove it last;
+        a bigger batch goes before its model, a smaller one after it. Then, as long as a bigger batch or more
+        cores do not make a replica slower, each stage carries after every single write at least its old or
+        its new load, whichever is less, and no stage is smaller than before until every stage that grows has
+        grown.
         """
         pipeline = self.pipeline
         check_variants(pipeline)
@@ -331,8 +331,9 @@ class SplitLayout(SeldonLayout):
             else:
                 grows = own.cores >= before.cores and own.replicas >= before.replicas
                 shrinks = own.cores <= before.cores and own.replicas <= before.replicas
-                is_same = own.variant == before.variant
-                rank = SWITCHES if not is_same or grows == shrinks else GROWS if grows else SHRINKS
+                is_switch = own.variant != before.variant or grows == shrinks
+                rank = GROWS if grows else SHRINKS
+                rank = SWITCHES if is_switch else rank
             if own != before:
                 ranked.append((rank, name, self.changed(name, objects[name], (own,))))
         return {name: changed for _, name, changed in sorted(ranked, key=lambda each: each[0])}
@@ -356,7 +357,7 @@ class SplitLayout(SeldonLayout):
         return configs
 
     def _merge(self, by_name: Mapping[str, StageConfig]) -> Configs:
-        """The configuration of every stage, from those of its model and its queue."""
+        """The configuration of every stage, from its model's and its queue's configurations."""
         configs: dict[str, StageConfig] = {}
         for name, part in self._parts.items():
             own = by_name[name]
@@ -368,7 +369,7 @@ class SplitLayout(SeldonLayout):
 
     @property
     def _scaled(self) -> tuple[str, ...]:
-        """The models: router and queues may be scaled by anybody."""
+        """The models, since anybody may scale router and queues."""
         return tuple(name for name, part in self._parts.items() if part.role is PartRole.MODEL)
 
     def _pipeline_of(self, name: str) -> Pipeline:
@@ -376,7 +377,7 @@ class SplitLayout(SeldonLayout):
 
 
 def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:
-    """The SeldonDeployment of the part, with what our router and queues need beside."""
+    """The SeldonDeployment of the part, with the additional fields of router and queues."""
     body = manifest.render(part.pipeline, [config])
     body["metadata"]["labels"] |= {LABEL_ROLE: part.role.value}
     body["metadata"]["labels"] |= {LABEL_STAGE: part.stage} if part.stage else {}

@@ -47,10 +47,10 @@ FROM_ELSEWHERE = "a value from elsewhere (valueFrom)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLocation(Served):
-    """A stage's componentSpec, container and graph node, the parts themselves of one SeldonDeployment.
+    """A stage's componentSpec, container and graph node: references into one SeldonDeployment.
 
-    `predictor` and `index` are the places of its predictor, and of the componentSpec in that. `replicas` is
-    the effective one of the three levels.
+    `predictor` is the index of its predictor, `index` that of the componentSpec within. `replicas` is the
+    effective value of the three levels.
     """
 
     stage: Stage
@@ -61,7 +61,7 @@ class StageLocation(Served):
     index: int = 0
 
     def value(self, field: Field) -> object:
-        """The field's value; None if it is not there.
+        """The field's value; None if it is missing.
 
         For resources it is the limit, which Kubernetes also takes as the request of an extended resource.
         """
@@ -77,7 +77,7 @@ class StageLocation(Served):
         return FROM_ELSEWHERE if "valueFrom" in entry else entry.get("value", "")
 
     def put(self, fields: Mapping[Field, object]) -> None:
-        """Give the fields their values; one of None is removed."""
+        """Set the fields to their values; None removes a field."""
         for (part, name), value in fields.items():
             if part == ENV:
                 self._put_env(name, value)
@@ -129,10 +129,10 @@ class StageLocation(Served):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrchestratorLocation(Served):
-    """An orchestrator with pods of its own, through which requests come in.
+    """An orchestrator with pods of its own, through which requests enter.
 
     `mirrored` are the places of the stages whose specs it copies: it serves a change once its copies have it.
-    `predictor` is the place of its predictor. `is_endless`: no level sets its replicas, so the operator
+    `predictor` is the index of its predictor. `is_endless`: no level sets its replicas, so the operator
     rewrites its Deployment for ever.
     """
 
@@ -141,7 +141,7 @@ class OrchestratorLocation(Served):
     is_endless: bool
 
     def carries(self, pod: Json) -> bool:
-        """True if the pod has the stages' specs; also if it does not show any."""
+        """True if the pod has the stages' specs, or shows none."""
         entries = (env_entry(container, "ENGINE_PREDICTOR") for container in pod.get("containers") or ())
         text = next((str(entry.get("value", "")) for entry in entries if entry), "")
         try:
@@ -164,13 +164,13 @@ def _put(owner: Json, key: str, value: object) -> None:
 
 
 def env_entry(container: Json, name: str) -> Json | None:
-    """The entry of that name that counts: of several, Kubernetes takes the last."""
+    """The effective entry of that name: of several, Kubernetes takes the last."""
     entries = [entry for entry in container.get("env") or () if entry.get("name") == name]
     return entries[-1] if entries else None
 
 
 def containers_of(component: Json) -> list[Json]:
-    """The containers of a componentSpec; the schema lets it be without them."""
+    """The containers of a componentSpec; empty if it has none, which the schema allows."""
     return at(component, "spec", "containers") or []
 
 
@@ -255,9 +255,9 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
 
 
 def _misplaced(nested: Nested, nodes: list[tuple[tuple[str, ...], Json]]) -> list[str]:
-    """Every node of a stage that is of another type, or not right inside the node it should be in.
+    """Every node of a stage that has another type, or is not directly inside the right node.
 
-    Nodes of other people may be between them. Where a node is not there once, `_place` says so.
+    Nodes of other people may be between them. `_place` reports a node that is missing or there twice.
     """
     wanted = {container_name(each.stage): (each, parent) for each, parent in nested.walk()}
     faults = []
@@ -287,7 +287,7 @@ def _misplaced(nested: Nested, nodes: list[tuple[tuple[str, ...], Json]]) -> lis
 def _place(
     stage: Stage, sdep: Json, predictor: int, nodes: list[tuple[tuple[str, ...], Json]], problems: list[str]
 ) -> StageLocation | None:
-    """The stage's place; None if it is not there once, which is added to the problems."""
+    """The stage's place; None, with a problem added, unless its node is there exactly once."""
     name, title = container_name(stage), f"stage {stage.name!r}"
     whole = _predictors(sdep)[predictor]
     matches = [
@@ -377,11 +377,12 @@ class Nested:
 
     @property
     def ratio(self) -> dict[str, str]:
-        """The parameter of a router of Seldon's own: the share of its first branch."""
-        first, name = self.children[0], self.stage.name
-        while name not in _parents(first.stage):
-            first = first.children[0]
-        share = next(edge.share for edge in first.stage.after if edge.parent == name)
+        """The parameter of Seldon's own router: the share of its first branch."""
+        entry, name = self.children[0], self.stage.name
+        # The node of the first branch may hold the stage that the router's edge leads to.
+        while name not in _parents(entry.stage):
+            entry = entry.children[0]
+        share = next(edge.share for edge in entry.stage.after if edge.parent == name)
         return {"name": "ratioA", "value": f"{share:.6g}", "type": "FLOAT"}
 
 
@@ -409,7 +410,7 @@ def nest(pipeline: Pipeline) -> Nested:
 
 
 def _nest(stages: Sequence[Stage], problems: list[str]) -> Nested | None:
-    """Some stages of a graph; None with the reason noted if they do not nest."""
+    """Some stages of a graph; None, with the reason in `problems`, if they do not nest."""
     names = {stage.name for stage in stages}
     used = {parent for stage in stages for parent in _parents(stage)}
     roots = [stage for stage in stages if not names & _parents(stage)]
@@ -464,7 +465,7 @@ def nodes_of(node: Json, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 
 
 def stages_of(graph: Json) -> tuple[Stage, ...]:
-    """The nodes of a graph as stages without variants, each behind those that it comes after.
+    """The nodes of a graph as stages without variants, each after its parents.
 
     InputError lists the nodes that cannot be stages.
     """
@@ -485,7 +486,7 @@ def stages_of(graph: Json) -> tuple[Stage, ...]:
 
 
 def _flow(node: Json, before: list[Edge], stages: list[Stage], problems: list[str]) -> list[Edge]:
-    """Add the stages of the node and all inside it; the edges to what comes after them."""
+    """Add the stages of the node and all inside it; return the edges to the stages after it."""
     name, kind = str(node.get("name")), _kind(node, problems)
     children = list(node.get("children") or ())
     if kind in INSIDE_OUT:
@@ -507,7 +508,7 @@ def _flow(node: Json, before: list[Edge], stages: list[Stage], problems: list[st
             f"node {name!r} has {len(children)} children and no combiner: only the answer of the "
             "first one is used"
         )
-    return ends if is_router else ends or [Edge(name)]
+    return ends if is_router else (ends or [Edge(name)])
 
 
 def _kind(node: Json, problems: list[str]) -> StageKind:

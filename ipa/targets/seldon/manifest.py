@@ -1,9 +1,9 @@
 """A pipeline as a SeldonDeployment, and back; and the change of an existing one.
 
-Several configurations side by side are predictors of one SeldonDeployment, which share its traffic. They are
-called after the pipeline's own predictor: default, default-2, default-3. Each is a whole graph, with an
-orchestrator of its own; one alone may have any of the names. Predictors of other names are other people's. A
-change writes only our fields that differ: replicas alone change no pod template.
+Several configurations side by side are predictors of one SeldonDeployment, which share its traffic. Their
+names begin with the pipeline's own predictor: default, default-2, default-3. Each is a whole graph, with an
+orchestrator of its own; one alone may have any of the names. Predictors with other names belong to other
+people. A change writes only ipa's fields that differ: replicas alone change no pod template.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def check_configs(
 ) -> None:
     """InputError lists the faults of configurations that must not be written.
 
-    That is stages, variants, numbers below one, and batches that give requests the rows of others. A stage
-    that is `running` with that variant and batch size already may keep them: a first step may be elsewhere.
+    These are wrong stages or variants, numbers below one, and batches that would mix up requests. A stage
+    that already is `running` with that variant and batch size may keep them: a first step may be elsewhere.
     """
     problems = []
     if [config.stage for config in configs] != [stage.name for stage in pipeline.served]:
@@ -161,7 +161,7 @@ def _predictor(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, 
 
 
 def _node(nested: Nested, nodes: Mapping[str, Json]) -> Json:
-    """The node of the stage, which is one of `nodes` or a router of Seldon's own, with all inside it."""
+    """The node of the stage with all nodes inside it; it is one of `nodes`, or Seldon's own router."""
     built_in = {"name": container_name(nested.stage), "implementation": SPLIT}
     node = nodes.get(nested.stage.name) or built_in | {"parameters": [nested.ratio]}
     if nested.children:
@@ -267,8 +267,8 @@ def read(pipeline: Pipeline, sdep: Json) -> shared.Configs:
 def read_named(pipeline: Pipeline, sdep: Json) -> list[Named]:
     """Each predictor of the pipeline with its configuration, in the order of parts.
 
-    DriftError as `read_predictor`, and if several share the requests and other people's predictors take some
-    too: shares are then no percentages of the pipeline's requests.
+    DriftError as `read_predictor`, and if parts share the requests with other people's predictors: their
+    shares are then no percentages of the pipeline's requests.
     """
     traffic = _traffic(sdep)
     ours = [named for named in _named(pipeline) if target_of(named).predictor in traffic]
@@ -284,7 +284,7 @@ def read_named(pipeline: Pipeline, sdep: Json) -> list[Named]:
 
 
 def _traffic(sdep: Json) -> dict[str, int]:
-    """The percent of the requests of each predictor that is no shadow."""
+    """The percent of the requests of each predictor that is not a shadow."""
     predictors = at(sdep, "spec", "predictors") or []
     return {one["name"]: int(one.get("traffic") or 0) for one in predictors if not one.get("shadow")}
 
@@ -312,7 +312,8 @@ def changed(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> Js
 
     A part stays in the predictor of its variants, so that a change of shares writes traffic alone. A new part
     is added last, as a copy of an existing predictor, so that it keeps other people's fields; removed parts
-    are deleted. If one is alone before and after, its traffic stays as it is. Errors as `read` and `render`.
+    are deleted. If one runs alone before and after, its traffic stays as it is. Errors as `read` and
+    `render`.
     """
     check_parts(pipeline, wanted, MOST)
     running = read_named(pipeline, live)
@@ -340,7 +341,7 @@ def changed(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> Js
 
 
 def _like(model: Pipeline, named: Pipeline, live: Json, part: shared.Configs) -> Json:
-    """A predictor that runs the part, and is else as that of `model` but for its explainer: one is enough."""
+    """A predictor for the part, otherwise a copy of `model` without its explainer: one is enough."""
     (one,) = (each for each in live["spec"]["predictors"] if each["name"] == target_of(model).predictor)
     copy = {key: deepcopy(value) for key, value in one.items() if key != "explainer"}
     copy |= {"name": target_of(named).predictor, "traffic": shared.share_of(part)}

@@ -30,7 +30,7 @@ class Manifest:
         self._objects = {name: self._documents[at] for name, at in self._at.items()}
 
     def configs(self) -> tuple[StageConfig, ...]:
-        """Configurations of the manifest. DriftError lists values outside the pipeline's configurations."""
+        """The configurations in the manifest. DriftError lists values that the pipeline cannot have."""
         try:
             return self._layout.observe(self._objects).configs
         except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -76,7 +76,7 @@ class Manifest:
         return yaml.safe_dump_all(documents, sort_keys=False, explicit_start=is_marked, allow_unicode=True)
 
     def _splice(self, operations: Sequence[tuple[int, Operation]]) -> str | None:
-        """The text with each value replaced where it stands; None if that is not all there is to do."""
+        """The text with each value replaced in place; None if other operations are needed too."""
         nodes = list(yaml.compose_all(self._text, yaml.SafeLoader))
         spans = []
         for at, each in operations:
@@ -95,7 +95,7 @@ class Manifest:
         return text
 
     def _find(self, wanted: str) -> int:
-        """The index of the document of that name. One without a namespace is in the pipeline's own."""
+        """The index of the named document; one without a namespace belongs to the pipeline's."""
         names, own = [], self._layout.namespace
         for index, document in enumerate(self._documents):
             metadata = _metadata(document)

@@ -1,7 +1,7 @@
-"""The metrics of a pipeline on Seldon: its executor's, or in shape split our router's and queues'.
+"""The metrics of a pipeline on Seldon: the executor's, or in shape split those of ipa's router and queues.
 
-PodMonitors (deploy/prometheus/podmonitor.yaml) have the Prometheus Operator scrape them. The series of model
-servers do not name the SeldonDeployment: the monitor adds the label `deployment_name` of the executor's.
+The Prometheus Operator scrapes them by PodMonitors (deploy/prometheus/podmonitor.yaml). The series of model
+servers do not name the SeldonDeployment: the monitor adds the executor's label `deployment_name` to them.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ POD = "pod"
 
 
 def _executor(pipeline: Pipeline, own: tuple[Matcher, ...], here: tuple[Matcher, ...]) -> Series:
-    """The series of the executor, which has no queue of its own, and of the model servers that it calls.
+    """The series of the executor, which has no queue, and of the model servers that it calls.
 
-    Those of model servers have the label `deployment_name` from their scrape.
+    The scrape adds the label `deployment_name` to those of model servers.
     """
     target = seldon_of(pipeline) or SeldonTarget(pipeline.name)
     # Those that share the load are numbered.
@@ -90,20 +90,20 @@ EXECUTOR = Dialect(
 
 
 def dialect_of(pipeline: Pipeline) -> Dialect:
-    """The dialect of the pipeline's shape."""
+    """The metric names and labels of the pipeline's shape."""
     return ON_CLUSTER if is_split(pipeline) else EXECUTOR
 
 
 class ShapedMetrics:
-    """The Metrics port on a cluster: it reads each pipeline in the dialect of its shape."""
+    """The Metrics port on a cluster: reads each pipeline by the metric names of its shape."""
 
     def __init__(self, of: Callable[[Dialect], Metrics]) -> None:
         self._by_split = {False: of(EXECUTOR), True: of(ON_CLUSTER)}
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
-        """The signals of the pipeline now, in the dialect of its shape."""
+        """The signals of the pipeline now, read by the metric names of its shape."""
         return self._by_split[is_split(pipeline)].read(pipeline, window_s)
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
-        """The load alone, in the dialect of its shape."""
+        """The load of the pipeline, read by the metric names of its shape."""
         return self._by_split[is_split(pipeline)].load(pipeline, window_s)

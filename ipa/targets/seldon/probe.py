@@ -99,7 +99,7 @@ def probe(pipeline: Pipeline, request: ProbeRequest, settings: Settings) -> Prob
 def seldon_fault(answer: Any) -> str:
     """The reason why the document is not an answer of Seldon's own protocol; empty if it is one."""
     if not isinstance(answer, Mapping):
-        return f"the answer is not a message: {shown(answer)}"
+        return f"the answer is not a message of Seldon's protocol: {shown(answer)}"
     status = answer.get("status")
     # The protocol's enumerations come as their names or as their numbers.
     if isinstance(status, Mapping) and status.get("status") in ("FAILURE", 1):
@@ -110,7 +110,7 @@ def seldon_fault(answer: Any) -> str:
 
 
 def _run(python: str, question: Mapping[str, Any], within_s: float) -> dict[str, Any]:
-    """The worker's result. Errors: UsageError (no client there), InputError, UnavailableError."""
+    """The worker's result. Errors: UsageError (no client in that Python), InputError, UnavailableError."""
     # Isolated: neither the folder nor the environment of the service gets into its imports.
     command = [python, "-I", str(WORKER)]
     try:

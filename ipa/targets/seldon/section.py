@@ -1,4 +1,4 @@
-"""`seldon:` in pipeline files: its values for a pipeline and for a variant, read and written."""
+"""The section `seldon:` in pipeline files: its values for a pipeline and for a variant, read and written."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ KEY = "seldon"
 class Shape(StrEnum):
     """The layout of a pipeline in SeldonDeployments.
 
-    `single`: one for all stages, each batching by itself, with Seldon's orchestrator. `split`: one each for
-    our router and for every stage's queue and model.
+    `single`: one for all stages, each of which batches by itself, with Seldon's orchestrator. `split`: one
+    each for ipa's router and for every stage's queue and model.
     """
 
     SINGLE = "single"
@@ -48,7 +48,7 @@ class ServerKind(StrEnum):
     """The server in a stage's container.
 
     `mlserver`: MLServer, which forms batches. `microservice`: Seldon's Python microservice, or another server
-    that answers each request by itself; only such a one can be a router or a combiner.
+    that answers each request by itself; only such a server can be a router or a combiner.
     """
 
     MLSERVER = "mlserver"
@@ -62,9 +62,9 @@ _Ignored = ValueForm({"enum": ["drop_after", "sets", "canary", "resident"], "typ
 
 @dataclass(frozen=True, slots=True)
 class SeldonTarget:
-    """Location of the pipeline's SeldonDeployment, and its cores beside the stages' replicas.
+    """The pipeline's SeldonDeployment, and the cores of its containers other than the stages' replicas.
 
-    `orchestrator_cores` are those of Seldon's orchestrator, or of our router, which has a pod of its own
+    `orchestrator_cores` are those of Seldon's orchestrator or of ipa's router, which has a pod of its own
     unless `separate_orchestrator` is false: then each replica of the first stage has one. `queue_cores` are
     those of each stage's queue, `image` is the image of router and queues (both for shape split). `ignores`
     are keys of the file that the shape does not support and the target ignores instead of refusing them.
@@ -119,7 +119,7 @@ def seldon_of(of: Pipeline | Variant) -> SeldonTarget | SeldonRun | None:
 
 
 def is_split(pipeline: Pipeline) -> bool:
-    """True if the pipeline's file asks for the shape split."""
+    """True if the pipeline's file chooses the shape split."""
     target = seldon_of(pipeline)
     return target is not None and target.shape is Shape.SPLIT
 
@@ -131,7 +131,7 @@ def with_seldon(pipeline: Pipeline, **changes: Any) -> Pipeline:
 
 
 def is_microservice(pipeline: Pipeline, variant: Variant) -> bool:
-    """True if the variant's server forms no batches. MLServer does not speak Seldon's own protocol."""
+    """True if the variant's server forms no batches. MLServer does not support Seldon's own protocol."""
     target, run = seldon_of(pipeline), seldon_of(variant)
     if target is not None and target.protocol is WireProtocol.SELDON:
         return True
@@ -153,7 +153,7 @@ def _check(document: Document, seldon: Mapping[str, Any]) -> None:
 
 
 def _mappings(entries: Any) -> list[tuple[int, Mapping[str, Any]]]:
-    """The entries of a list that are mappings, with their places."""
+    """The entries of a list that are mappings, with their indices."""
     return [(at, each) for at, each in enumerate(entries or ()) if isinstance(each, Mapping)]
 
 

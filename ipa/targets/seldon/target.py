@@ -67,11 +67,11 @@ class Seldon(KubernetesTarget):
     rate_window_s = 30.0
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """The shape's semantics: replicas batch for themselves (single), or queues before them do (split)."""
+        """The shape's semantics: replicas batch by themselves (single), or queues batch (split)."""
         return SPLIT if is_split(pipeline) else SINGLE
 
     def place(self, pipeline: Pipeline) -> str:
-        """Seldon in the pipeline's shape."""
+        """The words "Seldon", and the pipeline's shape."""
         return f"Seldon in shape {Shape.SPLIT if is_split(pipeline) else Shape.SINGLE}"
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
@@ -111,13 +111,13 @@ class Seldon(KubernetesTarget):
         return super().simulation(pipeline)[0], ON_CLUSTER
 
     def layout_of(self, pipeline: Pipeline) -> Layout:
-        """The SeldonDeployments of the pipeline's shape."""
+        """The metrics of Seldon's executor or of ipa's router and queues, by the shape of each pipeline."""
         from ipa.targets.seldon.layouts import layout_of
 
         return layout_of(pipeline)
 
     def metrics(self, site: base.Site) -> Metrics:
-        """The metrics of Seldon's executor or of our router and queues, by the shape of each pipeline."""
+        """The pipeline's metrics, by the shape of each pipeline."""
         from ipa.adapters.prometheus.client import PrometheusMetrics
         from ipa.targets.seldon.metrics import ShapedMetrics
 
@@ -132,7 +132,7 @@ class Seldon(KubernetesTarget):
         *,
         elects: bool,
     ) -> list[DoctorCheck]:
-        """Checks of the metrics, the cluster, our rights there, Seldon, and the pipelines' objects."""
+        """Checks of the metrics, the cluster and the service's rights, Seldon, and the pipelines' objects."""
         from ipa.targets.seldon.doctor import checks_of
 
         return checks_of(self, settings, pipelines, namespaces, elects=elects)

@@ -1,7 +1,7 @@
-"""Seldon's view of a pipeline's variants, and of its batches.
+"""A pipeline's variants on Seldon, and its batches.
 
-A variant is image, env, model URI and implementation. A field of a container or graph node is ours if any
-variant of the stage names it. Everything else belongs to other people and is neither compared nor written.
+A variant is image, env, model URI and implementation. A field of a container or graph node is managed by ipa
+if any variant of the stage sets it. Other fields belong to other people and are neither compared nor written.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
 
 
 def fields_of(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str, Fields]:
-    """Our fields of the stage's container and node, by the part of the configuration that they carry.
+    """The fields of the stage's container and node that ipa manages, by the part of the configuration.
 
     Rendering writes them, reading compares them, and a change of that part replaces them.
     """
@@ -90,8 +90,8 @@ def variant_fields(stage: Stage, variant: str) -> dict[Field, str | None]:
 def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
     """The quantities that a container of the variant requests beside its cores, by Kubernetes' names.
 
-    Accelerators are those of the `seldon` section or of the profile, whichever are more; the rest is that of
-    the section alone, since a measured amount must not become a limit at which a container is killed.
+    Accelerators are the section's or the profile's, whichever are more; other resources are those of the
+    section alone, since a measured amount must not become a limit at which a container is killed.
     """
     own = beside_of(seldon_run(stage, variant)).amounts
     measured = pipeline.bounds.measured.get((stage.name, variant))
@@ -123,23 +123,23 @@ def _runs(stage: Stage) -> dict[str, SeldonRun]:
 
 
 def server_of(run: SeldonRun) -> str | None:
-    """The prepackaged server (MLFLOW_SERVER) of the graph node; a class in an image of ours has a dot."""
+    """The prepackaged server (MLFLOW_SERVER) of the graph node; a class in an image has a dot instead."""
     return None if run.implementation is None or "." in run.implementation else run.implementation
 
 
 def env_of(run: SeldonRun) -> dict[str, str]:
-    """The variables of a container of the variant that distinguish it from others."""
+    """The env variables of the variant's container that distinguish it from others."""
     own = {} if run.implementation is None or server_of(run) else {IMPLEMENTATION: run.implementation}
     return {**own, **run.env}
 
 
 def env_names(runs: Iterable[SeldonRun]) -> set[str]:
-    """The names of the variables that distinguish any of them from others."""
+    """The names of the env variables that distinguish these variants."""
     return {name for run in runs for name in env_of(run)}
 
 
 def owned_env(stage: Stage) -> frozenset[str]:
-    """Our variables of the stage's env: those of its variants, and those of batching."""
+    """The env variables of the stage that ipa manages: the variants' own, and those of batching."""
     return frozenset({BATCH_SIZE, BATCH_TIME, *env_names(_runs(stage).values())})
 
 
@@ -171,9 +171,9 @@ def check_variants(pipeline: Pipeline) -> None:
 def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PROFILES) -> Pipeline:
     """Return the pipeline as it runs on Seldon.
 
-    The cores of containers beside its replicas count within its bounds. In one SeldonDeployment each replica
-    batches for itself, and stages that MLServer would answer wrongly in batches (`unbatched_stages`) have
-    batch size 1 only. An ignored `resident` has no effect.
+    The cores of containers other than its replicas count within its bounds. In one SeldonDeployment each
+    replica batches by itself, and stages that MLServer would answer wrongly in batches (`unbatched_stages`)
+    have batch size 1 only. An ignored `resident` has no effect.
     """
     why, section = unbatched_stages(pipeline, profiles), seldon_of(pipeline)
     is_single, hop_s, overhead = False, 0.0, NO_OVERHEAD
@@ -192,7 +192,7 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
             alone = tuple(replace(stage, resident=1) for stage in pipeline.stages)
             pipeline = replace(pipeline, stages=alone)
     stages = tuple(
-        # The reason of another shape, in which it ran before, is none here.
+        # Replace a reason that another shape may have set before.
         replace(
             stage,
             unbatched=why.get(stage.name, ""),
@@ -210,10 +210,10 @@ def unbatched_stages(
 ) -> Mapping[str, str]:
     """The stages that must not batch in one SeldonDeployment (shape single), each with the reason.
 
-    MLServer splits a batch's answer among requests by the rows that each request brought, counted on the last
-    of its inputs. A stage with another number of output rows thus gives one request the rows of another, and
-    so does the stage after it: the orchestrator passes `fan_out`, one row an item, on as an input. The queue
-    of shape split counts by `fan_out` itself. A microservice forms no batches.
+    MLServer splits a batch's answer among requests by the rows of each request, counted on its last input. A
+    stage with another number of output rows thus gives one request the rows of another, and so does the stage
+    after it: the orchestrator passes `fan_out`, one row an item, on as an input. The queue of shape split
+    counts by `fan_out` itself. A microservice forms no batches.
     """
     target = seldon_of(pipeline)
     if target is None or target.shape is Shape.SPLIT:

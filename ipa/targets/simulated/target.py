@@ -29,11 +29,11 @@ class SimulatedTarget(Target):
     title = "target simulated"
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """The semantics of our queues."""
+        """The serving semantics of ipa's own queues."""
         return ServingSemantics(rolling=PROCESSES, most_parts=MOST_PARTS, keeps_variants=True)
 
     def clock(self, stop: Event, load: Simulated | None = None) -> Clock:
-        """The simulated clock; without a load, the machine's."""
+        """The simulated clock; without a load, the machine's clock."""
         if load is None:
             return SystemClock(stop)
         from ipa.simulate.realtime import RealtimeClock
@@ -41,7 +41,7 @@ class SimulatedTarget(Target):
         return RealtimeClock(load.pace, stop)
 
     def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
-        """None: requests are simulated too."""
+        """No address: requests are simulated too."""
         return RequestAddress(note="a simulated pipeline takes no requests; its load is simulated too")
 
     def open(self, site: Site) -> World:

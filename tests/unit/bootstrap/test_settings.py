@@ -10,7 +10,7 @@ import pytest
 
 from ipa.bootstrap import app as bootstrap
 from ipa.model.errors import ConfigurationError
-from ipa.model.masking import HIDDEN
+from ipa.model.masking import HIDDEN, mask_url
 from ipa.service.service import configuration
 from ipa.settings import GROUPS, SECRETS, SETTINGS, Settings, SettingSource
 from tests.fakes.commands import Ipa
@@ -100,6 +100,11 @@ def test_secrets_and_passwords_are_hidden(variable: str, value: str, shown: str)
     view = configuration(Settings.from_env({variable: value}))
     assert [each.value for each in view.settings if each.variable == variable] == [shown]
     assert "CANARY" not in repr(view)
+
+
+def test_a_path_is_shown_unless_it_may_be_secret() -> None:
+    assert mask_url("https://hooks.example/x/y") == "https://hooks.example/x/y"
+    assert mask_url("https://hooks.example/x/y", path=True) == "https://hooks.example/***"
 
 
 def test_the_fields_that_hide_themselves_are_the_secrets() -> None:

@@ -231,8 +231,8 @@ def test_markdown_of_a_table_keeps_its_columns(capsys: pytest.CaptureFixture[str
     table.add_column("n", justify="right")
     table.add_row(Text("x"), "1")
     output.show(Output.MD, None, Group(Text("head"), table))
-    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["head", "", "", "| a | n |", "|---|---|", "| x | 1 |", "", ""]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["head", "", "| a | n |", "|---|---|", "| x | 1 |", ""]
 
 
 def on_terminal(words: list[str], folder: Path, **environment: str) -> tuple[str, str]:

@@ -181,6 +181,21 @@ def sample(option: str, values: tuple[str, ...], path: Verb) -> tuple[str, ...]:
     return (values[first:] + values[:first])[:SAMPLE]
 
 
+def refused_or_ended(
+    path: Verb,
+    option: str,
+    never: tuple[str, ...],
+    hostile: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What no such option takes is a usage error that names it; all else ends with a code."""
+    for value in sample(option, never, path):
+        code, err = tried(path, option, value, capsys)
+        assert code == ExitCode.USAGE and option in err, (value[:20], err)
+    for value in sample(option, hostile, path):
+        tried(path, option, value, capsys)
+
+
 def test_there_are_verbs_to_try() -> None:
     assert len(VERBS) > 30
     assert len(every((int, float))) > 30
@@ -189,32 +204,17 @@ def test_there_are_verbs_to_try() -> None:
 
 @pytest.mark.parametrize(("path", "option"), every((int, float)))
 def test_numbers(path: Verb, option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for value in sample(option, NEVER_NUMBERS, path):
-        code, err = tried(path, option, value, capsys)
-        assert code == ExitCode.USAGE, (value[:20], err)
-        assert option in err, err
-    for value in sample(option, NUMBERS, path):
-        tried(path, option, value, capsys)
+    refused_or_ended(path, option, NEVER_NUMBERS, NUMBERS, capsys)
 
 
 @pytest.mark.parametrize(("path", "option"), every((str,)))
 def test_texts(path: Verb, option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for value in sample(option, NEVER_TEXTS, path):
-        code, err = tried(path, option, value, capsys)
-        assert code == ExitCode.USAGE
-        assert option in err, err
-    for value in sample(option, TEXTS, path):
-        tried(path, option, value, capsys)
+    refused_or_ended(path, option, NEVER_TEXTS, TEXTS, capsys)
 
 
 @pytest.mark.parametrize(("path", "option"), every((Path,)))
 def test_paths(path: Verb, option: str, hostile: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    for value in sample(option, (*NEVER_TEXTS, "a" * 300), path):
-        code, err = tried(path, option, value, capsys)
-        assert code == ExitCode.USAGE
-        assert option in err, err
-    for value in sample(option, hostile, path):
-        tried(path, option, value, capsys)
+    refused_or_ended(path, option, (*NEVER_TEXTS, "a" * 300), hostile, capsys)
 
 
 @pytest.mark.parametrize(

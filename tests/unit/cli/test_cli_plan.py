@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from ipa.model.pipeline import AccuracyRule, Pin, Pipeline, StageBounds
 from ipa.model.profile import StageProfile
 from ipa.optimize.set_solve import in_whole_percents
 from ipa.policies.infadapter import set_question
+from tests.fakes.children import run_process
 from tests.fakes.commands import Ipa
 
 MAIN = "from ipa.cli.main import main; main()"
@@ -56,11 +56,8 @@ def test_plan_prints_json_with_the_documented_keys(ipa: Ipa) -> None:
 @pytest.mark.parametrize("solver", ["gurobi", "highs"])
 def test_nothing_but_the_plan_is_printed(solver: str) -> None:
     chosen = ["--rate", "12", "--objective", "paper-v1", "--compat", "ipa-artifact", "--allocation", "base"]
-    done = subprocess.run(
-        [sys.executable, "-c", MAIN, "plan", "video", *chosen, "--solver", solver, "-o", "json"],
-        capture_output=True,
-        text=True,
-        check=True,
+    done = run_process(
+        [sys.executable, "-c", MAIN, "plan", "video", *chosen, "--solver", solver, "-o", "json"], check=True
     )
     assert json.loads(done.stdout)["solver"] == solver
     assert done.stderr == ""
@@ -115,7 +112,7 @@ def test_planning_does_not_load_scikit_learn() -> None:
     probe = (
         f"import sys; from ipa.cli.main import run; run({chosen!r}.split()); print('sklearn' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    done = run_process([sys.executable, "-c", probe], check=True)
     assert done.stdout.splitlines()[-1] == "False"
 
 
@@ -236,7 +233,7 @@ def test_options_without_meaning_are_refused(arguments: list[str], words: str, i
 
 def test_a_pipeline_of_two_stages_has_no_sets(ipa: Ipa) -> None:
     err = ipa("plan", "video", "--sets", "--rate", "20", code=64).err
-    assert "shares the load of one stage out, and it has 2" in err
+    assert "a set needs a pipeline of one stage, and this one has 2" in err
 
 
 def with_stage(**changes: Any) -> Callable[[Pipeline], Pipeline]:

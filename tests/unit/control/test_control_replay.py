@@ -231,5 +231,5 @@ def test_a_policy_that_there_is_not_is_refused() -> None:
 
 
 def test_it_does_not_take_longer_than_it_may() -> None:
-    with pytest.raises(DeadlineError, match="was not decided again within 0 s"):
+    with pytest.raises(DeadlineError, match="was not replayed within 0 s"):
         Replayer(taken(), within_s=0.0)(a_change(), a_pipeline(), PROFILES)

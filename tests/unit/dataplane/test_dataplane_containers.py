@@ -18,6 +18,7 @@ import pytest
 from ipa.adapters.processes import free_port
 from ipa.dataplane.queue import QueueServer
 from tests.fakes.answering import Answering
+from tests.fakes.children import run_process
 
 REQUEST = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [2.0]}]}
 PATIENCE_S = 300.0
@@ -139,13 +140,7 @@ def test_they_start_from_their_environment_and_end_what_is_in_flight_when_told_t
 
 
 def test_a_container_without_its_settings_says_which_are_missing() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ipa.dataplane.queue"],
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_process([sys.executable, "-m", "ipa.dataplane.queue"], env={"PATH": os.environ["PATH"]})
     assert done.returncode == 1
     assert "these variables must be set: IPA_PIPELINE, IPA_STAGE" in done.stderr
 

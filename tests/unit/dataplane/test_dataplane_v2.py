@@ -153,7 +153,7 @@ def test_bytes_that_are_no_text_travel_as_base64_and_come_back_as_they_were() ->
         ({"datatype": "FP128", "shape": [1]}, b"\0" * 16, "no binary form"),
         ({"datatype": ["FP32"], "shape": [1]}, b"\0" * 4, "no binary form"),
         ({"shape": [1]}, b"\0" * 4, "lacks 'datatype'"),
-        ({"datatype": "BYTES", "shape": [1]}, b"\x09\0\0\0a", "longer than its bytes"),
+        ({"datatype": "BYTES", "shape": [1]}, b"\x09\0\0\0a", "longer than the rest of the data"),
         ({"datatype": "BYTES", "shape": [1]}, bytes(8), "not 1 elements of BYTES"),
         ({"datatype": "BYTES", "shape": [3]}, bytes(8), "not 3 elements of BYTES"),
         ({"datatype": "BYTES", "shape": [101]}, bytes(404), "more than 100 values"),

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from ipa.cli.main import run
 from ipa.experiment.results import DIFFERENCES, RUNS, SCHEMA, TICKS
+from tests.fakes.children import run_process
 from tests.fakes.commands import Ipa
 
 FILE = """
@@ -62,13 +62,10 @@ def conduct(file: Path, out: Path, *options: str, **environment: str) -> int:
 
 def conduct_apart(file: Path, out: Path, **environment: str) -> int:
     """Run it in a process of its own, with two workers."""
-    done = subprocess.run(
+    done = run_process(
         [sys.executable, "-c", IPA, "experiment", "run", str(file), "--out", str(out)],
         env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
         timeout=300,
-        check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode

@@ -144,18 +144,20 @@ def test_a_profile_survives_writing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parse_quantity", "text", "value"),
+    ("convert", "given", "converted"),
     [
         (DURATION.parse, "500ms", 0.5),
         (DURATION.parse, "2 s", 2),
         (DURATION.parse, "1.5min", 90),
         (DURATION.parse, "1e-3s", 0.001),
+        (DURATION.write, 0.0, "0s"),
+        (DURATION.write, 0.25, "250ms"),
         (RATE.parse, "20rps", 20),
         (MEMORY.parse, "512MiB", 0.5),
     ],
 )
-def test_quantities(parse_quantity: Any, text: str, value: float) -> None:
-    assert parse_quantity(text) == value
+def test_quantities(convert: Any, given: object, converted: object) -> None:
+    assert convert(given) == converted
 
 
 @pytest.mark.parametrize(

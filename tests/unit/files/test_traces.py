@@ -101,8 +101,8 @@ def test_a_line_that_cannot_be_read_is_named(
     [
         ("scale=0", "scale=0 is not a number above 0"),
         ("scale=two", "scale=two"),
-        ("size=2", "'size=2' is no option"),
-        ("scale", "'scale' is no option"),
+        ("size=2", "'size=2' is not known"),
+        ("scale", "'scale' is not known"),
         ("step=0s", "step=0s is not a time"),
         ("from=1", "from=1"),
         ("from=9s", "nothing from 9 s to its end: it lasts 3 s"),

@@ -101,7 +101,7 @@ def test_every_missing_resource_is_named_with_its_remedy() -> None:
     members = [member("a", POINTS[2:]), member("b", POINTS[2:])]
     with pytest.raises(InfeasibleError) as caught:
         planned(members, 3, 100, 1)
-    assert caught.value.message == "the budget does not hold any plans of 2 pipelines together"
+    assert caught.value.message == "the budget is too small for any plans of 2 pipelines together"
     assert [fault.message for fault in caught.value.problems] == [
         "3 cores: the plans need at least 4, that is 1 more",
         "1 nvidia.com/gpu: the plans need at least 2, that is 1 more",

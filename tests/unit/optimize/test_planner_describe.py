@@ -36,6 +36,16 @@ def test_a_load_that_cannot_be_carried_waits_without_end_and_is_still_json() -> 
     json.dumps(given.to_json(), allow_nan=False)
 
 
+def test_accuracies_of_parts_are_weighed_by_their_shares() -> None:
+    stage = replace(PROBLEM.stages[0], points=(POINT, replace(POINT, variant="w", accuracy=0.5)))
+    given = describe(
+        replace(PROBLEM, stages=(stage,)),
+        [StageConfig("s", "v", 1, 1.0, 1, 60), StageConfig("s", "w", 1, 1.0, 1, 40)],
+    )
+    assert given is not None and given.pas == pytest.approx(0.74)
+    assert given.objective == pytest.approx(0.74 - 0.1 * 2 - 1e-6 * 2)
+
+
 def test_what_was_not_measured_is_not_described() -> None:
     assert describe(TAIL, [StageConfig("s", "v", 2, 1.0, 1)]) is None
     assert describe(TAIL, [StageConfig("other", "v", 1, 1.0, 1)]) is None

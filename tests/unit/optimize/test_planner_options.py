@@ -78,9 +78,12 @@ def test_fan_out_offers_the_replica_counts_that_shorten_the_sequence() -> None:
     assert build_program(scarce).stages[1].replicas.tolist() == [1, 2]
 
 
-def test_one_item_a_request_offers_only_the_least() -> None:
-    options = build_program(problem(StageProblem("a", (FAST,)))).stages[0]
-    assert options.replicas.tolist() == [1]
+def test_one_item_a_request_offers_only_the_least_and_at_random_times_those_that_shorten_the_wait() -> None:
+    stage = StageProblem("a", (FAST,))
+    assert build_program(problem(stage)).stages[0].replicas.tolist() == [1]
+    # Of four busy ones 3·√4 + 3 more.
+    at_random = replace(problem(stage, rate_rps=70.0), compat=Compat.TAIL)
+    assert draft_of(at_random).replicas.tolist() == list(range(4, 14))
 
 
 def test_the_paper_charges_the_wait_and_the_artifact_credits_it() -> None:
@@ -183,7 +186,7 @@ def test_more_numbers_of_items_than_can_be_told_apart_are_refused_by_the_stages_
         for depth in (1, 3)
     ]
     stages = chained([StageProblem(name, points) for name in ("a", "b", "c")], fans)
-    with pytest.raises(InputError, match="'c' may see more than 512"):
+    with pytest.raises(InputError, match="'c' may get more than 512"):
         build_program(problem(*stages))
 
 

@@ -15,6 +15,7 @@ from ipa.optimize.solve import SolveCache, solve
 from ipa.policies.planning import planning_problem
 from ipa.policies.profiled import Profiled
 from ipa.profiling.points import Allocation
+from tests.fakes.policy_contract import with_points
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 
@@ -109,15 +110,7 @@ def test_what_ifs_that_differ_in_rate_or_sla_share_their_stages() -> None:
 
 
 def slower(profile: StageProfile) -> StageProfile:
-    return replace(
-        profile,
-        variants=tuple(
-            replace(
-                each, points=tuple(replace(point, latency_s=2 * point.latency_s) for point in each.points)
-            )
-            for each in profile.variants
-        ),
-    )
+    return with_points(profile, lambda point: replace(point, latency_s=2 * point.latency_s))
 
 
 def test_what_a_stage_is_fitted_from_is_looked_at_anew_each_time() -> None:

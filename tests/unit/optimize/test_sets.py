@@ -212,6 +212,6 @@ def test_without_time_it_says_so() -> None:
 
 
 def test_the_frontier_of_accuracy_and_cost_has_the_quickest_of_equals() -> None:
-    dots = [(2.0, 0.7, 0.6), (1.0, 0.5, 0.4), (2.0, 0.7, 0.2), (3.0, 0.7, 0.1), (3.0, 0.4, 0.1)]
+    dots = [(2.0, 0.7, 0.6), (1.0, 0.5, 0.4), (2.0, 0.7, 0.2), (3.0, 0.7, 0.1), (2.0, 0.6, 0.1)]
     points = [FrontierPoint(*dot, 0.0, ()) for dot in dots]
     assert accuracy_cost(points) == [points[1], points[2]]

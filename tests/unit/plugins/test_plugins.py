@@ -178,7 +178,7 @@ PLANS = [
     ("HalfAReplica", "detect: batch_size is True instead of a whole number above 0; detect: replicas is 0.5"),
     ("NoCapacity", "detect: cores is -1.0, which is not above 0; detect: capacity_rps is 0.0"),
     ("OptimalNothing", "it is optimal and has no stages"),
-    ("NoText", "its names, note or relaxations are no text"),
+    ("NoText", "its names, note or relaxations are not text"),
 ]
 
 
@@ -203,7 +203,7 @@ def test_a_policy_that_does_not_fit_is_refused_when_it_is_made(name: str, words:
         *PLANS,
         ("Unbounded", "planned outside the bounds: detect: 1000 replicas are above the bound of"),
         ("ForgettingHow", "raised RuntimeError: disk full"),
-        ("RememberingAList", "remembers what is not made of frozen dataclasses"),
+        ("RememberingAList", "has a memory that is not made of frozen dataclasses"),
     ],
 )
 def test_the_loop_holds_and_goes_on(name: str, words: str) -> None:

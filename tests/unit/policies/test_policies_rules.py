@@ -232,6 +232,8 @@ def test_vpa_uses_no_more_than_it_has() -> None:
     running = (replace(SMALLEST[0], cores=2.0), SMALLEST[1])
     memory = VpaPlus(ruled()).remember(observed([1e6], running), PolicyState(running))
     assert percentile_cores(memory.stages[0].histogram) == pytest.approx(2.0, rel=0.05)
+    # A sample weighs as much as the cores of its replica.
+    assert [sum(weight for _, weight in stage.histogram) for stage in memory.stages] == [2.0, 1.0]
 
 
 def test_vpa_grows_as_far_as_old_and_new_have_room_together() -> None:
@@ -242,6 +244,10 @@ def test_vpa_grows_as_far_as_old_and_new_have_room_together() -> None:
     assert [config.cores for config in plan.configs] == [2.0, 2.0]
     near = policy.decide(busy, EXPECTED, PolicyState(running, reachable=True))
     assert [config.cores for config in near.configs] == [1.0, 2.0]
+    # Too large already, and not by growth: it stays.
+    policy = VpaPlus(replace(ruled(), pipeline=replace(PIPELINE, bounds=Bounds(cores=3.0))))
+    plan = policy.decide(busy, EXPECTED, PolicyState(running))
+    assert [config.cores for config in plan.configs] == [1.0, 1.0]
 
 
 def test_growth_that_has_no_room_is_left_out_most_first() -> None:

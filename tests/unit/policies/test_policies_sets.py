@@ -48,6 +48,14 @@ def test_beyond_every_variant_the_one_that_carries_most_is_taken() -> None:
     plan = MsPlus(TASK).decide(SEEN, expected(500.0), PolicyState(LOW))
     assert plan.configs == (StageConfig("classify", "low", 1, 8.0, 1),)
     assert plan.rate_rps == pytest.approx(128.0) and "this one carries 128 rps" in plan.note
+    # Where more cores carry no more, on the fewest.
+    profile = PROFILES["classify"]
+    low, high = profile.variants
+    low = replace(low, points=tuple(replace(point, throughput_rps=160.0) for point in low.points))
+    task = PolicyInputs(
+        IMAGES, {"classify": replace(profile, variants=(low, high))}, solver="exact"
+    ).one_task()
+    assert one(500.0, task=task) == (StageConfig("classify", "low", 1, 2.0, 1),)
 
 
 def test_infadapter_fills_the_most_accurate_first() -> None:
@@ -84,6 +92,8 @@ def test_a_set_has_no_more_cores_than_there_is_room_for(room_cores: float) -> No
     plan = InfAdapter(TASK).decide_set(60.0, state)
     assert 0 < sum(plan.cores.values()) <= room_cores
     assert all(config.cores <= room_cores for config in one(60.0, state))
+    # A size that fills the room to the last bit is taken.
+    assert one(33.0, PolicyState(LOW, room_cores=4.0)) == (StageConfig("classify", "low", 1, 4.0, 1),)
 
 
 def test_what_failed_lately_is_left_alone_and_pins_are_kept() -> None:

@@ -185,7 +185,7 @@ def test_many_disturbed_points_are_a_doubt(disturbed: int, is_doubted: bool) -> 
     )
     words = reasons(stage_profile(replace(CALM, points=points)))
     assert words == (
-        ("others used up to 48% of the CPUs while 3 of 8 points were measured",) if is_doubted else ()
+        ("other work used up to 48% of the CPUs while 3 of 8 points were measured",) if is_doubted else ()
     )
 
 

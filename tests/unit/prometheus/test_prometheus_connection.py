@@ -270,7 +270,7 @@ def test_no_secret_is_in_logs_or_representations(
             "IPA_PROMETHEUS_KEY_FILE has no effect without IPA_PROMETHEUS_CERT_FILE",
         ),
         ({"prometheus_url": "http://127.0.0.1:1"}, "no effect on an http URL"),
-        ({"prometheus_tenant": "team\na"}, "IPA_PROMETHEUS_TENANT='team\\na' is not of printable"),
+        ({"prometheus_tenant": "team\na"}, "IPA_PROMETHEUS_TENANT='team\\na' has characters"),
     ],
     ids=str,
 )

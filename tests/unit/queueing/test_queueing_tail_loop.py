@@ -12,9 +12,9 @@ import pytest
 from experiments.queueing.__main__ import NEAR, errors
 from experiments.queueing.paths import draw_path, measure_path
 from experiments.queueing.points import draw, measure
+from experiments.queueing.stage_loop import StageRules, item_counts, run_stage, service_factors
 from ipa.dataplane.batching import Batcher, QueuedRequest
 from ipa.dataplane.tensors import Tensors, parse
-from tests.fakes.queue_loop import StageRules, item_counts, run_stage, service_factors
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The behaviour of a stage: batches, groups of pods, drains, faults, queues a replica."""
+"""The behaviour of a simulated stage: batches and their reports, groups of pods, drains, admission."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 from ipa.model.errors import InputError
+from ipa.model.observation import Batches, Measured, Missing, MissingReason
+from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.profile import OperatingPoint
 from ipa.queueing.service import ServiceTime, service_of
+from ipa.simulate.columns import KEPT_S, Items, served
+from ipa.simulate.graph import Admission, PipelineSim, StageCapacity
+from ipa.simulate.metrics import MetricsSettings, SimMetrics
 from ipa.simulate.queue import SPREAD, DrainedPod, Pods
 from ipa.simulate.stage import StageSim
+from tests.unit.simulate.test_simulate_world import PIPELINE
 
 FLAT = ServiceTime(1.0, 1.0)
 
@@ -139,6 +145,11 @@ def test_a_request_is_done_with_its_last_item_and_without_items_at_once() -> Non
     served = stage.run(9.0)
     assert served.ids.tolist() == [1, 0, 2]
     assert served.done_s.tolist() == [0.5, 2.0, 2.0]
+    stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1], [1, 2])
+    stage.offer([0.2], [2], items=[2])
+    served = stage.run(9.0)
+    assert served.ids.tolist() == [0, 1, 2]
+    assert served.done_s.tolist() == [1.0, 3.0, 5.0]
 
 
 def test_counts_by_the_second() -> None:
@@ -193,3 +204,144 @@ def test_items_are_counted_by_the_second() -> None:
     assert by_second(stage_of([Pods(1, 1, FLAT)], times).items_before, 4) == [2, 2, 0, 1]
     none = stage_of([Pods(1, 1, FLAT)], [0.5, 2.5], [1, 0])
     assert by_second(none.items_before, 3) == [1, 0, 0]
+    # By when it came to the stage, not to the pipeline.
+    late = StageSim()
+    late.offer([1.5], [0], [0.5])
+    assert by_second(late.items_before, 2) == [0, 1]
+
+
+PAIRS = ServiceTime(1.0, 0.5)
+
+
+def played(times: list[float], until_s: float, step_s: float, **rules: object) -> StageSim:
+    """A stage of one replica that takes two at once, run in steps."""
+    stage = StageSim(batch_timeout_s=0.25, **rules)  # type: ignore[arg-type]
+    stage.set_replicas(0.0, [Pods(1, 2, PAIRS)])
+    stage.offer(times, range(len(times)))
+    for at_s in np.arange(step_s, until_s + step_s / 2, step_s):
+        stage.run(float(at_s))
+    return stage
+
+
+@pytest.mark.parametrize("step_s", [0.5, 10.0])
+@pytest.mark.parametrize("kernel", ["plain", "numba"])
+def test_batches_count_where_they_end_with_their_items(step_s: float, kernel: str) -> None:
+    if kernel == "numba":
+        pytest.importorskip("numba")
+    # A pair at 0.1 that ends at 1.1; one alone that is due at 2.25 and ends at 2.75; a pair 4.0 to 5.0.
+    stage = played([0.0, 0.1, 2.0, 3.9, 4.0], 10.0, step_s, kernel=kernel)
+    assert served([stage.batches], 0.0, 10.0) == Batches(3.0, pytest.approx(2.5 / 3), 5 / 3, 10.0)
+    assert served([stage.batches], 1.1, 2.75) == Batches(1.0, pytest.approx(0.5), 1.0, pytest.approx(1.65))
+    assert served([stage.batches], 1.0, 1.1) == Batches(1.0, pytest.approx(1.0), 2.0, pytest.approx(0.1))
+    assert served([stage.batches], 5.0, 10.0) is None
+    both = served([stage.batches, stage.batches], 0.0, 10.0)
+    assert both is not None and (both.count, both.items) == (6.0, 5 / 3)
+    assert served([], 0.0, 10.0) is None
+
+
+def test_what_is_dropped_is_in_no_batch() -> None:
+    # While the first is served the others wait too long.
+    stage = played([0.0, 0.01, 0.02, 0.03, 5.0], 20.0, 20.0, drop_after_s=0.5)
+    assert served([stage.batches], 0.0, 20.0) == Batches(2.0, pytest.approx(0.75), 1.5, 20.0)
+
+
+def test_what_nobody_asks_for_any_more_is_forgotten() -> None:
+    stage = StageSim()
+    stage.set_replicas(0.0, [Pods(1, 1, ServiceTime(0.1, 0.1))])
+    for at_s in range(0, int(3 * KEPT_S), 10):
+        stage.offer([float(at_s)], [at_s])
+        stage.run(at_s + 10.0)
+    assert len(stage.batches._pieces) <= KEPT_S / 10 + 2
+    batches = served([stage.batches], 2 * KEPT_S, 3 * KEPT_S)
+    assert batches is not None and batches.count == KEPT_S / 10
+
+
+def metrics(stage: StageSim, now_s: float, settings: MetricsSettings | None = None) -> SimMetrics:
+    made = SimMetrics(np.ones(100, dtype=np.int64), settings or MetricsSettings(), lambda: now_s)
+    made.stages["detect"][1] = stage
+    return made
+
+
+def test_the_port_has_those_of_its_window_up_to_the_newest_sample() -> None:
+    stage = played([float(second) for second in range(60)], 80.0, 1.0)
+    batches = metrics(stage, 40.0).read(PIPELINE, 20.0).stages["detect"].batches
+    assert batches == Measured(Batches(10.0, pytest.approx(0.5), 1.0, 10.0), 0.0)
+    late = metrics(stage, 42.0, MetricsSettings(delay_s=2.0)).read(PIPELINE, 20.0).stages["detect"].batches
+    assert late == Measured(batches.value, 2.0)
+    idle = metrics(stage, 90.0).read(PIPELINE, 20.0).stages["detect"].batches
+    gone = metrics(stage, 60.0, MetricsSettings(outages=((50.0, 70.0),))).read(PIPELINE, 20.0)
+    for value, reason in (
+        (idle, MissingReason.ABSENT),
+        (gone.stages["detect"].batches, MissingReason.UNREACHABLE),
+    ):
+        assert isinstance(value, Missing) and value.reason is reason
+
+
+STAGES = ("first", "middle", "last")
+SLOW, QUICK = ServiceTime(0.1, 0.04, 0.04), ServiceTime(0.025, 0.01, 0.04)
+CAPACITY_RPS, DEADLINE_S, SECONDS = 80.0, 0.4, 30.0
+
+
+def ended(place: str, load_ratio: float, drop: str, cuts: tuple[float, ...] = ()) -> list[Items]:
+    """Those that end, with that stage slow."""
+    stages = [Stage(name, (Variant("v"),), batch_timeout_s=0.005) for name in STAGES]
+    pipeline = Pipeline(
+        "p", chain(stages), Sla(DEADLINE_S), {"default": Objective()}, drop_after_s=DEADLINE_S
+    )
+    sim = PipelineSim(pipeline, drop=drop, seed=1)
+    for name in STAGES:
+        sim.set_replicas(name, 0.0, [Pods(2, 4, SLOW if name == place else QUICK)])
+    sent = int(load_ratio * CAPACITY_RPS * SECONDS)
+    sim.offer(np.sort(np.random.default_rng(1).uniform(0, SECONDS, sent)))
+    return [sim.run(cut) for cut in (*cuts, SECONDS + 10)]
+
+
+def goodput_ratio(done: Items) -> float:
+    in_time = ~done.lost & (done.latency_s <= DEADLINE_S)
+    return float(in_time.sum()) / SECONDS / CAPACITY_RPS
+
+
+@pytest.mark.parametrize("load_ratio", [1.6, 5.0])
+@pytest.mark.parametrize("place", STAGES)
+def test_goodput_is_near_the_capacity(place: str, load_ratio: float) -> None:
+    (before,) = ended(place, load_ratio, "request")
+    (now,) = ended(place, load_ratio, "deadline")
+    assert goodput_ratio(before) < 0.1
+    assert goodput_ratio(now) > 0.95
+    assert len(now.ids) == len(before.ids)
+
+
+def test_little_is_refused_below_the_capacity() -> None:
+    (done,) = ended("middle", 0.8, "deadline")
+    assert done.lost.mean() < 0.005
+
+
+def test_a_run_may_be_cut_anywhere() -> None:
+    (whole,) = ended("middle", 2.0, "deadline")
+    parts = ended("middle", 2.0, "deadline", cuts=(0.05, 3.0, 3.001, 17.3))
+    for name in ("ids", "born_s", "done_s", "lost"):
+        column = np.concatenate([getattr(part, name) for part in parts])
+        assert np.array_equal(column, getattr(whole, name))
+
+
+def test_without_replicas_requests_wait() -> None:
+    admission = Admission(1.0)
+    admission.set_stages({"a": StageCapacity(0.0, 0.0, 0.0)})
+    assert not admission.refused(np.arange(0.0, 9.0, 0.01)).any()
+
+
+def test_a_larger_capacity_admits_more_from_its_moment_on() -> None:
+    admission = Admission(1.0)
+    times_s = np.arange(0.0, 10.0, 0.01)
+    parts = []
+    for rate_rps, part in zip((10.0, 100.0), np.split(times_s, 2), strict=True):
+        admission.set_stages({"a": StageCapacity(rate_rps, 1.0, 0.2)})
+        parts.append(admission.refused(part))
+    refused = np.concatenate(parts)
+    admitted_rps = [np.count_nonzero(~refused[(times_s >= at) & (times_s < at + 2)]) / 2 for at in (2, 7)]
+    assert admitted_rps == pytest.approx([10, 100], rel=0.05)
+
+
+def test_the_rule_is_one_of_the_central_queue() -> None:
+    with pytest.raises(InputError, match="drops no request"):
+        StageSim(drop="deadline", drop_after_s=1.0, queue="replica")

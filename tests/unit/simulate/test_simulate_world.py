@@ -212,6 +212,14 @@ def test_pods_without_room_are_pending_cost_nothing_and_start_when_there_is_room
     assert pods.resource_seconds(61.0).cpu_cores <= 8.0 * 61
 
 
+def test_a_pending_pod_with_other_cores_costs_nothing() -> None:
+    half = StageConfig("detect", "small", 4, 0.5, 2)
+    pods = cluster(half, rolling=replace(SWITCHING.rolling, resizes=True), capacity_cores=1.2)
+    change(pods, replicas(half, 3))
+    change(pods, StageConfig("detect", "small", 4, 0.6, 3), at_s=1.0)
+    assert pods.cores == pytest.approx(1.2)
+
+
 def test_a_broken_variant_never_serves_and_is_given_up_while_the_old_one_serves_on() -> None:
     pods = cluster(broken=frozenset({("detect", "big")}), gives_up_after_s=30.0)
     change(pods, BIG)
@@ -271,6 +279,7 @@ def test_the_load_is_what_came_in_each_second_and_the_rate_the_mean_of_the_last_
     signals = metrics(range(1, 101), 60.0, queue=3).read(PIPELINE, 20.0)
     assert isinstance(signals.load, Measured) and signals.load.age_s == 0.0
     assert signals.load.value.rates_rps == tuple(float(count) for count in range(41, 61))
+    assert signals.load.value.averaged_s == 0.0
     assert signals.arrival_rate_rps == Measured(58.0, 0.0)
     stage = signals.stages["detect"]
     assert stage.arrival_rate_rps == Measured(116.0, 0.0)

@@ -196,17 +196,6 @@ def test_one_that_starts_for_nobody_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     apart.close()
 
 
-# Says that it is ready, as the real one does, then never answers.
-DEAF = (
-    "import pickle, struct, sys, signal; body = pickle.dumps('ready');"
-    "sys.stdout.buffer.write(struct.pack('<Q', len(body)) + body); sys.stdout.buffer.flush(); signal.pause()"
-)
-
-
-def deaf(_name: str) -> list[str]:
-    return [sys.executable, "-c", DEAF]
-
-
 def test_its_errors_come_through() -> None:
     from tests.unit.optimize.test_planner_solvers import large_problem, linear
 
@@ -235,6 +224,7 @@ def test_one_that_cannot_start_is_said(program_of_four: Program) -> None:
 def test_auto_goes_on_with_label_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver_selection, "own_licence", lambda: "own.lic")
     problem = random_problem(Random(4), stages=(3, 3), variants=(4, 4))
+    deaf = command(IGNORING["reads nothing"])
     plan = solve(
         problem, deadline_s=1.0, explain=False, solvers=lambda name: Supervised(name, deaf, grace_s=0.05)
     )

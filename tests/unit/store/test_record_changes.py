@@ -128,5 +128,5 @@ def test_a_row_that_is_not_later_than_the_one_before_was_moved(before: int, is_l
         check_row(chain, columns, row, before)
         assert chain.head.number == 1
         return
-    with pytest.raises(RecordError, match="entry 1 was moved before another"):
+    with pytest.raises(RecordError, match="entry 1 was moved: its `seq` is not above"):
         check_row(chain, columns, row, before)

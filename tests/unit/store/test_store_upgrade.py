@@ -141,7 +141,7 @@ def test_its_schema_becomes_that_of_a_new_store(older: str, tmp_path: Path) -> N
         ("UPDATE ipa_schema_version SET version_num = '0007'", "schema 0007; the oldest .* is 0008"),
         (
             "INSERT INTO ipa_entries VALUES (999, 'x', 1, 'control', '', '{}', '', NULL, NULL, NULL, NULL)",
-            "1 entries that an older version wrote and did not seal yet",
+            "1 entries that an older version wrote and has not sealed",
         ),
     ],
 )

@@ -154,7 +154,7 @@ def test_sets_need_a_policy_that_has_them() -> None:
     target = find_target(Settings(target="kubernetes"))
     check_carried(target, [replace(SINGLE, sets=True)], "infadapter")
     for policy in ("ours", "hpa"):
-        with pytest.raises(UsageError, match=f"sets of sample has no effect: the policy {policy}") as refused:
+        with pytest.raises(UsageError, match=f"of sample has no effect: the policy {policy}") as refused:
             check_carried(target, [replace(SINGLE, sets=True)], policy)
         assert "policy infadapter" in (refused.value.hint or "")
     with pytest.raises(InputError, match="no effect on target kubernetes"):
