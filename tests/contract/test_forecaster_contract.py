@@ -103,7 +103,7 @@ def test_many_moments_at_once_are_the_same_as_each_by_itself(name: str) -> None:
         counts = np.array([len(series.rates_rps) - back for back in (40, 7, 0)])
         points, uppers = peaks(series, counts, HORIZON_S, QUANTILE)
         for count, point, upper in zip(counts.tolist(), points, uppers, strict=True):
-            alone = forecaster.peak(series.until(count), HORIZON_S, QUANTILE)
+            alone = forecaster.peak(series.between(0, count), HORIZON_S, QUANTILE)
             assert np.allclose((alone.point_rps, alone.upper_rps), (point, upper), rtol=1e-9, atol=1e-9)
 
 

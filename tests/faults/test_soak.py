@@ -19,7 +19,7 @@ def test_o8_no_invariant_is_broken_and_everything_settles_again(case: Case, shor
     case.note("ticks to settle, p50 / p99", [percentile(short.settled, ratio) for ratio in (50, 99)])
     assert short.overshoot_cores == 0.0
     assert short.faults.total() >= 8
-    assert short.writes >= 5
+    assert short.writes >= 3
     # A quarantine of two minutes, and a rollout's deadline.
     assert percentile(short.settled, 99) * TICK_S <= 120.0 + DEADLINE_S
     assert percentile(short.settled, 50) <= 6
