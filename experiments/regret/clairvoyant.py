@@ -21,6 +21,7 @@ from ipa.model.profile import Slowdown, Slowdowns
 from ipa.model.resources import CORES
 from ipa.model.rolling import change_peak
 from ipa.policies.base import PolicyState, Prediction
+from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.profiled import Profiled
 from ipa.policies.rules import plan_of
 from ipa.policies.table import PolicyInputs
@@ -33,8 +34,6 @@ QUANTILES = (0.0, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.92, 0.97, 1.0)
 ROOM_RATIOS = (1.0, 1.15, 1.35)
 # Halvings of the rate that a configuration carries in time.
 HALVINGS = 12
-# A lower rate is planned as this one.
-LEAST_RPS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ class Clairvoyant:
         """The best plan for the rate, whatever the change to it takes."""
         bounds = replace(self.inputs.pipeline.bounds, any_change=True)
         pipeline = replace(self.inputs.pipeline, slowdowns=speeds, bounds=bounds)
-        return self.profiled.plan(pipeline, max(rate_rps, LEAST_RPS))
+        return self.profiled.plan(pipeline, max(rate_rps, MIN_RATE_RPS))
 
     def _prediction(self, configs: Configs, rate_rps: float, speeds: Slowdowns) -> Prediction:
         prediction = self.profiled.predict(configs, rate_rps, speeds)

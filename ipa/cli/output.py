@@ -94,9 +94,9 @@ def markdown(shown: Any, console: Console) -> Iterator[RenderableType]:
     for part in parts:
         if isinstance(part, Table):
             part.box, part.padding, part.pad_edge, part.show_header = box.MARKDOWN, (0, 1), True, True
-            # The first and the last line are edges of the box, which are empty.
-            rows = console.render_lines(part)[1:-1]
-            yield Text("\n".join("".join(segment.text for segment in row).rstrip() for row in rows))
+            # The edges of the box are empty lines.
+            rows = ("".join(segment.text for segment in row).rstrip() for row in console.render_lines(part))
+            yield Text("\n".join(rows).strip("\n"))
         else:
             yield part
         yield ""

@@ -300,9 +300,8 @@ class SimCluster:
 
     def next_event_s(self) -> float:
         """The time at which the next pod is ready or gone; infinite without one."""
-        gone = [pod.gone_s for pod in self._pods() if pod.is_draining]
-        ready = [pod.ready_s for pod in self._pods() if not pod.is_draining and not pod.is_ready]
-        return min([*gone, *ready], default=inf)
+        moving = (pod for pod in self._pods() if pod.is_draining or not pod.is_ready)
+        return min((pod.gone_s if pod.is_draining else pod.ready_s for pod in moving), default=inf)
 
     def advance(self, at_s: float) -> None:
         """Process the pods that become ready or end by that time, and the steps that follow.

@@ -42,10 +42,10 @@ CONTENT, PREVIOUS, INPUTS_DIGEST, INPUTS = "\x01", "\x02", "\x03", "\x04"
 WHOLE = "\x05"
 # Between the rows of a block.
 BETWEEN = "\x1c"
-# The errors that a damaged block causes in the readers.
+# The errors that a damaged row or block causes in the readers.
 DAMAGES = (
-    lzma.LZMAError, ValueError, LookupError, StopIteration, RuntimeError, TypeError, OverflowError,
-    MemoryError,
+    lzma.LZMAError, zlib.error, ValueError, LookupError, StopIteration, RuntimeError, TypeError,
+    OverflowError, MemoryError,
 )  # fmt: skip
 ROWS = select(*EntryRow.__table__.c)
 # The same, found by the index of `INDEXED` and read from the table: verification compares the two.
@@ -161,7 +161,7 @@ def fold(row: Recorded, number: int, before: HotRow | None) -> tuple[bytes, HotR
 
 
 def unfold(packed: bytes, number: int, before: HotRow | None) -> HotRow:
-    """Return the row of that number; ValueError, zlib.error or TypeError if it is damaged."""
+    """Return the row of that number; one of DAMAGES if it is damaged."""
     unpacker = zlib.decompressobj(RAW, zdict=before.text if before else b"")
     text = unpacker.decompress(packed) + unpacker.flush()
     row = restore(text.decode(), before.row.digest if before else "")
@@ -192,7 +192,7 @@ class HotRows:
         if not known or (known.number, known.row.digest) != (row.number, row.digest):
             try:
                 known = unfold(row.packed, row.number, self._previous_row(connection, row, known or None))
-            except (zlib.error, TypeError) as error:
+            except DAMAGES as error:
                 raise ValueError(str(error)) from error
             if (known.frame, known.row.digest) != (row.frame, row.digest):
                 raise ValueError("its text has another digest, or it is in another group")

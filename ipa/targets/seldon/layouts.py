@@ -331,9 +331,9 @@ class SplitLayout(SeldonLayout):
             else:
                 grows = own.cores >= before.cores and own.replicas >= before.replicas
                 shrinks = own.cores <= before.cores and own.replicas <= before.replicas
-                is_switch = own.variant != before.variant or grows == shrinks
-                rank = GROWS if grows else SHRINKS
-                rank = SWITCHES if is_switch else rank
+                is_sized = own.variant == before.variant and grows != shrinks
+                size_rank = GROWS if grows else SHRINKS
+                rank = size_rank if is_sized else SWITCHES
             if own != before:
                 ranked.append((rank, name, self.changed(name, objects[name], (own,))))
         return {name: changed for _, name, changed in sorted(ranked, key=lambda each: each[0])}
