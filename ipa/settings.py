@@ -146,7 +146,7 @@ class Settings:
     stale_after_s: float = 15.0
     # Price of a change: what the running resources cost in this time, in seconds. Another plan must be worth
     # more than that in the next half minute.
-    change_price_s: float = 6.0
+    change_price_s: float = 12.0
     # Replicas added or removed for a stage in one step, at most.
     max_step_replicas: int = 8
     # Time for a change to become ready, in seconds; it is rolled back after that. Raise it for slow images or

@@ -40,7 +40,7 @@ class GuardSettings:
     peek_s: float = 0.0
     stale_after_s: float = 15.0
     # The price of a change, in seconds of the cost of the running resources.
-    change_price_s: float = 6.0
+    change_price_s: float = 12.0
     max_step_replicas: int = 8
     rollout_deadline_s: float = 300.0
     # How long a variant is quarantined after its rollout failed; doubles with each further failure.

@@ -86,18 +86,19 @@ def choose(
         others = [each for each in others if each.prediction.capacity_rps >= least_rps]
     allowed_ratio = 1 - request.pipeline.sla.percentile / 100
     stay, *rest = weigh([staying, *others], loads, allowed_ratio, request.settings.change_price_s)
-    best = max(rest, key=lambda each: each.gain, default=None)
+    best = max(rest, key=lambda each: each.gain - each.price, default=None)
     plan = best.candidate.plan if best is not None else plans[-1]
     assert plan is not None
-    if best is None or best.gain <= 0:
-        words = "the running plan is the best" if best is None else _compared(request, stay, best)
+    if best is None or best.gain + state.missed_gain <= best.price:
+        words = "the running plan is the best" if best is None else _compared(state, stay, best)
         reason = ReasonCode.NO_CHANGE if best is None else ReasonCode.WITHIN_TOLERANCE
         short = _short_of(request, state, plans[-1], forecast)
         if short and stay.late_ratio > allowed_ratio:
             reason, words = ReasonCode.INFEASIBLE, f"{short}; {words}"
         elif late:
             reason, words = ReasonCode.SLO_BROKEN, f"{late}; {words}"
-        return hold(reason, words, plan=plan, forecast=forecast)
+        held = hold(reason, words, plan=plan, forecast=forecast)
+        return held if best is None else replace(held, gain=best.gain / HORIZON_S)
     is_more = best.candidate.prediction.capacity_rps > now.capacity_rps * (1 + 1e-9)
     objection = "" if is_more else disagreement(request.observation, now.sla_s)
     if objection and best.candidate.prediction.capacity_rps < now.capacity_rps * (1 - 1e-9):
@@ -111,7 +112,7 @@ def choose(
         forecast=forecast,
         urgent=is_more,
         reason=ReasonCode.RELIEVED if late and is_more else None,
-        why="; ".join(filter(None, (late, _compared(request, stay, best)))),
+        why="; ".join(filter(None, (late, _compared(state, stay, best)))),
     )
 
 
@@ -144,25 +145,25 @@ def _plans(
 ) -> list[Plan] | TickVerdict:
     """The policy's plans for some of the loads, for the highest last; a hold if it has none for any.
 
-    If variants change in place, also those that start no replica; while the load's rates are older than the
-    pods that count it, those alone.
+    If variants change in place, also those that start no replica. While the load's rates are older than the
+    pods that count it, nothing is removed.
     """
-    is_bridged = bool(request.observation.bridged_s)
-    requests = [] if is_bridged else [request]
-    if (is_bridged or request.rolling.switches_at_once) and not is_shared(serving):
+    requests = [request]
+    if request.rolling.switches_at_once and not is_shared(serving):
         same = [(old, old) for old in serving]
         requests.insert(0, with_pins(request, same, is_in_place=True))
     rates = [float(rate) for rate in loads.rates_rps[list(PLANNED)]]
     if loads.waiting:
         # What waits is served within a while.
         rates.append(rates[-1] + loads.waiting / DRAIN_S)
+    is_bridged = bool(request.observation.bridged_s)
     found: dict[Configs, Plan] = {}
     failed: list[TickVerdict] = []
     for each in requests:
         for rate_rps in rates:
             rate = GRID ** ceil(log(max(rate_rps, LEAST_RPS)) / log(GRID))
             expected = replace(forecast, point_rps=rate, upper_rps=rate)
-            plan = plan_for(each, state, serving, expected, as_is=True)
+            plan = plan_for(each, state, serving, expected, only_more=is_bridged, as_is=True)
             if isinstance(plan, TickVerdict):
                 failed.append(plan)
             elif each is request or not pin_faults(request.pipeline, plan.configs):
@@ -192,17 +193,16 @@ def _candidates(
     return candidates
 
 
-def _compared(request: TickRequest, stay: Worth, best: Worth) -> str:
+def _compared(state: EngineState, stay: Worth, best: Worth) -> str:
     """The candidate of the highest worth beside staying, in words."""
     plan = best.candidate.plan
     assert plan is not None
-    price = request.settings.change_price_s * stay.candidate.cost
     late, after = (f"{100 * min(each.late_ratio, 1.0):.1f} %" for each in (stay, best))
-    gain = best.gain + price
-    worth = f"worth {gain:.3g} more" if gain > 0 else f"worth {-gain:.3g} less"
+    worth = f"worth {best.gain:.3g} more" if best.gain > 0 else f"worth {-best.gain:.3g} less"
+    missed = f", that of the last minutes {state.missed_gain:.2g}" if state.missed_gain >= 0.01 else ""
     return (
         f"{late} of the requests of the next {HORIZON_S:g} s would be late, with {in_words(plan.configs)} "
-        f"{after}: that is {worth}, a change costs {price:.2g}"
+        f"{after}: that is {worth}{missed}, a change costs {best.price:.2g}"
     )
 
 

@@ -145,7 +145,8 @@ class EngineState:
     now. `counted_s`: the time of the last tick that counted (see `counts`). `memory`: the policy's own.
     `correction`: the slowdowns of the variants over their profiles. `feedback`: the load to plan for beyond
     the forecast. `ended`: the change of which this tick saw the end. `trial`: the canary that starts or is
-    measured. `proven`: the variants that need none.
+    measured. `proven`: the variants that need none. `missed_gain`: what other plans would have been worth more
+    since the last change, of which that of earlier minutes fades.
     """
 
     tick: int = 0
@@ -167,6 +168,7 @@ class EngineState:
     ended: Actuation | None = None
     trial: CanaryTrial | None = field(default=None, metadata=UNLESS_DEFAULT)
     proven: Variants = field(default=frozenset(), metadata=UNLESS_DEFAULT)
+    missed_gain: float = field(default=0.0, metadata=UNLESS_DEFAULT)
 
     def counts(self, request: TickRequest) -> bool:
         """True if this tick counts among ticks in a row; one that was brought forward does not."""
@@ -194,6 +196,8 @@ class TickVerdict:
     takes_back: bool = False
     # The canary that begins or goes on with it.
     trial: CanaryTrial | None = None
+    # What another plan is worth more than staying, by the second.
+    gain: float = 0.0
     # The request of which it is the next step, if that is not the state's goal.
     continues: ChangeRequest | None = None
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
+from math import exp
 from typing import TYPE_CHECKING
 
 import ipa
@@ -50,6 +51,9 @@ from ipa.policies.base import Policy, PolicyState, corrected, is_stateful, pinne
 if TYPE_CHECKING:
     from ipa.policies.table import PolicyInputs
 
+# Gains that were missed longer ago count for little.
+FADE_S = 120.0
+
 
 def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineState]:
     """The decision of this tick with the change to write, and the state for the next tick.
@@ -74,6 +78,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     decision = _decision(request, before, state.tick, verdict)
     events = (*_events(before, decision), *alarmed)
     counted_s = request.now_s if state.counts(request) else state.counted_s
+    state = replace(state, missed_gain=_missed_gain(request, state, verdict))
     state = replace(state, last_reason=decision.reason, counted_s=counted_s)
     if verdict.trial is not None:
         trial = replace(verdict.trial, decision_id=decision.decision_id, before=decision.previous)
@@ -106,6 +111,16 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
         if state.goal is not None:
             state = replace(state, goal=replace(state.goal, step_of=step_of, before=origin))
     return Effects(decision, change, events), state
+
+
+def _missed_gain(request: TickRequest, state: EngineState, verdict: TickVerdict) -> float:
+    """The gain missed by staying, with that of this tick."""
+    if verdict.action is Action.APPLY:
+        return 0.0
+    if not state.counts(request):
+        return state.missed_gain
+    tick_s = request.settings.tick_s
+    return max(state.missed_gain * exp(-tick_s / FADE_S) + verdict.gain * tick_s, 0.0)
 
 
 def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, tuple[Event, ...]]:

@@ -70,13 +70,14 @@ class Loads:
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """The worth of a candidate beyond that of staying, less the cost of the change, and its late requests.
+    """The worth of a candidate beyond that of staying, the price of the change to it, and its late requests.
 
-    `late_ratio` is their share of all. Both are over HORIZON_S.
+    `late_ratio` is their share of all. Worth and share are over HORIZON_S.
     """
 
     candidate: Candidate
     gain: float
+    price: float
     late_ratio: float
 
 
@@ -105,27 +106,29 @@ def weigh(
     """The worth of each candidate, of which the first is the running configuration.
 
     `allowed_ratio` of the requests may be late. A change has a price, for its risk and the freedom lost
-    meanwhile: the running resources for `change_price_s`.
+    meanwhile: the running resources for `change_price_s`. What is removed may have to come back, and pays
+    that twice.
     """
     running = candidates[0]
     predictions, serves_s = zip(*((each.prediction, each.serves_s) for each in candidates), strict=True)
     soon, further = late_requests(predictions, serves_s, loads)
     mean_rps = max(loads.mean_rps, 1e-9)
+    late_ratios = soon / (mean_rps * HORIZON_S)
     benefits = [each.prediction.objective + each.cost for each in candidates]
-    lateness = (running.cost / allowed_ratio + max(benefits[0], 0.0)) / mean_rps * (soon + further)
+    # The cheapest of those with as few late requests as the SLA allows, or else with the fewest.
+    lateness, costs = np.maximum(late_ratios, allowed_ratio), [each.cost for each in candidates]
+    serving = min(range(len(candidates)), key=lambda at: (lateness[at], costs[at]))
+    late_price = (costs[serving] / allowed_ratio + max(benefits[serving], 0.0)) / mean_rps
     worths = []
-    for each, benefit, price in zip(candidates, benefits, lateness, strict=True):
+    for each, benefit, late in zip(candidates, benefits, soon + further, strict=True):
         until_s = min(each.serves_s, HORIZON_S)
         earned = (benefits[0] - each.changing_cost) * until_s + (benefit - each.cost) * (HORIZON_S - until_s)
-        is_less = each.prediction.capacity_rps < running.prediction.capacity_rps
-        # What is removed may have to come back.
-        changes = 0 if each.plan is None else 1 + is_less
-        change = changes * change_price_s * running.cost
-        worths.append(earned - float(price) - change)
-    total = mean_rps * HORIZON_S
+        worths.append(earned - late_price * float(late))
+    price = change_price_s * running.cost
+    is_less = [each.prediction.capacity_rps < running.prediction.capacity_rps for each in candidates]
     return [
-        Worth(each, worth - worths[0], float(late) / total)
-        for each, worth, late in zip(candidates, worths, soon, strict=True)
+        Worth(each, worth - worths[0], 0.0 if each is running else price * (1 + less), float(late_ratio))
+        for each, worth, less, late_ratio in zip(candidates, worths, is_less, late_ratios, strict=True)
     ]
 
 
