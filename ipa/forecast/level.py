@@ -27,9 +27,9 @@ PRIOR = np.log(np.array([4.0, 3.0, 2.0, 1.0, 0.5, 0.3, 0.2, 0.3, 0.2]) / 11.5)
 FORGET_S, FADE_S = 30.0, 20.0
 # The slopes' first deviation, a second, as a share of the level.
 FIRST_SLOPE = 0.02
-# A rate this many deviations away is a step. The mean in which it shows began before it: the new level lies
-# above that mean, by 1.5 times the surprise give or take twice of it.
-SURPRISE, BEYOND_RATIO, DOUBT_RATIO = 3.5, 1.5, 2.0
+# A rate this many deviations away is a step. The mean in which it shows began before it, so the new level may
+# lie above that mean, by three times the surprise.
+SURPRISE, DOUBT_RATIO = 3.5, 3.0
 # No rate says more against a filter than one this many deviations away.
 FARTHEST = 6.25
 # The scatter of a lower rate cannot be estimated from it.
@@ -112,7 +112,6 @@ def _filtered(rates: Floats, step_s: float) -> Floats:
         slope_var = slope_var - slope_gain * both_var
         both_var, level_var = (1 - level_gain) * both_var, (1 - level_gain) * level_var
         is_rise = is_step & (error > 0)
-        level = np.where(is_rise, level + BEYOND_RATIO * error, level)
         level_var = np.where(is_rise, np.maximum(level_var, (DOUBT_RATIO * error) ** 2), level_var)
         rows.append((level, slope, level_var, both_var, slope_var, log_weight))
     states = np.array(rows).swapaxes(0, 1)

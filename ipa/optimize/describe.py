@@ -82,26 +82,28 @@ def no_plan(pipeline: str, rate_rps: float, sla_s: float, solver: str, objective
 
 def late_ratios(
     problem: PlanningProblem, configs: Sequence[StageConfig], rates_rps: Sequence[float]
-) -> tuple[float, ...]:
-    """The share of the requests that take longer than the SLA, at each rate of a known configuration.
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The shares of requests that take longer than the SLA, and than twice that, at each rate.
 
     Beyond the mean, the share of longer times falls exponentially to that of the SLA's percentile.
     """
-    whole = np.zeros(len(rates_rps))
+    limits_s = problem.sla_s * (1 + ALIKE) * np.array([[1.0], [2.0]])
+    whole = np.zeros((2, len(rates_rps)))
     for part in parts_of(configs):
         share_ratio, chosen = share_of(part) / WHOLE_PERCENT, _chosen(problem, part)
         assert chosen is not None
         rates = np.maximum(np.array(rates_rps) * share_ratio, LEAST_RPS)
         means_s, excesses_s = times_at(problem, chosen, rates)
-        late = np.zeros(len(rates_rps))
+        late = np.zeros_like(whole)
         for path in problem.graph.paths:
             at = [place for place, each in enumerate(chosen) if each.index in path]
             mean_s = means_s[:, at].sum(axis=1)
             spread_s = path_quantile_s(np.zeros(1), excesses_s[:, at])
-            left = np.maximum(problem.sla_s * (1 + ALIKE) - mean_s, 0.0) / np.maximum(spread_s, ALIKE)
+            left = np.maximum(limits_s - mean_s, 0.0) / np.maximum(spread_s, ALIKE)
             late = np.maximum(late, np.where(left > 0, (1 - problem.percentile / 100) ** left, 1.0))
         whole += share_ratio * late
-    return tuple(whole.tolist())
+    first, second = (tuple(each.tolist()) for each in whole)
+    return first, second
 
 
 @dataclass(frozen=True, slots=True)

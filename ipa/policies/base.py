@@ -105,7 +105,7 @@ class Prediction:
 
     `services` are the service times of a replica of each stage by its profile alone, without slowdowns and
     without the objective's margins, in the order of the configurations. `late_ratios` are the shares of
-    requests later than the SLA at the LOADS, and `readiness_s` the times until a new replica of each stage
+    requests later than the SLA, and than twice that, at the LOADS, and `readiness_s` the times until a new replica of each stage
     serves, 0 if unknown.
     """
 
@@ -118,7 +118,7 @@ class Prediction:
     # Items a second that one replica of each stage carries, in the order of the configurations.
     capacities_rps: tuple[float, ...] = ()
     services: tuple[ServiceTime, ...] = ()
-    late_ratios: tuple[float, ...] = ()
+    late_ratios: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     readiness_s: tuple[float, ...] = ()
 
     @property

@@ -113,14 +113,14 @@ def weigh(
     predictions, serves_s = zip(*((each.prediction, each.serves_s) for each in candidates), strict=True)
     soon, further = late_requests(predictions, serves_s, loads)
     mean_rps = max(loads.mean_rps, 1e-9)
-    late_ratios = soon / (mean_rps * HORIZON_S)
+    late_ratios, lateness = soon / (mean_rps * HORIZON_S), (soon + further) / (mean_rps * HORIZON_S)
     benefits = [each.prediction.objective + each.cost for each in candidates]
     # The cheapest of those with as few late requests as the SLA allows, or else with the fewest.
-    lateness, costs = np.maximum(late_ratios, allowed_ratio), [each.cost for each in candidates]
-    serving = min(range(len(candidates)), key=lambda at: (lateness[at], costs[at]))
-    late_price = (costs[serving] / allowed_ratio + max(benefits[serving], 0.0)) / mean_rps
+    costs = [each.cost for each in candidates]
+    serving = min(range(len(costs)), key=lambda at: (max(lateness[at], allowed_ratio), costs[at]))
+    late_price = (costs[serving] / allowed_ratio + max(benefits[serving], 0.0)) * HORIZON_S
     worths = []
-    for each, benefit, late in zip(candidates, benefits, soon + further, strict=True):
+    for each, benefit, late in zip(candidates, benefits, lateness, strict=True):
         until_s = min(each.serves_s, HORIZON_S)
         earned = (benefits[0] - each.changing_cost) * until_s + (benefit - each.cost) * (HORIZON_S - until_s)
         worths.append(earned - late_price * float(late))
@@ -139,7 +139,7 @@ def late_requests(
 
     Until it serves, the first one does. What waits for longer than `deadline_s` is dropped. Further ones are
     those late after it: a queue that is left delays those that come until it is served, for as long again at
-    most; and each request beyond the capacity delays another one.
+    most; and each request beyond the capacity delays another one. A request of twice the SLA counts twice.
     """
     first_rps = np.minimum(loads.rates_rps, loads.present_rps)
     opens_s = np.array(serves_s)[:, None]
@@ -152,12 +152,18 @@ def late_requests(
         is_old = time_s < opens_s
         able = np.where(is_old, predictions[0].capacity_rps, able_then)
         waiting = np.clip(waiting + (rates - able) * STEP_S, 0.0, able * loads.deadline_s)
-        shares = [
-            np.interp(load, LOADS, (predictions[0] if old else each).late_ratios)
-            for each, old, load in zip(predictions, is_old[:, 0], rates / able, strict=True)
+        ratios = [
+            (predictions[0] if old else each).late_ratios
+            for each, old in zip(predictions, is_old[:, 0], strict=True)
         ]
+        shares, later = (
+            np.array(
+                [np.interp(load, LOADS, each[at]) for each, load in zip(ratios, rates / able, strict=True)]
+            )
+            for at in (0, 1)
+        )
         late += np.where(waiting > wait_s * able, 1.0, shares) * rates * STEP_S
-        further += np.maximum(rates - able, 0.0) * STEP_S
+        further += (np.maximum(rates - able, 0.0) + later * rates) * STEP_S
     left, spare = np.maximum(waiting - wait_s * able_then, 0.0), able_then - loads.rates_rps
     drain_s = np.where(spare * HORIZON_S > left, left / np.maximum(spare, 1e-9), HORIZON_S * (left > 0))
     return late @ WEIGHTS, (further + drain_s * loads.rates_rps) @ WEIGHTS
