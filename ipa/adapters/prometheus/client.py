@@ -436,17 +436,22 @@ class _Reading:
     ) -> Measured[LoadHistory]:
         """The load over that window, 0 in seconds that were `idle`.
 
-        Missing if its series has just begun: its rates are too low until their window is full, since
-        Prometheus assumes no count before the first sample.
+        Rates of a series that has just begun are too low until their window is full, since Prometheus
+        assumes no count before the first sample: they are unknown, and the load is Missing if all are.
         """
         mean_s = self._dialect.rate_window_s
-        rates = tuple(points.get(at_s, 0.0 if at_s in idle else None) for at_s in span)
+        rates = [points.get(at_s, 0.0 if at_s in idle else None) for at_s in span]
         first = next((at for at, rate in enumerate(rates) if rate is not None), 0)
-        filling_s = mean_s - (len(rates) - first) * STEP_S
-        if first and not idle and filling_s > 0:
-            words = f"its series has just begun; its means over {mean_s:g} s are whole in {filling_s:g} s"
-            raise _MissingError(Missing(MissingReason.ABSENT, words, age_s))
-        return Measured(LoadHistory(STEP_S, rates[-round(window_s) :], mean_s, float(span.stop - 1)), age_s)
+        if first and not idle:
+            filling = round(mean_s / STEP_S) - 1
+            rates[first : first + filling] = [None] * len(rates[first : first + filling])
+            left_s = (first + filling - len(rates) + 1) * STEP_S
+            if left_s > 0:
+                words = f"its series has just begun; its means over {mean_s:g} s are whole in {left_s:g} s"
+                raise _MissingError(Missing(MissingReason.ABSENT, words, age_s))
+        return Measured(
+            LoadHistory(STEP_S, tuple(rates[-round(window_s) :]), mean_s, float(span.stop - 1)), age_s
+        )
 
 
 def _checked(value: float) -> float:
