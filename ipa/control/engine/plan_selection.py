@@ -26,6 +26,7 @@ from ipa.control.engine.transition import (
     beside_lost,
     changes,
     classify,
+    lacking,
     lost_words,
     make_room,
     no_room,
@@ -47,7 +48,7 @@ from ipa.model.errors import IpaError
 from ipa.model.observation import Forecast, Measured
 from ipa.model.parts import Configs, is_shared, stage_pairs
 from ipa.model.plan import Plan, Termination, in_words
-from ipa.model.resources import Resources
+from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.model.rolling import Rolling, change_peak, first_hop
 from ipa.model.rounding import rounded_plan
 from ipa.model.serving import wrong_rows
@@ -145,30 +146,41 @@ def _plans(
 ) -> list[Plan] | TickVerdict:
     """The policy's plans for some of the loads, for the highest last; a hold if it has none for any.
 
-    If variants change in place, also those that start no replica. While the load's rates are older than the
+    If variants change in place, also those that start no replica, and if there is no room for one of them,
+    those of one step. While the load's rates are older than the
     pods that count it, nothing is removed.
     """
-    requests = [request]
-    if request.rolling.switches_at_once and not is_shared(serving):
-        same = [(old, old) for old in serving]
-        requests.insert(0, with_pins(request, same, is_in_place=True))
     rates = [float(rate) for rate in loads.rates_rps[list(PLANNED)]]
     if loads.waiting:
         # What waits is served within a while.
         rates.append(rates[-1] + loads.waiting / DRAIN_S)
-    is_bridged = bool(request.observation.bridged_s)
     found: dict[Configs, Plan] = {}
     failed: list[TickVerdict] = []
-    for each in requests:
+
+    def add(asked: TickRequest, *, reachable: bool = False) -> None:
         for rate_rps in rates:
             rate = GRID ** ceil(log(max(rate_rps, LEAST_RPS)) / log(GRID))
             expected = replace(forecast, point_rps=rate, upper_rps=rate)
-            plan = plan_for(each, state, serving, expected, only_more=is_bridged, as_is=True)
+            only_more = bool(request.observation.bridged_s)
+            plan = plan_for(
+                asked, state, serving, expected, only_more=only_more, reachable=reachable, as_is=True
+            )
             if isinstance(plan, TickVerdict):
                 failed.append(plan)
-            elif each is request or not pin_faults(request.pipeline, plan.configs):
+            elif asked is request or not pin_faults(request.pipeline, plan.configs):
                 found[plan.configs] = plan
+
+    if request.rolling.switches_at_once and not is_shared(serving):
+        add(with_pins(request, [(old, old) for old in serving], is_in_place=True))
+    add(request)
+    if any(_has_no_room(request, serving, plan) for plan in found.values()):
+        add(request, reachable=True)
     return list(found.values()) or failed[-1]
+
+
+def _has_no_room(request: TickRequest, serving: Configs, plan: Plan) -> bool:
+    """True if the plan takes several steps, since there is no room for old and new replicas together."""
+    return lacking(serving, plan.configs, request.rolling, request.pipeline.bounds) != NO_RESOURCES
 
 
 def _candidates(
@@ -189,6 +201,8 @@ def _candidates(
             continue
         peak = change_peak(serving, plan.configs, rolling, bounds)
         serves_s = serving_s(serving, plan.configs, rolling, prediction.readiness_s)
+        # One step waits for the other.
+        serves_s *= 2 if _has_no_room(request, serving, plan) else 1
         candidates.append(Candidate(prediction, cost(bounds.held(plan.configs)), cost(peak), serves_s, plan))
     return candidates
 

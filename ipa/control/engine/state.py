@@ -145,7 +145,7 @@ class EngineState:
     now. `counted_s`: the time of the last tick that counted (see `counts`). `memory`: the policy's own.
     `correction`: the slowdowns of the variants over their profiles. `feedback`: the load to plan for beyond
     the forecast. `ended`: the change of which this tick saw the end. `trial`: the canary that starts or is
-    measured. `proven`: the variants that need none. `missed_gain`: what other plans would have been worth more
+    measured. `proven`: the variants that need none. `missed_gain`: what other plans would have gained more
     since the last change, of which that of earlier minutes fades.
     """
 
