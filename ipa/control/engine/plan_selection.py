@@ -26,6 +26,7 @@ from ipa.control.engine.transition import (
     beside_lost,
     changes,
     classify,
+    keeps_all,
     lacking,
     lost_words,
     make_room,
@@ -70,7 +71,8 @@ def choose(
 ) -> TickVerdict:
     """Apply the plan of the highest worth if it is worth more than the change to it costs.
 
-    If requests are `late`, in words, no plan of less capacity is applied.
+    If requests are `late`, in words, or the load's rates are older than the pods that count it, no plan of
+    less capacity is applied; and in the second case none that replaces pods again, if they carry the load.
     """
     serving = serving_replicas(request.observation, running)
     now = request.predict(serving, ANY_RATE_RPS)
@@ -82,7 +84,11 @@ def choose(
     if isinstance(plans, TickVerdict):
         return plans
     staying, *others = _candidates(request, serving, plans, now)
-    if late:
+    if request.observation.bridged_s and now.capacity_rps >= loads.present_rps:
+        others = [
+            each for each in others if each.plan and keeps_all(request.rolling, serving, each.plan.configs)
+        ]
+    if late or request.observation.bridged_s:
         least_rps = now.capacity_rps * (1 - 1e-9)
         others = [each for each in others if each.prediction.capacity_rps >= least_rps]
     allowed_ratio = 1 - request.pipeline.sla.percentile / 100
@@ -161,10 +167,7 @@ def _plans(
         for rate_rps in rates:
             rate = GRID ** ceil(log(max(rate_rps, LEAST_RPS)) / log(GRID))
             expected = replace(forecast, point_rps=rate, upper_rps=rate)
-            only_more = bool(request.observation.bridged_s)
-            plan = plan_for(
-                asked, state, serving, expected, only_more=only_more, reachable=reachable, as_is=True
-            )
+            plan = plan_for(asked, state, serving, expected, reachable=reachable, as_is=True)
             if isinstance(plan, TickVerdict):
                 failed.append(plan)
             elif asked is request or not pin_faults(request.pipeline, plan.configs):
