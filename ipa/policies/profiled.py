@@ -147,9 +147,7 @@ class Profiled:
             readiness_s=tuple(self._readiness_s(stage.config) for stage in plan.stages),
         )
 
-    def _late_of(
-        self, configs: Configs, slowdowns: Slowdowns
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _late_of(self, configs: Configs, slowdowns: Slowdowns) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The shares of late requests, and of those that take twice the SLA, at the LOADS."""
         _, known = self._problems(slowdowns)
         plan = self.describe(configs, ANY_RATE_RPS, slowdowns)

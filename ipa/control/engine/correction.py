@@ -164,8 +164,13 @@ def learned(
     known = [next((each for each in before.since if each.is_of(config)), None) for config in running]
     is_mixed = is_shared(running) and not all(stage.is_own for stage in observation.stages)
     if is_mixed:
-        # One that ran beside others has batches of its own alone from the time on at which they are gone.
-        return replace(before, observed=recent, since=())
+        # One that ran beside others has batches of its own alone once their replicas have served what waits.
+        windows_s = [
+            it.batches.value.window_s for it in observation.stages if isinstance(it.batches, Measured)
+        ]
+        begins_s = now_s + max(windows_s, default=0.0)
+        mixed = tuple(RunningSince(each.stage, each.variant, each.cores, begins_s) for each in running)
+        return replace(before, observed=recent, since=mixed)
     since = tuple(
         RunningSince(config.stage, config.variant, config.cores, now_s)
         if each is None or config.stage in moving
