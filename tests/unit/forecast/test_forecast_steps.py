@@ -48,10 +48,10 @@ def after_steps(low: float, high: float, rungs: Sequence[Forecaster] = DEFAULT_R
 
 @pytest.mark.parametrize(("low", "high"), [(2, 8), (5, 25), (20, 90)])
 def test_a_step_is_not_carried_on(low: float, high: float) -> None:
-    """The upper quantile may be: plans for it have room for what queued up during the step."""
+    """The upper quantile may be: a step that a mean shows in part may be several times as high."""
     point_ratio, upper_ratio = after_steps(low, high)
-    assert point_ratio <= 1.25
-    assert upper_ratio <= 2.0
+    assert point_ratio <= 1.4
+    assert upper_ratio <= 2.75
 
 
 def test_a_slope_without_limit_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
