@@ -105,8 +105,8 @@ class Prediction:
 
     `services` are the service times of a replica of each stage by its profile alone, without slowdowns and
     without the objective's margins, in the order of the configurations. `late_ratios` are the shares of
-    requests later than the SLA, and than twice that, at the LOADS, and `readiness_s` the times until a new replica of each stage
-    serves, 0 if unknown.
+    requests later than the SLA, and than twice that, at the LOADS, and `readiness_s` the times until a new
+    replica of each stage serves, 0 if unknown.
     """
 
     rate_rps: float

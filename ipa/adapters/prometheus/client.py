@@ -442,16 +442,13 @@ class _Reading:
         mean_s = self._dialect.rate_window_s
         rates = [points.get(at_s, 0.0 if at_s in idle else None) for at_s in span]
         first = next((at for at, rate in enumerate(rates) if rate is not None), 0)
-        if first and not idle:
-            filling = round(mean_s / STEP_S) - 1
-            rates[first : first + filling] = [None] * len(rates[first : first + filling])
-            left_s = (first + filling - len(rates) + 1) * STEP_S
-            if left_s > 0:
-                words = f"its series has just begun; its means over {mean_s:g} s are whole in {left_s:g} s"
-                raise _MissingError(Missing(MissingReason.ABSENT, words, age_s))
-        return Measured(
-            LoadHistory(STEP_S, tuple(rates[-round(window_s) :]), mean_s, float(span.stop - 1)), age_s
-        )
+        whole = first + round(mean_s / STEP_S) - 1 if first and not idle else 0
+        if whole >= len(rates):
+            left_s = (whole - len(rates) + 1) * STEP_S
+            words = f"its series has just begun; its means over {mean_s:g} s are whole in {left_s:g} s"
+            raise _MissingError(Missing(MissingReason.ABSENT, words, age_s))
+        lately = (*[None] * whole, *rates[whole:])[-round(window_s) :]
+        return Measured(LoadHistory(STEP_S, lately, mean_s, float(span.stop - 1)), age_s)
 
 
 def _checked(value: float) -> float:

@@ -229,12 +229,12 @@ def test_an_answer_that_comes_again_ages_until_it_is_stale(server: Scripted) -> 
 def test_seconds_without_a_rate_are_gaps(server: Scripted) -> None:
     def gappy(path: str, parameters: Mapping[str, str]) -> Answer:
         if path.endswith("query_range"):
-            return success([{"metric": {}, "values": [[999_995, "1"], [1_000_000, "2"]]}])
+            return success([{"metric": {}, "values": [[999_991, "3"], [999_995, "1"], [1_000_000, "2"]]}])
         return healthy(path, parameters)
 
     server.script = gappy
     load = read(server)[1]
-    assert load.value.rates_rps == (None, None, None, None, 1.0, None, None, None, None, 2.0)
+    assert load.value.rates_rps == (3.0, None, None, None, 1.0, None, None, None, None, 2.0)
 
 
 def test_slow_answer_is_unreachable_and_asked_for_once(server: Scripted) -> None:
