@@ -43,6 +43,7 @@ from ipa.control.engine.worth import (
     loads_of,
     serving_s,
     weigh,
+    what_stays,
 )
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
@@ -197,16 +198,20 @@ def _candidates(
         return beta * pipeline.prices.cost(resources)
 
     staying = cost(bounds.held(serving))
-    candidates = [Candidate(now, staying, staying, 0.0)]
+    candidates = [Candidate(now, now, staying, staying, 0.0)]
     for plan in plans:
         prediction = request.predict(plan.configs, ANY_RATE_RPS)
-        if plan.configs == serving or prediction is None:
+        rest = what_stays(serving, plan.configs, rolling)
+        meanwhile = request.predict(rest, ANY_RATE_RPS)
+        if plan.configs == serving or prediction is None or meanwhile is None:
             continue
         peak = change_peak(serving, plan.configs, rolling, bounds)
         serves_s = serving_s(serving, plan.configs, rolling, prediction.readiness_s)
         # One step waits for the other.
         serves_s *= 2 if _has_no_room(request, serving, plan) else 1
-        candidates.append(Candidate(prediction, cost(bounds.held(plan.configs)), cost(peak), serves_s, plan))
+        candidates.append(
+            Candidate(prediction, meanwhile, cost(bounds.held(plan.configs)), cost(peak), serves_s, plan)
+        )
     return candidates
 
 

@@ -9,16 +9,16 @@ plus penalty: Neely, *Stochastic Network Optimization*, 2010, chapter 4).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.observation import Forecast
-from ipa.model.parts import Configs, stage_pairs
+from ipa.model.parts import Configs, is_shared, stage_pairs
 from ipa.model.plan import Plan
-from ipa.model.rolling import Rolling, waves
+from ipa.model.rolling import Rolling, first_hop, waves
 from ipa.policies.base import LOADS, Prediction
 
 Floats = NDArray[np.float64]
@@ -39,10 +39,12 @@ class Candidate:
     """A configuration that may run: its performance at the present rate, and its costs as weighed.
 
     `cost` is that of its resources by the second, `changing_cost` that of the old and new ones together until
-    it serves, after `serves_s`. `plan` is None for the running configuration.
+    it serves, after `serves_s`; `meanwhile` is the performance of what serves then. `plan` is None for the
+    running configuration.
     """
 
     prediction: Prediction
+    meanwhile: Prediction
     cost: float
     changing_cost: float
     serves_s: float
@@ -100,6 +102,17 @@ def serving_s(running: Configs, wanted: Configs, rolling: Rolling, readiness_s: 
     )
 
 
+def what_stays(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
+    """The replicas that serve until the wanted ones do: a Deployment of fewer others shrinks first."""
+    if is_shared(running) or is_shared(wanted) or not rolling.shrinks_first:
+        return running
+    hops = [(old, first_hop(old, new, rolling)) for old, new in zip(running, wanted, strict=True)]
+    return tuple(
+        old if rolling.keeps_replicas(old, hop) else replace(old, replicas=min(old.replicas, hop.replicas))
+        for old, hop in hops
+    )
+
+
 def weigh(
     candidates: Sequence[Candidate], loads: Loads, allowed_ratio: float, change_price_s: float
 ) -> list[Worth]:
@@ -110,8 +123,7 @@ def weigh(
     that twice.
     """
     running = candidates[0]
-    predictions, serves_s = zip(*((each.prediction, each.serves_s) for each in candidates), strict=True)
-    soon, further = late_requests(predictions, serves_s, loads)
+    soon, further = late_requests(candidates, loads)
     mean_rps = max(loads.mean_rps, 1e-9)
     late_ratios, lateness = soon / (mean_rps * HORIZON_S), (soon + further) / (mean_rps * HORIZON_S)
     benefits = [each.prediction.objective + each.cost for each in candidates]
@@ -132,33 +144,29 @@ def weigh(
     ]
 
 
-def late_requests(
-    predictions: Sequence[Prediction], serves_s: Sequence[float], loads: Loads
-) -> tuple[Floats, Floats]:
-    """The late requests of each configuration over HORIZON_S, and further ones, means over the loads.
+def late_requests(candidates: Sequence[Candidate], loads: Loads) -> tuple[Floats, Floats]:
+    """The late requests of each candidate over HORIZON_S, and further ones, means over the loads.
 
-    Until it serves, the first one does. What waits for longer than `deadline_s` is dropped. Further ones are
-    those late after it: a queue that is left delays those that come until it is served, for as long again at
-    most; and each request beyond the capacity delays another one. A request of twice the SLA counts twice.
+    What waits for longer than `deadline_s` is dropped. Further ones are those late after it: a queue that is
+    left delays those that come until it is served, for as long again at most; and each request beyond the
+    capacity delays another one. A request of twice the SLA counts twice.
     """
     first_rps = np.minimum(loads.rates_rps, loads.present_rps)
-    opens_s = np.array(serves_s)[:, None]
-    able_then = np.array([each.capacity_rps for each in predictions])[:, None]
-    wait_s = WAIT_RATIO * predictions[0].sla_s
-    waiting = np.full((len(predictions), len(WEIGHTS)), loads.waiting)
+    able_then = np.array([each.prediction.capacity_rps for each in candidates])[:, None]
+    wait_s = WAIT_RATIO * candidates[0].prediction.sla_s
+    waiting = np.full((len(candidates), len(WEIGHTS)), loads.waiting)
     late, further = np.zeros_like(waiting), np.zeros_like(waiting)
     for time_s in np.arange(0.0, HORIZON_S, STEP_S):
+        serving = [each.meanwhile if time_s < each.serves_s else each.prediction for each in candidates]
+        able = np.array([each.capacity_rps for each in serving])[:, None]
         rates = first_rps + (loads.rates_rps - first_rps) * min((time_s + STEP_S) / loads.rise_s, 1.0)
-        is_old = time_s < opens_s
-        able = np.where(is_old, predictions[0].capacity_rps, able_then)
         waiting = np.clip(waiting + (rates - able) * STEP_S, 0.0, able * loads.deadline_s)
-        ratios = [
-            (predictions[0] if old else each).late_ratios
-            for each, old in zip(predictions, is_old[:, 0], strict=True)
-        ]
         shares, later = (
             np.array(
-                [np.interp(load, LOADS, each[at]) for each, load in zip(ratios, rates / able, strict=True)]
+                [
+                    np.interp(load, LOADS, each.late_ratios[at])
+                    for each, load in zip(serving, rates / able, strict=True)
+                ]
             )
             for at in (0, 1)
         )
