@@ -436,19 +436,19 @@ class _Reading:
     ) -> Measured[LoadHistory]:
         """The load over that window, 0 in seconds that were `idle`.
 
-        Rates of a series that has just begun are too low until their window is full, since Prometheus
-        assumes no count before the first sample: they are unknown, and the load is Missing if all are.
+        Rates of a series that has just begun are unknown until their window is full (Prometheus assumes no
+        count before the first sample). Missing if all are.
         """
         mean_s = self._dialect.rate_window_s
         rates = [points.get(at_s, 0.0 if at_s in idle else None) for at_s in span]
         first = next((at for at, rate in enumerate(rates) if rate is not None), 0)
         whole = first + round(mean_s / STEP_S) - 1 if first and not idle else 0
-        if whole >= len(rates):
-            left_s = (whole - len(rates) + 1) * STEP_S
+        left_s = (whole - len(rates) + 1) * STEP_S
+        if left_s > 0:
             words = f"its series has just begun; its means over {mean_s:g} s are whole in {left_s:g} s"
             raise _MissingError(Missing(MissingReason.ABSENT, words, age_s))
-        lately = (*[None] * whole, *rates[whole:])[-round(window_s) :]
-        return Measured(LoadHistory(STEP_S, lately, mean_s, float(span.stop - 1)), age_s)
+        known = (*[None] * whole, *rates[whole:])[-round(window_s) :]
+        return Measured(LoadHistory(STEP_S, known, mean_s, float(span.stop - 1)), age_s)
 
 
 def _checked(value: float) -> float:
