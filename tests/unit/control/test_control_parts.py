@@ -166,7 +166,7 @@ def test_the_reason_is_the_gravest_of_the_changes(
 
 
 def test_senseless_samples_become_gaps_and_a_load_of_nothing_else_is_invalid() -> None:
-    rates = (1.0, float("nan"), None, -2.0, float("inf"), 3.0)
+    rates = (1.0, float("nan"), None, -0.5, float("inf"), 3.0)
     cleaned = checked_load(Measured(LoadHistory(1.0, rates, averaged_s=5.0), age_s=2.0))
     assert cleaned == Measured(
         LoadHistory(1.0, (1.0, None, None, None, None, 3.0), averaged_s=5.0), age_s=2.0
