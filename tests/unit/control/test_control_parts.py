@@ -24,9 +24,17 @@ from ipa.control.engine.guards import limit_steps, trailing_gap_s
 from ipa.control.engine.observe import checked_load, observe
 from ipa.control.engine.transition import classify
 from ipa.control.loop.scheduler import SystemClock
-from ipa.control.ports import Rollout, RolloutPhase, Signals, StageSignals, StageState, WorkloadState
+from ipa.control.ports import (
+    PartSignals,
+    Rollout,
+    RolloutPhase,
+    Signals,
+    StageSignals,
+    StageState,
+    WorkloadState,
+)
 from ipa.model.decision import Change, Mode, ReasonCode
-from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
+from ipa.model.observation import Batches, LoadHistory, Measured, Missing, MissingReason, Observation
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from tests.fakes.clock import VirtualClock
@@ -205,6 +213,21 @@ def test_clocks_only_grow() -> None:
         clock.wait(-1.0)
         assert clock.monotonic_s() >= before
         assert clock.now().tzinfo is UTC
+
+
+def test_batches_are_of_one_part_only_if_several_run_and_metrics_distinguish_them() -> None:
+    batches = Measured(Batches(9.0, 0.1, 1.0, 10.0))
+    own = {"a": PartSignals(UNSEEN, UNSEEN, {"detect": batches})}
+    signals = Signals(UNSEEN, UNSEEN, UNSEEN, parts=own)
+    shared = [
+        StageState(replace(config, share_percent=50), 1, part=part) for part in "ab" for config in SMALLEST
+    ]
+    observation = observe(PIPELINE, signals, WorkloadState("2", tuple(shared), settled=True), at_s=0.0)
+    assert [stage.is_own for stage in observation.stages] == [True, False, False, False]
+    assert observation.stages[0].batches == batches
+    alone = tuple(StageState(config, 1, part="a") for config in SMALLEST)
+    observation = observe(PIPELINE, signals, WorkloadState("2", alone, settled=True), at_s=0.0)
+    assert not any(stage.is_own for stage in observation.stages)
 
 
 @pytest.mark.parametrize("unseen", [MissingReason.UNREACHABLE, MissingReason.INVALID])
