@@ -66,6 +66,14 @@ def test_an_option_that_breaks_a_limit_in_any_company_is_left_out() -> None:
     assert variants_of(stages[0], build_program(exacting).stages[0]) == ["good"]
 
 
+@pytest.mark.parametrize(("above", "fits"), [(0.9e-9, True), (1.1e-9, False)])
+def test_a_limit_is_kept_but_for_rounding(above: float, fits: bool) -> None:
+    """`above` is a share of the limit, which is above 1."""
+    stages = chained([StageProblem("a", (GOOD, FAST)), StageProblem("b", (FAST,))])
+    tight = problem(*stages, bounds=Bounds(cores=3.0 / (1 + above)))
+    assert variants_of(stages[0], build_program(tight).stages[0]) == ["fast", "good"][: 1 + fits]
+
+
 def test_fan_out_offers_the_replica_counts_that_shorten_the_sequence() -> None:
     first = StageProblem("a", (replace(FAST, capacity_rps=100.0),))
     fanning, after = chained([first, StageProblem("b", (FAST,))], [6.0])
