@@ -142,9 +142,9 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
 
 
 def _serving_s(request: TickRequest, actuation: Actuation) -> float | None:
-    """The time of the write if the change in flight was made in place, and serves; else None."""
+    """The time of the write if the change in flight was made in place, and is read back; else None."""
     change, running = actuation.change, request.observation.running()
-    if change is None or not request.observation.settled or running != change.configs:
+    if change is None or running != change.configs:
         return None
     in_place = all(
         old is not None and old.replicas == new.replicas and request.rolling.keeps_replicas(old, new)
