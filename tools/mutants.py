@@ -272,7 +272,11 @@ class Copy:
                 chosen.write_text("\n".join(part) + "\n")
                 code = self.run(["-x", f"@{chosen}"], most_s)
                 if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
-                    raise RuntimeError(f"pytest found no tests for {place}: see {self.folder}/mutants.log")
+                    # A mutant that fails at import leaves no tests: without it, they are found.
+                    path.write_text(original)
+                    if self.run(["--collect-only", "-q", f"@{chosen}"], most_s):
+                        log = self.folder / "mutants.log"
+                        raise RuntimeError(f"pytest found no tests for {place}: see {log}")
                 if code:
                     return "killed" if code > 0 else late
             return "survived" if tests else "unreached"
@@ -333,8 +337,13 @@ def main() -> int:
                 copies.put(copy)
 
         with ThreadPoolExecutor(given.workers) as pool:
-            for done in as_completed([pool.submit(tried, place) for place in chosen]):
-                place, fate = done.result()
+            pending = [pool.submit(tried, place) for place in chosen]
+            for done in as_completed(pending):
+                try:
+                    place, fate = done.result()
+                except Exception:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
                 fates[str(place)] = fate
                 FATES.write_text(json.dumps(fates, indent=1) + "\n")
                 print(f"{fate:9} {place}", flush=True)

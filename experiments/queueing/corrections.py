@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from experiments.queueing.stage_loop import Floats
-from ipa.queueing.tail import EVEN, FREE, RISING
 
+# Rows of `ipa.queueing.tail.Parts.features`: independent of service and replicas; rising with slower service
+# or fewer replicas; the same with slope one in their logarithms.
+FREE, RISING, EVEN = slice(0, 8), slice(8, 16), slice(16, 19)
 ROWS = (FREE.stop - FREE.start, RISING.stop - RISING.start, EVEN.stop - EVEN.start)
 # How hard a fall beyond the budget is punished while fitting.
 STIFFNESS = 20.0

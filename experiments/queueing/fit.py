@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares, minimize
 
-from experiments.queueing.corrections import Correction
+from experiments.queueing.corrections import EVEN, Correction
 from experiments.queueing.points import PERCENTILES, columns, draw, draw_quiet, draw_short, draw_wide, measure
 from experiments.queueing.stage_loop import Floats
 from ipa.queueing.tail import (
-    EVEN,
     Constants,
     Parts,
     logistic,

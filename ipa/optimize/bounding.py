@@ -243,7 +243,7 @@ def _groups(factor: Array) -> _Group:
     ranked = factor.take(order)
     first = np.ones(len(order), dtype=bool)
     np.greater(ranked[1:], ranked[:-1], out=first[1:])
-    starts = first.nonzero()[0]
+    starts = np.flatnonzero(first)
     return _Group(order, starts, ranked.take(starts))
 
 

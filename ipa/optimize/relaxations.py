@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import floor, inf, log10
 
-import numpy as np
-
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import Termination
@@ -207,12 +205,9 @@ def _least_latency_s(program: Program, deadline: Deadline) -> float | None:
 
     On one path without spread: the plan of the least mean. Else by halving, since the latency is no sum.
     """
-    if not program.has_spread and len(program.graph.paths) == 1:
-        totals = _least(program, lambda stage: stage.mean_s, deadline)
+    totals = _least(program, lambda stage: stage.mean_s, deadline)
+    if totals is None or (not program.has_spread and len(program.graph.paths) == 1):
         return None if totals is None else totals.latency_s
-    totals = _least(program, lambda stage: stage.mean_s + np.sqrt(stage.spread_s2), deadline)
-    if totals is None:
-        return None
     low_s, high_s = 0.0, totals.latency_s
     while high_s - low_s > PRECISION * high_s:
         middle_s = (low_s + high_s) / 2

@@ -275,7 +275,8 @@ def _kinds(batch_size: Floats, rate_rps: Floats, timeout_s: Floats, made: _Batch
             order
         ],
         first=first,
-        last=np.where(is_timed, 0.0, first),
+        # The only request of a batch is its first.
+        last=np.where(is_timed | (first == 1), 0.0, first),
     )
 
 

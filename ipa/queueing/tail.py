@@ -86,11 +86,6 @@ class Parts:
     features: Floats
 
 
-# Rows of `Parts.features`: independent of service and replicas; rising with slower service or fewer replicas;
-# the same with slope one in their logarithms.
-FREE, RISING, EVEN = slice(0, 8), slice(8, 16), slice(16, 19)
-
-
 def stage_parts(
     b: Floats,
     n: Floats,

@@ -98,9 +98,10 @@ class RowTable:
     def reach(self, length: int) -> None:
         """Grow the table to at least that many rows."""
         if length > self._length:
-            more = 2 * length - self._length
             for name, value in self._first_values.items():
-                self.columns[name] = np.concatenate([self.columns[name], np.full(more, value)])
+                grown = np.full(2 * length, value)
+                grown[: self._length] = self.columns[name]
+                self.columns[name] = grown
             self._length = 2 * length
 
 

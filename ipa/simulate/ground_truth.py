@@ -165,7 +165,7 @@ def under_load(point: OperatingPoint, percentile: float = 99.0) -> ServiceTime:
             low_s = middle_s
         else:
             high_s = middle_s
-    return ServiceTime(high_s, high_s / batch_size if batch_size > 1 else high_s)
+    return ServiceTime(high_s, high_s / batch_size)
 
 
 def _key(config: StageConfig) -> tuple[str, str, int, float]:

@@ -53,7 +53,7 @@ class Requests:
 
         A request is lost with its first item that is lost.
         """
-        if self._count and np.any(ended.ids < 0):
+        if self._count:
             ended = self._join_items(ended)
         if not self._empty:
             return ended

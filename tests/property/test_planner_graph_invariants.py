@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ipa.model.parts import NO_OVERHEAD, Overhead
+from ipa.model.pipeline import CombineRule
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.optimize.backends import label_setting
@@ -188,6 +189,16 @@ def cores_of(plan: Plan, overhead: Overhead) -> float:
 def test_the_engines_agree_with_each_other_and_with_enumeration(random: Random) -> None:
     verdict = planned(with_overhead(random, random_graph_problem(random)), MOST)
     assert not verdict.faults, verdict.instance
+
+
+@pytest.mark.parametrize("solver", ["gurobi", "highs"])
+@pytest.mark.parametrize("seed", [5, 13, 45])
+def test_the_solvers_plan_for_the_best_of_several_inputs_themselves(seed: int, solver: str) -> None:
+    """If a solver finds no plan, label setting does, and the note says so."""
+    problem = random_graph_problem(Random(seed))
+    assert CombineRule.MAX in {stage.combine for stage in problem.stages}
+    plan = solve(problem, solver, 60.0, explain=False)
+    assert plan.configs == best(problem).configs and "infeasible" not in plan.note
 
 
 @INSTANCES

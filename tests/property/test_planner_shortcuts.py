@@ -7,19 +7,23 @@ from random import Random
 from statistics import median
 from unittest.mock import patch
 
+import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from ipa.model.pipeline import AccuracyRule, Bounds, Objective
 from ipa.model.plan import Plan, Termination
+from ipa.model.profile import OperatingPoint
 from ipa.optimize import prefilter
+from ipa.optimize.bounding import LagrangeBounds
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.options import full_program
-from ipa.optimize.problem import Compat, PlanningProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 from tests.amounts import many
 from tests.fakes.planner_graphs import random_graph_problem
-from tests.fakes.planner_instances import random_problem
+from tests.fakes.planner_instances import build_program, chained, random_problem
 
 seeds = st.integers(0, 100_000)
 ALL = 10**9
@@ -41,7 +45,8 @@ def best(problem: PlanningProblem, few: int = 0) -> Plan:
     with patch.object(prefilter, "FEW", few):
         plan = solve(problem, "exact", LIMIT_S, explain=False)
     # Some graphs take longer than is to be waited for here, and then any good plan may be the last.
-    assume(plan.termination is not Termination.FEASIBLE)
+    if plan.termination is Termination.FEASIBLE:
+        reject()
     return plan
 
 
@@ -68,6 +73,27 @@ def test_most_options_are_left_out_before_their_times_are_known() -> None:
             narrow = prefilter.narrow_program(problem, Deadline(60.0))
         left.append(sum(len(stage) for stage in narrow.stages) / whole)
     assert median(left) < 0.5
+
+
+@pytest.mark.parametrize("seed", [4, 6, 25])
+def test_without_a_plan_of_the_usual_replicas_nothing_is_left_out(seed: int) -> None:
+    problem = tail_problem(seed)
+    assert best(problem).configs == best(problem, few=ALL).configs != ()
+
+
+@pytest.mark.parametrize("rule", [AccuracyRule.PRODUCT, AccuracyRule.SUM])
+def test_a_scarce_limit_lowers_the_bound_on_all_plans(rule: AccuracyRule) -> None:
+    points = tuple(
+        OperatingPoint(f"v{rank:02}", 0.5 + 0.02 * rank, 1, 1.0 + rank / 5, 0.1, 100.0) for rank in range(20)
+    )
+    stages = chained([StageProblem(name, points) for name in "abc"])
+    free = PlanningProblem("p", 10.0, 5.0, stages, Objective(alpha=20.0, beta=0.5, accuracy_rule=rule))
+    scarce = replace(free, bounds=Bounds(cores=4.5))
+    objectives = [solve(problem, "exact", explain=False).objective for problem in (scarce, free)]
+    program = build_program(scarce)
+    bounds = LagrangeBounds(program)
+    (bound,) = bounds.upper(0, np.ones(1), np.zeros(1), np.zeros((len(bounds.rows.most), 1)))
+    assert objectives[0] <= bound <= objectives[0] + 0.05 * (objectives[1] - objectives[0])
 
 
 @pytest.mark.parametrize("seed", [0, 4])

@@ -308,9 +308,8 @@ class _Reading:
     def _batches(self, stage: str, part: str = "") -> Measured[Batches] | Missing:
         """The batches that the replicas with that label served; Missing if none was in the window."""
         key, prefix = ((part, stage), "part_") if part else ((stage,), "")
-        age, of = ("age", WHOLE) if part else ("batch_age", (stage,))
-        if age not in self._queries:
-            age = "stage_age"
+        own_age = "batch_age" if "batch_age" in self._queries else "stage_age"
+        age, of = ("age", WHOLE) if part else (own_age, (stage,))
 
         def read() -> Batches:
             count, seconds, items = (self._value(prefix + name, key) for name in BATCHES)
@@ -408,9 +407,7 @@ class _Reading:
         Missing if the counter is not scraped either. A first count has no rate yet.
         """
         age_s, span = self._age("alive_age"), self._span(window_s)
-        alive, *others = (
-            _read(partial(self._points, name, span)) for name in ("alive", "arrivals", "counts")
-        )
+        alive, *others = (_read(partial(self._points, it, span)) for it in ("alive", "arrivals", "counts"))
         if isinstance(alive, Missing):
             raise _MissingError(alive)
         rates, counts = ({} if isinstance(points, Missing) else points for points in others)
@@ -440,15 +437,16 @@ class _Reading:
         count before the first sample). Missing if all are.
         """
         mean_s = self._dialect.rate_window_s
-        rates = [points.get(at_s, 0.0 if at_s in idle else None) for at_s in span]
-        first = next((at for at, rate in enumerate(rates) if rate is not None), 0)
-        whole = first + round(mean_s / STEP_S) - 1 if first and not idle else 0
-        left_s = (whole - len(rates) + 1) * STEP_S
-        if left_s > 0:
+        begun_s = min(points, default=span.start)
+        whole_s = span.start if idle or begun_s == span.start else begun_s + mean_s - STEP_S
+        if whole_s >= span.stop:
+            left_s = whole_s - span.stop + STEP_S
             words = f"its series has just begun; its means over {mean_s:g} s are whole in {left_s:g} s"
             raise _MissingError(Missing(MissingReason.ABSENT, words, age_s))
-        known = (*[None] * whole, *rates[whole:])[-round(window_s) :]
-        return Measured(LoadHistory(STEP_S, known, mean_s, float(span.stop - 1)), age_s)
+        rates = (
+            points.get(at_s, 0.0 if at_s in idle else None) if at_s >= whole_s else None for at_s in span
+        )
+        return Measured(LoadHistory(STEP_S, tuple(rates)[-round(window_s) :], mean_s, span.stop - 1.0), age_s)
 
 
 def _checked(value: float) -> float:

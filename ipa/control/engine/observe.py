@@ -123,7 +123,7 @@ def _parts(signals: Signals, running: Sequence[StageState]) -> tuple[PartObserva
 
 def _waiting(stages: Sequence[StageObservation]) -> str:
     """The longest queue, in words, if it is longer than what its replicas take at once; else empty."""
-    queues = [(known(stage.queue_length) or 0.0, stage) for stage in stages]
+    queues = [(length, stage) for stage in stages if (length := known(stage.queue_length))]
     for length, stage in sorted(queues, key=lambda queue: -queue[0]):
         config = stage.running
         if isinstance(config, Measured) and length > config.value.batch_size * config.value.replicas:

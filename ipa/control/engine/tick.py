@@ -169,9 +169,9 @@ def _moving(request: TickRequest, actuation: Actuation) -> frozenset[str]:
 
 
 def _serving_s(request: TickRequest, actuation: Actuation) -> float | None:
-    """The time of the write if the change in flight was made in place, and serves; else None."""
+    """The time of the write if the change in flight was made in place, and is read back; else None."""
     change, running = actuation.change, request.observation.running()
-    if change is None or not request.observation.settled or running != change.configs:
+    if change is None or running != change.configs:
         return None
     in_place = all(
         old is not None and old.replicas == new.replicas and request.rolling.keeps_replicas(old, new)

@@ -207,8 +207,6 @@ class LabelSearch:
             objective = objective + self._program.alpha * labels.reached[0]
         best = float(objective.max())
         equal = np.flatnonzero(objective >= _slightly_below(best))
-        if len(equal) == 1:
-            return int(equal[0])
         alike = labels.take(equal)
         changes, cores = np.round(alike.sums[[CHANGES, COST]], 9)
         rows, _ = self._criteria(len(self._program.stages), alike)

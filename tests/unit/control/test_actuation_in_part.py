@@ -63,23 +63,34 @@ def test_a_change_that_was_answered_is_not_taken_for_a_part() -> None:
     assert advance(whole, observed(IN_PART["a model"]), READY, 5.0).phase is ActuationPhase.MOVED
 
 
+LAST = Decision(
+    decision_id="pages-1-run",
+    pipeline="pages",
+    tick=1,
+    at="",
+    action=Action.APPLY,
+    reason=ReasonCode.SCALE_UP,
+    detail="",
+    configs=WANTED,
+    previous=SMALLEST,
+    mode=Mode.ACTIVE,
+)
+
+
 @pytest.mark.parametrize("part", IN_PART)
 def test_a_new_process_goes_on_with_the_part(part: str) -> None:
-    last = Decision(
-        decision_id="pages-1-run",
-        pipeline="pages",
-        tick=1,
-        at="",
-        action=Action.APPLY,
-        reason=ReasonCode.SCALE_UP,
-        detail="",
-        configs=WANTED,
-        previous=SMALLEST,
-        mode=Mode.ACTIVE,
-    )
-    actuation = resume((last,), observed(IN_PART[part], settled=False), 30.0, 5.0)
+    actuation = resume((LAST,), observed(IN_PART[part], settled=False), 30.0, 5.0)
     assert (actuation.phase, actuation.change and actuation.change.configs) == (
         ActuationPhase.WAITING_READY,
         IN_PART[part],
     )
-    assert resume((last,), observed(FOREIGN["half of a model"], settled=False), 30.0, 5.0).change is None
+    assert resume((LAST,), observed(FOREIGN["half of a model"], settled=False), 30.0, 5.0).change is None
+
+
+def test_a_new_process_undoes_again_only_what_a_rollback_that_was_not_written_left() -> None:
+    last = replace(LAST, reason=ReasonCode.ROLLBACK, configs=SMALLEST, previous=WANTED)
+    change = resume((last,), observed(WANTED, settled=False), 30.0, 5.0).change
+    assert change is not None
+    assert (change.previous, change.configs, change.is_rollback) == (SMALLEST, WANTED, False)
+    assert resume((LAST,), observed(SMALLEST, settled=False), 30.0, 5.0).change is None
+    assert resume((last,), observed(FOREIGN["other replicas"], settled=False), 30.0, 5.0).change is None

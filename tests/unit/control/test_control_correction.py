@@ -73,12 +73,15 @@ def after(
     known: Correction = UNCORRECTED,
     first_s: float = 0.0,
     moving: tuple[str, ...] = (),
+    is_broken: bool = False,
     settings: GuardSettings = SETTINGS,
 ) -> Correction:
     """The knowledge after ticks that saw these."""
     for tick, observation in enumerate(observations):
         now_s = first_s + tick * settings.tick_s
-        known = learned(known, observation, profiled().predict, settings, now_s, moving=moving)
+        known = learned(
+            known, observation, profiled().predict, settings, now_s, moving=moving, is_broken=is_broken
+        )
     return known
 
 
@@ -120,8 +123,9 @@ def test_what_it_was_before_counts_again_once_the_window_says_so() -> None:
 
 @pytest.mark.parametrize("ratio", [0.5, 0.8, 1.0, 1.05, 1.09])
 def test_what_is_as_measured_or_quicker_is_left_alone(ratio: float) -> None:
-    known = after(*[observed(ratio)] * 20)
-    assert known.slowdowns(PIPELINE) == ()
+    for is_broken in (False, True):
+        known = after(*[observed(ratio)] * 20, is_broken=is_broken)
+        assert known.slowdowns(PIPELINE) == ()
 
 
 def test_items_are_weighed_as_the_profile_has_them() -> None:

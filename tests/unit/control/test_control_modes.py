@@ -128,6 +128,25 @@ def test_the_mode_is_asked_again_before_each_step_of_a_change(
         assert verdict.detail.startswith(f"would {goal.detail}: ")
 
 
+@pytest.mark.parametrize(
+    ("pin", "end"),
+    [
+        (Pin(), " → detect=big b1 1×1 core"),
+        (
+            Pin(variant="small"),
+            "1 core; until the next plan it violates: detect is pinned to small as its variant, not big",
+        ),
+    ],
+)
+def test_a_change_that_is_taken_back_names_what_it_violates(pin: Pin, end: str) -> None:
+    request = scenario(5.0).loop._request(None, recover=False)
+    first, *others = PIPELINE.stages
+    pipeline = replace(PIPELINE, stages=(replace(first, pin=pin), *others))
+    verdict, _ = judge(replace(request, pipeline=pipeline), EngineState(goal=BACK))
+    assert (verdict.action, verdict.configs) == (Action.APPLY, BACK.configs)
+    assert verdict.detail.endswith(end)
+
+
 @pytest.mark.parametrize("decided", [Mode.GUARDED, Mode.ACTIVE])
 @pytest.mark.parametrize(
     ("meanwhile", "returns"),

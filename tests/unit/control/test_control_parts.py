@@ -24,9 +24,17 @@ from ipa.control.engine.guards import limit_steps, trailing_gap_s
 from ipa.control.engine.observe import checked_load, observe
 from ipa.control.engine.transition import classify
 from ipa.control.loop.scheduler import SystemClock
-from ipa.control.ports import Rollout, RolloutPhase, Signals, StageSignals, StageState, WorkloadState
+from ipa.control.ports import (
+    PartSignals,
+    Rollout,
+    RolloutPhase,
+    Signals,
+    StageSignals,
+    StageState,
+    WorkloadState,
+)
 from ipa.model.decision import Change, Mode, ReasonCode
-from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
+from ipa.model.observation import Batches, LoadHistory, Measured, Missing, MissingReason, Observation
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from tests.fakes.clock import VirtualClock
@@ -166,7 +174,7 @@ def test_the_reason_is_the_gravest_of_the_changes(
 
 
 def test_senseless_samples_become_gaps_and_a_load_of_nothing_else_is_invalid() -> None:
-    rates = (1.0, float("nan"), None, -2.0, float("inf"), 3.0)
+    rates = (1.0, float("nan"), None, -0.5, float("inf"), 3.0)
     cleaned = checked_load(Measured(LoadHistory(1.0, rates, averaged_s=5.0), age_s=2.0))
     assert cleaned == Measured(
         LoadHistory(1.0, (1.0, None, None, None, None, 3.0), averaged_s=5.0), age_s=2.0
@@ -205,6 +213,21 @@ def test_clocks_only_grow() -> None:
         clock.wait(-1.0)
         assert clock.monotonic_s() >= before
         assert clock.now().tzinfo is UTC
+
+
+def test_batches_are_of_one_part_only_if_several_run_and_metrics_distinguish_them() -> None:
+    batches = Measured(Batches(9.0, 0.1, 1.0, 10.0))
+    own = {"a": PartSignals(UNSEEN, UNSEEN, {"detect": batches})}
+    signals = Signals(UNSEEN, UNSEEN, UNSEEN, parts=own)
+    shared = [
+        StageState(replace(config, share_percent=50), 1, part=part) for part in "ab" for config in SMALLEST
+    ]
+    observation = observe(PIPELINE, signals, WorkloadState("2", tuple(shared), settled=True), at_s=0.0)
+    assert [stage.is_own for stage in observation.stages] == [True, False, False, False]
+    assert observation.stages[0].batches == batches
+    alone = tuple(StageState(config, 1, part="a") for config in SMALLEST)
+    observation = observe(PIPELINE, signals, WorkloadState("2", alone, settled=True), at_s=0.0)
+    assert not any(stage.is_own for stage in observation.stages)
 
 
 @pytest.mark.parametrize("unseen", [MissingReason.UNREACHABLE, MissingReason.INVALID])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipa.control.engine.actuation import accepted, begin, sent
 from ipa.control.engine.feedback import (
     MOST,
     NO_FEEDBACK,
@@ -23,6 +24,10 @@ from ipa.control.engine.feedback import (
     waiting_requests,
 )
 from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.state import EngineState
+from ipa.control.engine.tick import on_tick
+from ipa.control.ports import Rollout, RolloutPhase
+from ipa.model.decision import Change
 from ipa.model.observation import (
     Attainment,
     Forecast,
@@ -34,10 +39,13 @@ from ipa.model.observation import (
     StageObservation,
 )
 from ipa.model.plan import StageConfig
+from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.policies.base import Prediction
+from tests.fakes.world import SMALLEST, scenario
 
 WINDOW_S, RATE_RPS, SLA_S = 15.0, 10.0, 1.0
 RUNNING = StageConfig("detect", "small", 1, 1.0, 2)
+SWITCHED = (replace(SMALLEST[0], variant="big"), SMALLEST[1])
 ABSENT = Missing(MissingReason.ABSENT)
 FORECAST = Forecast(10.0, 12.0, 0.95, 20.0, "window", 1.0)
 SETTINGS = GuardSettings()
@@ -121,6 +129,33 @@ def test_the_ratio_falls_step_by_step_once_requests_were_in_time_for_a_while() -
     falling = after(10, observed(1.0), raised, start_s=30.0).load_ratio
     assert 1.0 < falling < raised.load_ratio
     assert after(30, observed(1.0), raised, start_s=30.0).load_ratio == 1.0
+
+
+@pytest.mark.parametrize(
+    ("switches", "settled", "now_runs", "since_s"),
+    [
+        (("detect",), True, SWITCHED, 40.0),
+        ((), True, SWITCHED, None),
+        (("detect",), False, SWITCHED, None),
+        (("detect",), True, SMALLEST, None),
+    ],
+    ids=["serves", "replicas are replaced", "is not settled", "is not read yet"],
+)
+def test_of_changes_in_flight_one_in_place_is_judged_from_its_write_on(
+    switches: tuple[str, ...], settled: bool, now_runs: tuple[StageConfig, ...], since_s: float | None
+) -> None:
+    settings = GuardSettings(correct_profiles=True)
+    request = scenario(5.0, settings=settings, configs=now_runs).loop._request(None, recover=False)
+    change = Change("pages-1-run", "pages", "1", SMALLEST, SWITCHED, deadline_s=90.0)
+    request = replace(
+        request,
+        observation=replace(request.observation, settled=settled),
+        rolling=replace(SIDE_BY_SIDE, switches=switches),
+        rollout=Rollout(RolloutPhase.PROGRESSING),
+        now_s=50.0,
+    )
+    _, state = on_tick(request, EngineState(actuation=accepted(sent(begin(change, 40.0)))))
+    assert state.feedback.since_s == since_s
 
 
 def test_an_earlier_process_counted_on_another_clock() -> None:

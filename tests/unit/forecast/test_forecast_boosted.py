@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ipa.forecast import boosted
 from ipa.forecast.base import Series, answers, prepare, sliding_max
 from ipa.forecast.boosted import (
     BACK_S,
@@ -49,6 +50,7 @@ def test_it_beats_the_last_maximum_and_covers_its_quantile(model: BoostedModel) 
         for rung in (Boosted(model), WindowMaximum())
     )
     assert own.smape_ratio < 0.8 * last.smape_ratio
+    assert (own.fit_s, own.predict_ms) == (0.0, 0.0), "not measured"
     assert 0.86 <= own.coverage_ratio <= 0.94
 
 
@@ -120,6 +122,17 @@ def test_it_learns_for_any_step_and_horizon_up_to_half_of_what_it_sees(
     rung = Boosted(growth=replace(SMALL, trees=3)).fitted(series, horizon_s, 0.9)
     answer = rung.peak(series.between(0, series.steps(600.0)), horizon_s, 0.9)
     assert 15 < answer.point_rps <= answer.upper_rps < 45
+
+
+def test_a_long_load_is_learned_from_windows_all_over_it(
+    model: BoostedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1100 of the 1700 windows teach nearly the same as all."""
+    monkeypatch.setattr(boosted, "MAX_WINDOWS", 1100)
+    fewer = learn(prepare(waves(1), 1.0), 20.0, 0.9, SMALL)
+    series, moments = prepare(waves(3), 1.0), np.arange(600, 17_000, 100)
+    points, others = (Boosted(it).peaks(series, moments, 20.0, 0.9)[0] for it in (model, fewer))
+    assert 0 < np.mean(np.abs(others - points) / points) < 0.1
 
 
 def test_a_horizon_beyond_what_it_sees_is_an_error() -> None:

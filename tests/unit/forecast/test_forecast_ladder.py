@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import pytest
 
-from ipa.forecast.base import Peak, Series, prepare
+from ipa.forecast.base import Peak, Series, prepare, slo_quantile
 from ipa.forecast.ladder import CLAMP_FACTOR, DEFAULT_RUNGS, forecast
 from ipa.forecast.learned import Learned
 from ipa.forecast.reactive import LastValue, WindowMaximum
@@ -124,6 +124,13 @@ def test_a_constant_load_forecasts_itself() -> None:
     answer = ask((20.0,) * 120)
     assert answer.point_rps == pytest.approx(20.0, rel=0.15)
     assert answer.upper_rps < 26
+
+
+@pytest.mark.parametrize(
+    ("percentile", "quantile"), [(99.0, 0.95), (98.0, 0.9), (99.5, 0.975), (99.9999, 0.999), (50.0, 0.5)]
+)
+def test_fewer_peaks_may_be_above_the_quantile_of_a_stricter_slo(percentile: float, quantile: float) -> None:
+    assert slo_quantile(0.95, percentile) == pytest.approx(quantile)
 
 
 def test_means_are_not_smoothed_twice() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,16 @@ def test_nothing_to_judge_by_leaves_the_first_weights() -> None:
     assert weights_of(heard, past, QUANTILE) == pytest.approx(
         [1 / (1 + LAST_SHARE), LAST_SHARE / (1 + LAST_SHARE)]
     )
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_weights_do_not_depend_on_the_size_of_the_load(unit: float) -> None:
+    series = prepare(LoadHistory(1.0, LOADS["sine"][:400]))
+    past = past_of(series, HORIZON_S)
+    heard = [judged(rung, series, past, HORIZON_S, QUANTILE) for rung in RUNGS]
+    scaled = [replace(each, uppers=each.uppers * unit) for each in heard]
+    of_scaled = weights_of(scaled, replace(past, peaks=past.peaks * unit), QUANTILE)
+    assert of_scaled == pytest.approx(weights_of(heard, past, QUANTILE), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", LOADS)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pytest
 
 from ipa.model.errors import InputError
 from ipa.model.measured import is_lighter, resident_variants, stand_ins, with_profiles
-from ipa.model.pipeline import Bounds, Canary, Objective, Pin, Pipeline, Sla, Stage, Variant
+from ipa.model.pipeline import Bounds, Canary, Edge, Objective, Pin, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import Resources
@@ -185,6 +186,38 @@ def test_a_target_that_loads_one_variant_refuses_the_key() -> None:
     assert str(refused).startswith("resident: the toy loads one variant in a replica; ")
     assert not list(unhonoured(pipeline("all"), ServingSemantics(keeps_variants=True), "the toy"))
     assert not list(unhonoured(pipeline(1), ServingSemantics(), "the toy"))
+
+
+DETECT, READ, COUNT = (Stage(name, (Variant("small"),)) for name in ("detect", "read", "count"))
+ABLE = ServingSemantics(most_parts=2, keeps_variants=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "lacking"),
+    [
+        ("drop_after", {"drop_after_s": 1.0}, {"drops_late": False}),
+        ("sets", {"sets": True}, {"most_parts": 1}),
+        ("canary", {"canary": Canary()}, {"most_parts": 1}),
+        (
+            "graph",
+            {"stages": (DETECT, *(replace(it, after=(Edge("detect"),)) for it in (READ, COUNT)))},
+            {"runs_graphs": False},
+        ),
+        ("fan_out", {"stages": chain([DETECT, READ], [2.0])}, {"fans_out": False}),
+        (
+            "batch_timeout",
+            {"stages": (replace(DETECT, batch_timeout_s=0.5),)},
+            {"waits_for_batches": False},
+        ),
+    ],
+)
+def test_only_a_key_that_is_set_is_refused_by_a_target_that_ignores_it(
+    key: str, changes: dict[str, Any], lacking: dict[str, Any]
+) -> None:
+    plain = Pipeline("shop", (DETECT,), Sla(1.0), {"default": Objective()})
+    using, unable = replace(plain, **changes), replace(ABLE, **lacking)
+    assert [each.key for each in unhonoured(using, unable, "the toy")] == [key]
+    assert not [*unhonoured(plain, unable, "the toy"), *unhonoured(using, ABLE, "the toy")]
 
 
 IN_PLACE = replace(PROCESSES, switches=("detect",))

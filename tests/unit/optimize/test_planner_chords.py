@@ -15,16 +15,19 @@ from ipa.model.plan import Termination
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linear_program import Milp, MilpSolution, by_milp
 from ipa.optimize.problem import Compat
-from ipa.optimize.program import EQUAL, Program, evaluate
+from ipa.optimize.program import EQUAL, Options, Program, evaluate
 from tests.fakes.planner_instances import build_program, random_problem
 
 Chosen = tuple[int, ...]
 
 
 def latency_s(program: Program, chosen: Chosen) -> float:
-    stages = list(zip(program.stages, chosen, strict=True))
-    mean_s = sum(float(stage.mean_s[option]) for stage, option in stages)
-    return mean_s + sqrt(sum(float(stage.spread_s2[option]) for stage, option in stages))
+    mean_s = sum(float(stage.mean_s[option]) for stage, option in zip(program.stages, chosen, strict=True))
+    return mean_s + sqrt(sum(map(spread_s2, program.stages, chosen)))
+
+
+def spread_s2(stage: Options, option: int) -> float:
+    return float(stage.spread_s2[option])
 
 
 @pytest.fixture(scope="module", params=[100.0, 0.5])
@@ -81,6 +84,28 @@ def searched(program: Program, above: float) -> int:
     answer = by_milp(lambda milp, _: scripted(answers, programs, milp), program, Deadline(60.0))
     assert (answer.termination, answer.chosen, answer.bound) == (Termination.OPTIMAL, best, reached)
     return len(programs)
+
+
+def test_the_part_of_the_highest_bound_says_if_the_search_ends(program: Program) -> None:
+    """Of the parts that are left one may hold a better plan, and the last in the heap may not."""
+    *_, best = extremes(program)
+    every = product(*(range(len(stage)) for stage in program.stages))
+    late = [chosen for chosen in every if latency_s(program, chosen) > program.sla_s]
+    late.sort(key=lambda chosen: sum(map(spread_s2, program.stages, chosen)))
+    reached = evaluate(program, best).objective
+    programs: list[Milp] = []
+    answers = iter(
+        [
+            MilpSolution(Termination.OPTIMAL, values(program, late[len(late) // 2]), reached + 3.0),
+            MilpSolution(Termination.OPTIMAL, values(program, late[1]), reached + 2.0),
+            MilpSolution(Termination.OPTIMAL, values(program, late[-2]), reached),
+            MilpSolution(Termination.OPTIMAL, values(program, best)),
+            MilpSolution(Termination.INFEASIBLE),
+        ]
+    )
+    answer = by_milp(lambda milp, _: scripted(answers, programs, milp), program, Deadline(60.0))
+    assert (answer.termination, answer.chosen) == (Termination.OPTIMAL, best)
+    assert len(programs) == 5
 
 
 @pytest.mark.parametrize(("above", "programs"), [(0.0, 2), (0.6 * EQUAL, 2), (1.6 * EQUAL, 3), (0.1, 3)])

@@ -26,6 +26,7 @@ def test_a_plan_described_is_the_plan(problem: PlanningProblem) -> None:
     assert given is not None
     assert given.latency_s == pytest.approx(plan.latency_s)
     assert given.objective == pytest.approx(plan.objective)
+    assert given.solve_s == 0.0
 
 
 def test_a_load_that_cannot_be_carried_waits_without_end_and_is_still_json() -> None:

@@ -19,7 +19,7 @@ from ipa.optimize.candidates import accuracy_term, ranks
 from ipa.optimize.dominance import undominated
 from ipa.optimize.graph import MOST, Graph, GraphNode, Term, build_graph
 from ipa.optimize.options import draft_of
-from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.problem import ROWS, Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Options
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import build_program, chained
@@ -64,6 +64,14 @@ def test_an_option_that_breaks_a_limit_in_any_company_is_left_out() -> None:
     assert variants_of(stages[0], build_program(scarce).stages[0]) == ["fast"]
     exacting = problem(*stages, bounds=Bounds(accuracy_floor=0.6))
     assert variants_of(stages[0], build_program(exacting).stages[0]) == ["good"]
+
+
+@pytest.mark.parametrize(("above", "fits"), [(0.9e-9, True), (1.1e-9, False)])
+def test_a_limit_is_kept_but_for_rounding(above: float, fits: bool) -> None:
+    """`above` is a share of the limit, which is above 1."""
+    stages = chained([StageProblem("a", (GOOD, FAST)), StageProblem("b", (FAST,))])
+    tight = problem(*stages, bounds=Bounds(cores=3.0 / (1 + above)))
+    assert variants_of(stages[0], build_program(tight).stages[0]) == ["fast", "good"][: 1 + fits]
 
 
 def test_fan_out_offers_the_replica_counts_that_shorten_the_sequence() -> None:
@@ -194,9 +202,11 @@ def test_more_numbers_of_items_than_can_be_told_apart_are_refused_by_the_stages_
 def test_a_time_does_not_depend_on_what_is_timed_beside_it(seed: int) -> None:
     by_tail = replace(random_graph_problem(Random(seed)), compat=Compat.TAIL)
     candidates = draft_of(by_tail)
+    # Half of the replicas have a CPU quota.
+    candidates.points[ROWS["cores"], 1::2] = 0.5
     rows = candidates.points, candidates.replicas, candidates.scalars
     every = timing.option_times(by_tail, *rows)
-    for some in (np.arange(1), np.arange(0, len(candidates.point), 2)):
+    for some in (np.arange(1), *(np.arange(first, len(candidates.point), 2) for first in (0, 1))):
         parts = timing.option_times(by_tail, *(row.take(some, axis=-1) for row in rows))
         for whole, part in zip(every, parts, strict=True):
             # Sums of other lengths may differ in their last bits.

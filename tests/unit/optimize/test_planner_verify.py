@@ -66,6 +66,14 @@ WRONG: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "stages left out": (lambda plan: replace(plan, stages=plan.stages[:1]), "stages"),
     "an objective above its bound": (lambda plan: replace(plan, bound=(plan.objective or 0) - 1e-3), "bound"),
     "no plan": (lambda plan: replace(plan, termination=Termination.INFEASIBLE), "infeasible"),
+    "no plan, with stages": (
+        lambda plan: replace(plan, termination=Termination.INFEASIBLE, objective=None),
+        "infeasible",
+    ),
+    "no plan, with an objective": (
+        lambda plan: replace(plan, termination=Termination.INFEASIBLE, stages=()),
+        "infeasible",
+    ),
 }
 
 

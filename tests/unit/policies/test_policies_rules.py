@@ -158,6 +158,14 @@ def test_hpa_leaves_a_stage_that_it_does_not_see() -> None:
     assert Hpa(ruled()).decide(blind, EXPECTED, PolicyState(running)).configs == running
 
 
+@pytest.mark.parametrize("queue", [UNSEEN, Measured(float("nan")), Measured(-3.0)])
+def test_a_queue_that_is_not_known_counts_as_empty(queue: Measured[float] | Missing) -> None:
+    running = replicas(2)
+    seen = observed([30.0], running)
+    blind = replace(seen, stages=tuple(replace(it, queue_length=queue) for it in seen.stages))
+    assert [load.queued for load in ruled().loads(blind, PolicyState(running))] == [0.0, 0.0]
+
+
 def test_kpa_follows_the_mean_of_a_minute() -> None:
     replicas_at = story(Kpa(ruled()), lambda t_s: 21.0 if t_s < 100 else 35.0, 200)
     # 70 % of 20 rps a replica: ⌈21 / 14⌉ at once, ⌈35 / 14⌉ once the mean is above 28 rps.
@@ -186,8 +194,8 @@ def test_kpa_does_not_panic_below_twice_the_replicas(burst_rps: float, most: int
 
 
 def test_the_mean_of_a_window_is_over_what_was_seen() -> None:
-    load = Measured(LoadHistory(1.0, (99.0, 4.0, None, float("nan"), 6.0)))
-    assert window_mean_rps(load, 4.0) == 5.0
+    load = Measured(LoadHistory(1.0, (99.0, 4.0, None, float("nan"), -0.5, 0.0, 5.0)))
+    assert window_mean_rps(load, 6.0) == 3.0
     assert window_mean_rps(UNSEEN, 4.0) is None
     assert window_mean_rps(Measured(LoadHistory(1.0, (1.0, None, None))), 2.0) is None
 
@@ -267,6 +275,9 @@ def test_what_cannot_be_reached_is_not_planned_where_that_is_asked() -> None:
     running = replicas(2)
     assert fit(tight, wanted, PolicyState(running)) == wanted
     assert fit(tight, wanted, PolicyState(running, reachable=True)) == running
+    # Without a budget everything can be reached.
+    free = replace(PIPELINE, bounds=Bounds())
+    assert fit(free, wanted, PolicyState(running, reachable=True)) == wanted
 
 
 @pytest.mark.parametrize("name", ["hpa", "kpa"])

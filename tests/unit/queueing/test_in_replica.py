@@ -134,6 +134,14 @@ def test_batches_closed_by_size_near_full_load(
     assert predicted(*point)[1] == pytest.approx(simulated_s(*point, requests=400_000)[1], rel=0.1)
 
 
+@pytest.mark.parametrize("evenly", [False, True])
+def test_times_in_another_unit_are_the_same_times(evenly: bool) -> None:
+    for batch_size, replicas, full_s, one_s, rate_rps, timeout_s in POINTS:
+        seconds = predicted(batch_size, replicas, full_s, one_s, rate_rps, timeout_s, evenly=evenly)
+        in_ms = batch_size, replicas, 1e3 * full_s, 1e3 * one_s, rate_rps / 1e3, 1e3 * timeout_s
+        assert predicted(*in_ms, evenly=evenly) == pytest.approx([1e3 * each for each in seconds])
+
+
 # Stages in a row, each as above: one replica that spaces requests before a quicker one, an equal one and a
 # slower one; and batches.
 TANDEMS: list[tuple[Point, Point]] = [

@@ -21,7 +21,14 @@ FORMULAS = {"central": sojourn, "replica": sojourn_in_replica}
 
 
 def predicted(
-    queue: str, batch_size: int, replicas: int, quota: float, full_s: float, one_s: float, rate_rps: float
+    queue: str,
+    batch_size: int,
+    replicas: int,
+    quota: float,
+    full_s: float,
+    one_s: float,
+    rate_rps: float,
+    machine_cores: float = np.inf,
 ) -> Sojourn:
     """The sojourn by the formula."""
     numbers = (quota, batch_size, replicas, full_s, TAIL * full_s, rate_rps, TIMEOUT_S, one_s, 1.0)
@@ -29,7 +36,7 @@ def predicted(
     return sojourn_with_quota(
         FORMULAS[queue],
         own,
-        np.inf,
+        machine_cores,
         *columns,
         items=items,
         timeout_s=timeout,
@@ -81,6 +88,15 @@ def test_mean_and_tail_are_near_those_of_the_simulator(
         service_one_s=np.array([one_s]),
     ).mean_s
     assert busy_s > 1.3 * mean_s
+
+
+def test_a_machine_without_cores_to_spare_is_as_quick_as_the_quota() -> None:
+    """A replica of half a core shares the machine with one of another stage."""
+    point = ("central", 1, 1, 0.5, 0.2, 0.2, 3.0)
+    times_s = [float(predicted(*point, machine_cores).mean_s[0]) for machine_cores in (1.0, 1.5, 2.0, np.inf)]
+    own_s = float(sojourn(1, 1, 0.2, TAIL * 0.2, 3.0, timeout_s=TIMEOUT_S).mean_s)
+    assert times_s[0] == pytest.approx(own_s)
+    assert times_s[0] > times_s[1] > times_s[2] == times_s[3]
 
 
 def test_a_replica_is_overloaded_at_the_rate_of_its_quota() -> None:

@@ -124,6 +124,18 @@ def test_every_request_ends_once_or_waits(case: dict) -> None:
     assert (len(ids) == case["requests"]) == (waiting[0] == 0)
 
 
+def test_a_replica_serves_one_batch_at_a_time() -> None:
+    queue = QueueSim(0.0, kernel.KEEP, 1.0, (3,), drive("plain"))
+    queue.set_pods(0.0, [Pods(3, 1, ServiceTime(1.0, 1.0), "a"), Pods(9, 1, ServiceTime(3.0, 3.0, 1.0), "b")])
+    times = np.sort(np.random.default_rng(0).uniform(0.0, 100.0, 600))
+    queue.offer((np.arange(600), times, times))
+    (formed,) = queue.run(1e4)
+    for server in range(12):
+        mine = np.flatnonzero(formed.server == server)
+        assert len(mine) > 5
+        assert np.all(formed.starts_s[mine[1:]] >= formed.ends_s[mine[:-1]])
+
+
 @needs_numba
 def test_the_patient_loop_is_plain_until_it_has_done_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LazyDriver, "ENOUGH", 500)

@@ -106,6 +106,7 @@ def test_a_failed_replica_loses_its_own_queue() -> None:
     served = stage.run(9.0)
     assert served.ids[served.lost].tolist() == first
     assert served.done_s[served.lost].tolist() == [0.5] * len(first)
+    assert served.server[served.lost].tolist() == [-1] * len(first)
     assert served.ids[~served.lost].tolist() == second
 
 
@@ -243,6 +244,8 @@ def test_what_is_dropped_is_in_no_batch() -> None:
     # While the first is served the others wait too long.
     stage = played([0.0, 0.01, 0.02, 0.03, 5.0], 20.0, 20.0, drop_after_s=0.5)
     assert served([stage.batches], 0.0, 20.0) == Batches(2.0, pytest.approx(0.75), 1.5, 20.0)
+    whole = played([0.0, 0.01, 0.02, 0.03, 5.0], 20.0, 20.0, drop_after_s=0.5, drop="batch")
+    assert served([whole.batches], 0.0, 20.0) == Batches(2.0, pytest.approx(0.75), 1.5, 20.0)
 
 
 def test_what_nobody_asks_for_any_more_is_forgotten() -> None:
