@@ -338,15 +338,15 @@ def main() -> int:
 
         with ThreadPoolExecutor(given.workers) as pool:
             pending = [pool.submit(tried, place) for place in chosen]
-            for done in as_completed(pending):
-                try:
+            try:
+                for done in as_completed(pending):
                     place, fate = done.result()
-                except Exception:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-                fates[str(place)] = fate
-                FATES.write_text(json.dumps(fates, indent=1) + "\n")
-                print(f"{fate:9} {place}", flush=True)
+                    fates[str(place)] = fate
+                    FATES.write_text(json.dumps(fates, indent=1) + "\n")
+                    print(f"{fate:9} {place}", flush=True)
+            finally:
+                # An error ends the run at once.
+                pool.shutdown(cancel_futures=True)
     selected = [place for place in selected if str(place) in fates]
     living = [place for place in selected if fates[str(place)] in LIVING]
     killed, ratio = len(selected) - len(living), 1 - len(living) / len(selected)

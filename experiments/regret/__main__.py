@@ -19,8 +19,8 @@ from statistics import mean
 from experiments.published.data import PIPELINES
 from experiments.reality.loads import LOADS
 from experiments.reality.worlds import WORLDS, Cell, setup_of
-from experiments.regret.clairvoyant import Clairvoyant
-from ipa.simulate.run import SimSetup, simulate
+from experiments.regret.clairvoyant import Clairvoyant, with_margins
+from ipa.simulate.run import simulate
 
 WORKERS = 2
 POLICIES = ("ours", "hpa", "kpa", "static", "ipa")
@@ -50,7 +50,8 @@ def runs(cell: Cell, policies: Sequence[str]) -> list[Run]:
     setup = setup_of(cell)
     clairvoyant = Clairvoyant(setup)
     figures = {CLAIRVOYANT: simulate(replace(setup, policy=clairvoyant.policy())).summary()}
-    others = _with_margin(setup)
+    with_reserve = with_margins(setup.pipeline, throughput_margin_ratio=MARGIN_RATIO)
+    others = replace(setup, pipeline=with_reserve)
     figures |= {
         name: simulate(replace(setup if name == OURS else others, policy=name)).summary() for name in policies
     }
@@ -73,15 +74,6 @@ def runs(cell: Cell, policies: Sequence[str]) -> list[Run]:
         )
         for name, each in figures.items()
     ]
-
-
-def _with_margin(setup: SimSetup) -> SimSetup:
-    """The setup in which plans keep a share of the throughput in reserve."""
-    objectives = {
-        name: replace(each, throughput_margin_ratio=MARGIN_RATIO)
-        for name, each in setup.pipeline.objectives.items()
-    }
-    return replace(setup, pipeline=replace(setup.pipeline, objectives=objectives))
 
 
 def table(results: Iterable[Run], by: str) -> list[str]:

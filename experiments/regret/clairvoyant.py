@@ -15,7 +15,7 @@ import numpy as np
 
 from ipa.model.observation import Forecast, Observation
 from ipa.model.parts import Configs
-from ipa.model.pipeline import Bounds
+from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import Slowdown, Slowdowns
 from ipa.model.resources import CORES
@@ -69,6 +69,12 @@ class Scheduled:
         return True
 
 
+def with_margins(pipeline: Pipeline, **margins: float) -> Pipeline:
+    """The pipeline with these margins in all objectives."""
+    objectives = {name: replace(each, **margins) for name, each in pipeline.objectives.items()}
+    return replace(pipeline, objectives=objectives)
+
+
 @dataclass(frozen=True)
 class Clairvoyant:
     """The schedule for a run, and the cost that it was chosen by."""
@@ -78,12 +84,8 @@ class Clairvoyant:
     @cached_property
     def inputs(self) -> PolicyInputs:
         """The planner with exact capacity and lateness."""
-        pipeline = self.setup.pipeline
-        exact = {
-            name: replace(each, throughput_margin_ratio=0.0, latency_margin_ratio=0.0)
-            for name, each in pipeline.objectives.items()
-        }
-        return PolicyInputs(replace(pipeline, objectives=exact), self.setup.profiles)
+        exact = with_margins(self.setup.pipeline, throughput_margin_ratio=0.0, latency_margin_ratio=0.0)
+        return PolicyInputs(exact, self.setup.profiles)
 
     @cached_property
     def profiled(self) -> Profiled:

@@ -79,7 +79,7 @@ def choose(
     now = request.predict(serving, ANY_RATE_RPS)
     is_wrong = bool(pin_faults(request.pipeline, running) or wrong_rows(request.pipeline, running))
     if now is None or is_wrong or is_at_once(request.policy, running):
-        return _at_once(request, state, running, forecast, late)
+        return _at_once(request, state, running, serving, forecast, late)
     loads = _loads(request, state, forecast)
     plans = _plans(request, state, serving, forecast, loads)
     if isinstance(plans, TickVerdict):
@@ -125,13 +125,18 @@ def choose(
 
 
 def _at_once(
-    request: TickRequest, state: EngineState, running: Configs, forecast: Forecast, late: str
+    request: TickRequest,
+    state: EngineState,
+    running: Configs,
+    serving: Configs,
+    forecast: Forecast,
+    late: str,
 ) -> TickVerdict:
     """The verdict to apply the policy's plan as it is."""
-    plan = plan_for(request, state, serving_replicas(request.observation, running), forecast)
+    plan = plan_for(request, state, serving, forecast)
     if isinstance(plan, TickVerdict):
         return plan
-    if plan.configs == serving_replicas(request.observation, running):
+    if plan.configs == serving:
         reason, words = ReasonCode.NO_CHANGE, "the running plan is the best"
         if late:
             reason, words = ReasonCode.SLO_BROKEN, f"{late}; {words}"
@@ -154,8 +159,7 @@ def _plans(
     """The policy's plans for some of the loads, for the highest last; a hold if it has none for any.
 
     If variants change in place, also those that start no replica, and if there is no room for one of them,
-    those of one step. While the load's rates are older than the
-    pods that count it, nothing is removed.
+    those of one step.
     """
     rates = [float(rate) for rate in loads.rates_rps[list(PLANNED)]]
     if loads.waiting:
@@ -200,10 +204,11 @@ def _candidates(
     staying = cost(bounds.held(serving))
     candidates = [Candidate(now, now, staying, staying, 0.0)]
     for plan in plans:
+        if plan.configs == serving:
+            continue
         prediction = request.predict(plan.configs, ANY_RATE_RPS)
-        rest = what_stays(serving, plan.configs, rolling)
-        meanwhile = request.predict(rest, ANY_RATE_RPS)
-        if plan.configs == serving or prediction is None or meanwhile is None:
+        meanwhile = request.predict(what_stays(serving, plan.configs, rolling), ANY_RATE_RPS)
+        if prediction is None or meanwhile is None:
             continue
         peak = change_peak(serving, plan.configs, rolling, bounds)
         serves_s = serving_s(serving, plan.configs, rolling, prediction.readiness_s)

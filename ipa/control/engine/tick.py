@@ -78,8 +78,8 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     decision = _decision(request, before, state.tick, verdict)
     events = (*_events(before, decision), *alarmed)
     counted_s = request.now_s if state.counts(request) else state.counted_s
-    state = replace(state, missed_gain=_missed_gain(request, state, verdict))
-    state = replace(state, last_reason=decision.reason, counted_s=counted_s)
+    missed_gain = _missed_gain(request, state, verdict)
+    state = replace(state, last_reason=decision.reason, counted_s=counted_s, missed_gain=missed_gain)
     if verdict.trial is not None:
         trial = replace(verdict.trial, decision_id=decision.decision_id, before=decision.previous)
         state = replace(state, trial=trial)

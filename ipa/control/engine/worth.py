@@ -154,24 +154,38 @@ def late_requests(candidates: Sequence[Candidate], loads: Loads) -> tuple[Floats
     first_rps = np.minimum(loads.rates_rps, loads.present_rps)
     able_then = np.array([each.prediction.capacity_rps for each in candidates])[:, None]
     wait_s = WAIT_RATIO * candidates[0].prediction.sla_s
+    times_s = np.arange(0.0, HORIZON_S, STEP_S)
+    ramp = np.minimum((times_s + STEP_S) / loads.rise_s, 1.0)[:, None]
+    rates_rps = first_rps + (loads.rates_rps - first_rps) * ramp
+    # By step, candidate, and load.
+    able_rps, shares, later = (
+        np.stack(each, axis=1)
+        for each in zip(*(_performance(each, times_s, rates_rps) for each in candidates), strict=True)
+    )
     waiting = np.full((len(candidates), len(WEIGHTS)), loads.waiting)
     late, further = np.zeros_like(waiting), np.zeros_like(waiting)
-    for time_s in np.arange(0.0, HORIZON_S, STEP_S):
-        serving = [each.meanwhile if time_s < each.serves_s else each.prediction for each in candidates]
-        able = np.array([each.capacity_rps for each in serving])[:, None]
-        rates = first_rps + (loads.rates_rps - first_rps) * min((time_s + STEP_S) / loads.rise_s, 1.0)
+    for rates, able, share, twice in zip(rates_rps, able_rps, shares, later, strict=True):
         waiting = np.clip(waiting + (rates - able) * STEP_S, 0.0, able * loads.deadline_s)
-        shares, later = (
-            np.array(
-                [
-                    np.interp(load, LOADS, each.late_ratios[at])
-                    for each, load in zip(serving, rates / able, strict=True)
-                ]
-            )
-            for at in (0, 1)
-        )
-        late += np.where(waiting > wait_s * able, 1.0, shares) * rates * STEP_S
-        further += (np.maximum(rates - able, 0.0) + later * rates) * STEP_S
+        late += np.where(waiting > wait_s * able, 1.0, share) * rates * STEP_S
+        further += (np.maximum(rates - able, 0.0) + twice * rates) * STEP_S
     left, spare = np.maximum(waiting - wait_s * able_then, 0.0), able_then - loads.rates_rps
     drain_s = np.where(spare * HORIZON_S > left, left / np.maximum(spare, 1e-9), HORIZON_S * (left > 0))
     return late @ WEIGHTS, (further + drain_s * loads.rates_rps) @ WEIGHTS
+
+
+def _performance(candidate: Candidate, times_s: Floats, rates_rps: Floats) -> tuple[Floats, Floats, Floats]:
+    """The capacity at each time, and the shares later than the SLA and than twice that at each rate."""
+    is_old = (times_s < candidate.serves_s)[:, None]
+    able_rps = np.where(is_old, candidate.meanwhile.capacity_rps, candidate.prediction.capacity_rps)
+    used = rates_rps / able_rps
+    shares, later = (
+        np.where(
+            is_old,
+            *(
+                np.interp(used, LOADS, it.late_ratios[at])
+                for it in (candidate.meanwhile, candidate.prediction)
+            ),
+        )
+        for at in (0, 1)
+    )
+    return able_rps, shares, later
