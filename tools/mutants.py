@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import json
 import os
-import random
 import re
 import resource
 import shutil
@@ -24,6 +24,7 @@ from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -121,13 +122,21 @@ def _without_effect(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[i
 
 
 def drawn(count: int, seed: int) -> list[Place]:
-    """Random places, each with one of the changes that can be made there."""
+    """Random places, each with one of the changes that can be made there.
+
+    Each has its lot from its own text, so that it stays in the draw while other lines change.
+    """
     by_place = defaultdict(list)
     for file in sources():
+        lines = (ROOT / file).read_text().splitlines()
         for place in places(file):
-            by_place[place.file, place.line, place.column].append(place)
-    chance = random.Random(seed)
-    return [chance.choice(by_place[at]) for at in chance.sample(sorted(by_place), min(count, len(by_place)))]
+            text = f"{seed} {file} {lines[place.line - 1].strip()} {place.column}"
+            by_place[_lot(text), place.file, place.line].append((_lot(f"{text} {place.operator}"), place))
+    return [min(by_place[at], key=itemgetter(0))[1] for at in sorted(by_place)[:count]]
+
+
+def _lot(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sources() -> list[str]:
