@@ -1,7 +1,8 @@
 """A stand-in for the simulator in tests of experiments: quick, with the same figures' names.
 
 `runner: tests.fakes.lab:RUNNER` of an experiment names it. With LAB_STRIKE=N in the environment, the N-th
-cell that begins sends LAB_SIGNAL to the process that asks for it, as soon as LAB_CELLS has an outcome.
+cell that begins sends LAB_SIGNAL to the process that asks for it, as soon as LAB_CELLS has an outcome. It and
+the cells after it go on once that process has said in the file LAB_STDERR that it heeds the signal.
 """
 
 from __future__ import annotations
@@ -65,10 +66,15 @@ def _strike() -> None:
         stream.write(b"x")
         # Where this cell's own mark ends: another worker may have made its own already.
         begun = stream.tell()
-    if begun == int(os.environ.get("LAB_STRIKE", "0")):
+    strike = int(os.environ.get("LAB_STRIKE", "0"))
+    if not strike or begun < strike:
+        return
+    if begun == strike:
         while not any(Path(os.environ["LAB_CELLS"]).rglob("*.json")):
             os.sched_yield()
         os.kill(os.getppid(), getattr(signal, os.environ["LAB_SIGNAL"]))
+    while "finishing the cells under way" not in Path(os.environ["LAB_STDERR"]).read_text():
+        os.sched_yield()
 
 
 RUNNER = ExperimentRunner(cells, work, simulated_page.blocks, simulated_page.words)
