@@ -107,7 +107,7 @@ class Seasonal(Rung):
         likely, centres, spreads = self._fits(series, ahead, width, _half_life_s(horizon_s) / series.step_s)
         futures = sliding_max(rates, ahead)[width:]
         errors = (futures - centres[: len(futures)]) / spreads[: len(futures)]
-        known = np.clip(counts - ahead - width + 1, 0, len(errors))
+        known = counts - ahead - width + 1
         most = series.steps(memory_s(horizon_s)) - ahead - width + 1
         normal = NormalDist().inv_cdf(quantile)
         calibrated = np.clip(

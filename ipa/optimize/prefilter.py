@@ -41,11 +41,11 @@ def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
     known = -inf
     if problem.running:
         unchanged = draft.numbers[PLACE["changes"]] == 0
-        known = _good(problem, draft.take(unchanged.nonzero()[0]), deadline)
+        known = _good(problem, draft.take(np.flatnonzero(unchanged)), deadline)
     if known == -inf:
         known = _good(problem, draft.take(_staffed(draft)), deadline)
     least = known - 10 * EQUAL * max(1.0, abs(known)) if known > -inf else -inf
-    return program_of(problem, draft.take((at_most >= least).nonzero()[0]))
+    return program_of(problem, draft.take(np.flatnonzero(at_most >= least)))
 
 
 def _worth_at_most(problem: PlanningProblem, draft: Candidates) -> Array | None:
@@ -72,7 +72,7 @@ def _staffed(candidates: Candidates) -> Index:
     """One candidate for each point of each block, with the usual number of replicas."""
     is_first = np.ones(len(candidates.point), dtype=bool)
     is_first[1:] = (np.diff(candidates.point) != 0) | (np.diff(candidates.block) != 0)
-    least = is_first.nonzero()[0]
+    least = np.flatnonzero(is_first)
     most = np.append(least[1:], len(is_first)) - 1
     more = np.ceil(STAFFING * np.sqrt(candidates.replicas[least])).astype(np.intp)
     at: Index = np.minimum(least + more, most)

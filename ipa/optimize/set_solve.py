@@ -20,13 +20,7 @@ from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.plan import Termination, cores_of
-from ipa.model.resources import (
-    CORES,
-    IN_CORES,
-    NO_RESOURCES,
-    Prices,
-    Resources,
-)
+from ipa.model.resources import IN_CORES, NO_RESOURCES, Prices, Resources
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
 from ipa.optimize.problem import Array, Index
@@ -107,11 +101,11 @@ class SetProblem:
     @property
     def per_core(self) -> float:
         """The weight of one core: β times its price."""
-        return self.weights.beta * self.prices.each.get(CORES, 0.0)
+        return self.weights.beta * self.prices.cost(Resources(1.0))
 
     def cost(self, variant: SetVariant, cores: float) -> float:
         """The price of the variant on those cores; without prices the cores themselves."""
-        return self.prices.each.get(CORES, 0.0) * cores + self.prices.cost(variant.beside)
+        return self.prices.cost(Resources(cores) + variant.beside)
 
     def variant(self, name: str) -> SetVariant | None:
         """The variant of that name; None if there is none."""

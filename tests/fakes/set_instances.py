@@ -63,7 +63,9 @@ def bounded_set(random: Random) -> SetProblem:
     limits = {"memory": random.choice([2.5, 3.0, 4.0, 6.5]), GPU: random.choice([0.0, 1.0, 2.0, 3.0])}
     if random.random() < 0.3:
         del limits[GPU]
-    money = Prices({"cores": random.choice([0.0, 0.5, 1.0]), "memory": 0.2, GPU: 3.0}, is_money=True)
+    # Cores without a price cost nothing.
+    of_cores = random.choice([{}, {"cores": 0.5}, {"cores": 1.0}])
+    money = Prices({**of_cores, "memory": 0.2, GPU: 3.0}, is_money=True)
     return replace(problem, variants=variants, limits=limits, prices=random.choice([problem.prices, money]))
 
 

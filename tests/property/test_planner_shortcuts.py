@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from random import Random
 from statistics import median
 from unittest.mock import patch
@@ -20,10 +21,11 @@ from ipa.optimize.bounding import LagrangeBounds
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.program import evaluate
 from ipa.optimize.solve import solve
 from tests.amounts import many
 from tests.fakes.planner_graphs import random_graph_problem
-from tests.fakes.planner_instances import build_program, chained, random_problem
+from tests.fakes.planner_instances import build_program, chained, fits, random_problem
 
 seeds = st.integers(0, 100_000)
 ALL = 10**9
@@ -81,19 +83,41 @@ def test_without_a_plan_of_the_usual_replicas_nothing_is_left_out(seed: int) -> 
     assert best(problem).configs == best(problem, few=ALL).configs != ()
 
 
-@pytest.mark.parametrize("rule", [AccuracyRule.PRODUCT, AccuracyRule.SUM])
-def test_a_scarce_limit_lowers_the_bound_on_all_plans(rule: AccuracyRule) -> None:
+def chain_of_three(rule: AccuracyRule, variants: int, cores: float | None = None) -> PlanningProblem:
+    """Stages whose variants cost the more the more accurate they are."""
     points = tuple(
-        OperatingPoint(f"v{rank:02}", 0.5 + 0.02 * rank, 1, 1.0 + rank / 5, 0.1, 100.0) for rank in range(20)
+        OperatingPoint(f"v{rank:02}", 0.5 + 0.4 * rank / variants, 1, 1.0 + 4 * rank / variants, 0.1, 100.0)
+        for rank in range(variants)
     )
     stages = chained([StageProblem(name, points) for name in "abc"])
-    free = PlanningProblem("p", 10.0, 5.0, stages, Objective(alpha=20.0, beta=0.5, accuracy_rule=rule))
-    scarce = replace(free, bounds=Bounds(cores=4.5))
+    objective = Objective(alpha=20.0, beta=0.5, accuracy_rule=rule)
+    return PlanningProblem("p", 10.0, 5.0, stages, objective, Bounds(cores=cores))
+
+
+@pytest.mark.parametrize("rule", [AccuracyRule.PRODUCT, AccuracyRule.SUM])
+def test_a_scarce_limit_lowers_the_bound_on_all_plans(rule: AccuracyRule) -> None:
+    free, scarce = chain_of_three(rule, 20), chain_of_three(rule, 20, cores=4.5)
     objectives = [solve(problem, "exact", explain=False).objective for problem in (scarce, free)]
     program = build_program(scarce)
     bounds = LagrangeBounds(program)
     (bound,) = bounds.upper(0, np.ones(1), np.zeros(1), np.zeros((len(bounds.rows.most), 1)))
     assert objectives[0] <= bound <= objectives[0] + 0.05 * (objectives[1] - objectives[0])
+
+
+@pytest.mark.parametrize("rule", [AccuracyRule.PRODUCT, AccuracyRule.SUM])
+@pytest.mark.parametrize(("cores", "above"), [(None, 1e-6), (6.5, 0.7)])
+def test_no_plan_with_an_option_is_worth_more_than_the_options_bound(
+    rule: AccuracyRule, cores: float | None, above: float
+) -> None:
+    """Without a limit the bound is the best plan with the option; under a scarce one it may be `above` it."""
+    program = build_program(chain_of_three(rule, 5, cores))
+    every = product(*(range(len(stage)) for stage in program.stages))
+    worths = {each: evaluate(program, each).objective for each in every if fits(program, each)}
+    bounds = LagrangeBounds(program)
+    for at, stage in enumerate(program.stages):
+        for option, bound in zip(range(len(stage)), bounds.option_bounds(at).tolist(), strict=True):
+            best = max(worth for chosen, worth in worths.items() if chosen[at] == option)
+            assert best - 1e-9 <= bound <= best + above
 
 
 @pytest.mark.parametrize("seed", [0, 4])

@@ -225,7 +225,7 @@ def _compared(state: EngineState, stay: Worth, best: Worth) -> str:
     plan = best.candidate.plan
     assert plan is not None
     late, after = (f"{100 * min(each.late_ratio, 1.0):.1f} %" for each in (stay, best))
-    worth = f"worth {best.gain:.3g} more" if best.gain > 0 else f"worth {-best.gain:.3g} less"
+    worth = f"worth {abs(best.gain):.3g} {'more' if best.gain > 0 else 'less'}"
     missed = f", that of the last minutes {state.missed_gain:.2g}" if state.missed_gain >= 0.01 else ""
     return (
         f"{late} of the requests of the next {HORIZON_S:g} s would be late, with {in_words(plan.configs)} "

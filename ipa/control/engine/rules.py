@@ -248,8 +248,6 @@ def mixed_rows(
     if not faults or (verdict.action is Action.APPLY and not wrong_rows(request.pipeline, verdict.configs)):
         return verdict, state
     configs, bounds = without_batches(request.pipeline, running), request.pipeline.bounds
-    if quarantine.objection(state.failures, running, configs, request.now_s):
-        return verdict, state
     step = safe_step(running, configs, request.rolling, bounds).configs
     if step == running:
         step = make_room(running, configs, request.rolling, bounds)

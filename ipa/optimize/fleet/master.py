@@ -46,7 +46,8 @@ class Offer:
         self.problem, self.weight, self._program = problem, weight, program
         self.use: list[Array] = []
         for stage in program.stages:
-            held = [stage.held(budgets[name]) if name in budgets else 0.0 * stage.cost for name in limits]
+            none = np.zeros(len(stage))
+            held = [stage.held(budgets[name]) if name in budgets else none for name in limits]
             self.use.append(np.array([stage.cost_cores, *held]))
         self._with_worth = _with_worth(program)
         # By kind of search: the prices for which multipliers were found, and these.

@@ -13,15 +13,23 @@ from ipa.control.engine.canary import CanaryTrial, EndedCount
 from ipa.control.engine.feedback import Feedback
 from ipa.control.engine.observe import observe
 from ipa.control.engine.rules import BEFORE_LOAD, OF_LOAD, judge
-from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict, WriteBlock
+from ipa.control.engine.state import (
+    ChangeRequest,
+    EngineState,
+    TelemetryLoss,
+    TickRequest,
+    TickVerdict,
+    WriteBlock,
+)
 from ipa.control.engine.tick import on_tick, unrecorded, unwritten
 from ipa.control.ports import PipelineControl, Rollout, RolloutPhase, Signals, StageState, WorkloadState
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ConflictError
 from ipa.model.observation import Attainment, LoadHistory, Measured, Missing, MissingReason, Observation
-from ipa.model.pipeline import Canary
+from ipa.model.pipeline import Canary, Fallback
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
+from ipa.policies.ours import Ours
 from tests.fakes.world import PIPELINE, SMALLEST, ours, profiled, scenario, window_max
 
 GROWN = tuple(replace(config, replicas=3) for config in SMALLEST)
@@ -33,7 +41,8 @@ def ticked(**changed: object) -> TickRequest:
     """The request of a tick over the smallest configuration under a load that it does not carry."""
     made = scenario(25.0)
     request = made.loop._request(None, recover=False)
-    return replace(request, policy=ours(), predict=profiled().predict, forecaster=window_max, **changed)  # type: ignore[arg-type]
+    usual = {"policy": ours(), "predict": profiled().predict, "forecaster": window_max}
+    return replace(request, **{**usual, **changed})  # type: ignore[arg-type]
 
 
 def unread(observation: Observation) -> Observation:
@@ -117,6 +126,71 @@ def test_two_rules_ask_for_one_forecast() -> None:
     made = scenario(25.0, forecaster=lambda load: loads.append(load) or window_max(load))  # type: ignore[func-returns-value]
     made.loop.tick_once()
     assert len(loads) == 1
+
+
+ACTIVE = PipelineControl(mode=Mode.ACTIVE)
+
+
+def running_at(rate_rps: float, configs: tuple[StageConfig, ...], **changed: object) -> TickRequest:
+    """A tick of the active pipeline over settled replicas of these configurations under that load."""
+    request = ticked(control=ACTIVE, **changed)
+    signals = Signals(Measured(rate_rps), Measured(LoadHistory(1.0, (rate_rps,) * 60)), Measured(0.4))
+    running = tuple(StageState(config, config.replicas) for config in configs)
+    workload = WorkloadState("2", running, settled=True)
+    return replace(request, observation=observe(request.pipeline, signals, workload, at_s=0.0))
+
+
+def planning(configs: tuple[StageConfig, ...]) -> Ours:
+    """A policy that plans these configurations for any load."""
+    plan = profiled().describe(configs, 1.0)
+    assert plan is not None
+    return Ours(PIPELINE, lambda *_: plan)
+
+
+@pytest.mark.parametrize(("start", "planned", "words"), [(2, 1, "worth 0.6 more"), (1, 2, "worth 0.6 less")])
+def test_a_hold_compares_the_plan_with_the_running_one(start: int, planned: int, words: str) -> None:
+    """A replica of detect is one core, at 0.02 a second for half a minute."""
+    running, wanted = ((replace(SMALLEST[0], replicas=count), SMALLEST[1]) for count in (start, planned))
+    verdict, _ = judge(running_at(2.0, running, policy=planning(wanted)), EngineState(planned=True))
+    assert verdict.reason is ReasonCode.WITHIN_TOLERANCE and words in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("in_fallback", "rate_rps", "planned_rps"), [(True, 25.0, 40.0), (True, 50.0, 55.0), (False, 25.0, 27.5)]
+)
+def test_until_the_fallback_ends_no_less_than_its_rate_is_planned_for(
+    in_fallback: bool, rate_rps: float, planned_rps: float
+) -> None:
+    pipeline = replace(PIPELINE, fallback=Fallback(40.0, recover_ticks=3))
+    state = EngineState(planned=True, telemetry_loss=TelemetryLoss(0, 1, in_fallback))
+    verdict, _ = judge(running_at(rate_rps, SMALLEST, pipeline=pipeline), state)
+    assert verdict.forecast is not None and verdict.forecast.upper_rps == pytest.approx(planned_rps)
+
+
+def test_a_canary_that_already_runs_is_measured() -> None:
+    pipeline = replace(PIPELINE, canary=Canary(5, 60.0))
+    begun, _ = judge(running_at(5.0, SMALLEST, pipeline=pipeline), EngineState(planned=True))
+    again, _ = judge(running_at(5.0, begun.configs, pipeline=pipeline), EngineState(planned=True))
+    assert (begun.reason, again.reason) == (ReasonCode.CANARY, ReasonCode.CANARY_MEASURED)
+    assert begun.trial == again.trial is not None
+
+
+def test_batches_that_mix_up_rows_are_ended_also_without_load() -> None:
+    detect, read = PIPELINE.stages
+    pipeline = replace(PIPELINE, stages=(replace(detect, unbatched="its batches mix up rows"), read))
+    batched = (replace(SMALLEST[0], batch_size=4), SMALLEST[1])
+    request = running_at(25.0, batched, pipeline=pipeline, policy=planning(GROWN))
+    blind = replace(request.observation, arrival_rate_rps=UNREAD, load=UNREAD)
+    unseen = replace(request, observation=blind)
+    state = EngineState(planned=True)
+    verdict, _ = judge(unseen, state)
+    assert (verdict.reason, verdict.configs) == (ReasonCode.REBATCH, SMALLEST)
+    held, _ = judge(replace(unseen, control=PipelineControl(mode=Mode.ADVISORY)), state)
+    assert held.reason is ReasonCode.METRICS_MISSING
+    # A plan that ends them takes precedence, one that keeps them does not.
+    assert judge(request, state)[0].configs == GROWN
+    again = judge(replace(request, policy=planning((batched[0], GROWN[1]))), state)[0]
+    assert (again.reason, again.configs) == (ReasonCode.REBATCH, SMALLEST)
 
 
 def late(request: TickRequest) -> tuple[TickRequest, EngineState]:

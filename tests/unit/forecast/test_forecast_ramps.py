@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ipa.forecast.base import Forecaster
+from ipa.forecast.base import Forecaster, prepare
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
+from ipa.forecast.level import Level
 from ipa.forecast.reactive import LastValue
 from ipa.model.observation import LoadHistory
 
@@ -53,3 +54,11 @@ def test_the_last_value_would_not() -> None:
     alone, _ = replay(ramp(5.0, 25.0), range(6), averaged=False, rungs=(LastValue(),))
     led, _ = replay(ramp(5.0, 25.0), range(6), averaged=False)
     assert alone < 0.75 < led
+
+
+def test_a_rise_in_the_first_half_minute_is_carried_on_but_not_far_beyond() -> None:
+    """Some filters expect a slope before they have seen one, and those of even loads never do."""
+    rates = 50 + 2.0 * np.arange(50)
+    series = prepare(LoadHistory(1.0, tuple(rates.tolist())))
+    upper_rps = Level().peak(series.between(0, 30), 20.0, 0.95).upper_rps
+    assert series.rates_rps[-1] < upper_rps < 1.2 * series.rates_rps[-1]

@@ -11,7 +11,7 @@ from ipa.model.errors import DeadlineError, InfeasibleError, InputError
 from ipa.model.pipeline import Objective
 from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
-from ipa.model.resources import Prices
+from ipa.model.resources import Prices, in_column
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.master import Master, Offer
 from ipa.optimize.fleet.plan import Fleet, Member, plan_fleet, plan_together, refuse
@@ -64,6 +64,21 @@ def test_each_resource_binds_by_itself() -> None:
 def test_the_heavier_pipeline_gets_the_gpu() -> None:
     pair = [member("a"), member("b", weight=2.0)]
     assert variants(planned(pair, 100, 100, 1)) == ["wide", "best"]
+
+
+def test_a_pipeline_without_variants_for_a_resource_takes_none_of_it() -> None:
+    trio = [member("a", POINTS[:2]), member("b"), member("c")]
+    assert variants(planned(trio, 100, 100, 2)) == ["wide", "best", "best"]
+    assert sorted(variants(planned(trio, 100, 100, 1))) == ["best", "wide", "wide"]
+
+
+@pytest.mark.parametrize(
+    ("name", "amount", "column"),
+    [("cores", 2.0, "2 cores"), ("memory", 38.0, "38 GiB"), (GPU, 2.0, "2"), ("memory", 0.5, "0.5 GiB")],
+)
+def test_a_column_has_the_unit_of_a_dimension_alone(name: str, amount: float, column: str) -> None:
+    """The name of an accelerator is the column's."""
+    assert in_column(name, amount) == column
 
 
 def test_the_fleet_says_use_and_budget_of_each_resource() -> None:

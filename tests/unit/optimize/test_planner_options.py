@@ -66,6 +66,23 @@ def test_an_option_that_breaks_a_limit_in_any_company_is_left_out() -> None:
     assert variants_of(stages[0], build_program(exacting).stages[0]) == ["good"]
 
 
+@pytest.mark.parametrize(
+    ("bounds", "left"),
+    [
+        # Only the good variant is accurate enough, so nobody sends three items.
+        (Bounds(accuracy_floor=0.6), [["good"], ["good"], ["good"]]),
+        # One replica carries no three items, so nobody may send them.
+        (Bounds(max_replicas=1), [["good"], ["fast", "good"], ["fast", "good"]]),
+    ],
+)
+def test_an_option_for_items_that_no_other_sends_or_takes_is_left_out(
+    bounds: Bounds, left: list[list[str]]
+) -> None:
+    stages = chained([StageProblem(name, (GOOD, FAST)) for name in "abc"], [{"good": 1.0, "fast": 3.0}])
+    program = build_program(problem(*stages, bounds=bounds))
+    assert list(map(variants_of, stages, program.stages)) == left
+
+
 @pytest.mark.parametrize(("above", "fits"), [(0.9e-9, True), (1.1e-9, False)])
 def test_a_limit_is_kept_but_for_rounding(above: float, fits: bool) -> None:
     """`above` is a share of the limit, which is above 1."""

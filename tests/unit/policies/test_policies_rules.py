@@ -146,6 +146,18 @@ def test_hpa_acts_once_in_15_seconds_and_takes_away_by_the_most_of_300() -> None
     assert [(t_s, replicas_at[t_s]) for t_s in changes[3:]] == [(495, 1)]
 
 
+def test_hpa_decides_in_the_first_tick_of_a_period_alone() -> None:
+    """Another view of that tick is still due; one later in the period leaves what runs by then."""
+    policy, seen = Hpa(ruled()), observed([60.0], SMALLEST)
+    memory = None
+    replicas_at = []
+    for now_s in (0.0, 5.0, 15.0, 15.0, 20.0):
+        memory = policy.remember(seen, PolicyState(SMALLEST, now_s=now_s, memory=memory))
+        plan = policy.decide(seen, EXPECTED, PolicyState(SMALLEST, now_s=now_s, memory=memory))
+        replicas_at.append(plan.configs[0].replicas)
+    assert replicas_at == [2, 1, 2, 2, 1]
+
+
 def test_hpa_takes_nothing_away_for_300_seconds_after_it_starts() -> None:
     replicas_at = story(Hpa(ruled()), lambda t_s: 10.0, 320, start=replicas(6))
     assert min(t_s for t_s in replicas_at if replicas_at[t_s] < 6) == 300
@@ -164,6 +176,14 @@ def test_a_queue_that_is_not_known_counts_as_empty(queue: Measured[float] | Miss
     seen = observed([30.0], running)
     blind = replace(seen, stages=tuple(replace(it, queue_length=queue) for it in seen.stages))
     assert [load.queued for load in ruled().loads(blind, PolicyState(running))] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("rate_rps", "seen_rps"), [(-0.5, None), (float("nan"), None), (0.0, 0.0), (0.5, 0.5)]
+)
+def test_a_rate_that_cannot_be_is_missing(rate_rps: float, seen_rps: float | None) -> None:
+    (load, _) = ruled().loads(observed([rate_rps], SMALLEST), PolicyState(SMALLEST))
+    assert load.rate_rps == seen_rps
 
 
 def test_kpa_follows_the_mean_of_a_minute() -> None:

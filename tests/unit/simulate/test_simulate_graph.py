@@ -179,6 +179,21 @@ def test_a_run_in_several_calls_is_equal_to_one_in_one_call(queue: str) -> None:
         assert all(np.array_equal(one, other) for one, other in zip(whole, pieces, strict=True))
 
 
+@pytest.mark.parametrize(("kind", "passed"), [(StageKind.COMBINER, 5), (StageKind.ROUTER, 8)])
+def test_requests_give_way_once_the_slowest_way_on_would_be_late(kind: StageKind, passed: int) -> None:
+    """A fork waits for its slower stage, so 3/8 s are left; a router may take the quicker, so 3/4 s are."""
+    stages = (stage("a"), stage("r", Edge("a"), kind=kind, variants=()))
+    ways = (stage("b", Edge("r", share=0.5)), stage("c", Edge("r", share=0.5)))
+    sim = PipelineSim(pipeline_of(*stages, *ways, drop_after_s=1.0), drop="deadline")
+    for name, seconds, count in (("a", 0.125, 1), ("b", 0.125, 9), ("c", 0.5, 9)):
+        sim.set_replicas(name, 0.0, [Pods(count, 1, ServiceTime(seconds, seconds))])
+    sim.offer([0.0] * 8)
+    sim.run(99.0)
+    came = [sim.stage(name).items_before(99) for name in "bc"]
+    # The last has no other to give way to.
+    assert (sum(came) if kind is StageKind.ROUTER else max(came)) == passed
+
+
 def test_a_stage_that_does_not_serve_is_refused() -> None:
     sim = PipelineSim(pipeline_of(stage("a")))
     with pytest.raises(NotFoundError, match="'b'"):

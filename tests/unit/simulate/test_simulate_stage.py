@@ -12,12 +12,14 @@ from ipa.model.errors import InputError
 from ipa.model.observation import Batches, Measured, Missing, MissingReason
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.profile import OperatingPoint
+from ipa.model.serving import Batching, ServingSemantics
 from ipa.queueing.service import ServiceTime, service_of
 from ipa.simulate.columns import KEPT_S, Items, served
 from ipa.simulate.graph import Admission, PipelineSim, StageCapacity
 from ipa.simulate.metrics import MetricsSettings, SimMetrics
 from ipa.simulate.queue import SPREAD, DrainedPod, Pods
 from ipa.simulate.stage import StageSim
+from ipa.simulate.world import discipline_of
 from tests.unit.simulate.test_simulate_world import PIPELINE
 
 FLAT = ServiceTime(1.0, 1.0)
@@ -331,6 +333,9 @@ def test_without_replicas_requests_wait() -> None:
     admission = Admission(1.0)
     admission.set_stages({"a": StageCapacity(0.0, 0.0, 0.0)})
     assert not admission.refused(np.arange(0.0, 9.0, 0.01)).any()
+    # Those that come once there are some do not wait for them.
+    admission.set_stages({"a": StageCapacity(100.0, 1.0, 0.2)})
+    assert not admission.refused(np.arange(9.0, 18.0, 0.01)).any()
 
 
 def test_a_larger_capacity_admits_more_from_its_moment_on() -> None:
@@ -343,6 +348,13 @@ def test_a_larger_capacity_admits_more_from_its_moment_on() -> None:
     refused = np.concatenate(parts)
     admitted_rps = [np.count_nonzero(~refused[(times_s >= at) & (times_s < at + 2)]) / 2 for at in (2, 7)]
     assert admitted_rps == pytest.approx([10, 100], rel=0.05)
+
+
+@pytest.mark.parametrize(("batching", "lost"), [(Batching.CENTRAL, 1), (Batching.IN_REPLICA, 0)])
+def test_a_target_drops_late_requests_from_its_central_queue_only(batching: Batching, lost: int) -> None:
+    rules = discipline_of(ServingSemantics(batching=batching))
+    stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2], drop_after_s=2.5, **rules)
+    assert stage.run(9.0).lost.sum() == lost
 
 
 def test_the_rule_is_one_of_the_central_queue() -> None:

@@ -11,17 +11,18 @@ import pytest
 
 from ipa.control.ports import RolloutPhase
 from ipa.model.errors import ConflictError, InputError, NotFoundError
-from ipa.model.observation import Measured, Missing, MissingReason
+from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.parts import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import Bounds, MeasuredVariant, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
-from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling, stage_peak
+from ipa.model.rolling import DEPLOYMENT, PROCESSES, SIDE_BY_SIDE, Rolling, stage_peak
 from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import ClusterSettings, SimCluster
 from ipa.simulate.columns import Items
 from ipa.simulate.ground_truth import READINESS_S, GroundTruth, under_load
 from ipa.simulate.metrics import MetricsSettings, SimMetrics
+from ipa.simulate.run import Foresight
 from ipa.simulate.stage import StageSim
 from tests.fakes.world import PIPELINE as PAGES
 from tests.fakes.world import PROFILES
@@ -175,6 +176,14 @@ def test_a_heavier_variant_waits_for_all_its_pods_and_a_lighter_one_for_none() -
     change(pods, replicas(SMALL, 6), at_s=10.0)
     assert serving(pods) == [SMALL]
     assert played(pods, 100.0) == [(10.0 + STARTUP_S, 6, 6.0)]
+
+
+def test_pods_that_serve_get_other_cores_before_those_that_start() -> None:
+    pods = cluster(replicas(SMALL, 1), rolling=replace(PROCESSES, switches=("detect",)))
+    change(pods, replicas(SMALL, 2))
+    fewer = replace(SMALL, replicas=1, cores=0.5)
+    change(pods, fewer, at_s=1.0)
+    assert serving(pods) == [fewer]
 
 
 def test_other_cores_are_other_pods_where_variants_are_resident() -> None:
@@ -426,3 +435,10 @@ def test_a_batch_size_that_was_not_measured_goes_on_along_the_line() -> None:
     assert sixteen.full_s == pytest.approx(eight.one_s + 15 * slope_s)
     with pytest.raises(NotFoundError, match="was not measured"):
         truth.service(StageConfig("detect", "big", 1, 3.0, 1))
+
+
+@pytest.mark.parametrize(("now_s", "peak_rps"), [(0.0, 4.0), (1.5, 8.0), (9.0, 2.0)])
+def test_foresight_is_the_peak_of_the_horizon_with_the_margin(now_s: float, peak_rps: float) -> None:
+    foresight = Foresight((4.0, 3.0, 1.0, 8.0, 2.0), lambda: now_s, 2.0, margin_ratio=0.5)
+    forecast = foresight(LoadHistory(1.0, ()))
+    assert (forecast.point_rps, forecast.upper_rps) == (1.5 * peak_rps, 1.5 * peak_rps)
