@@ -178,8 +178,8 @@ def _alternatives(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> t
                 second = plan_of(problem, reduced, "exact", answer)
                 key = tuple(planned.variant for planned in second.stages)
                 by_variants.setdefault(key, second)
-    best = sorted(by_variants.values(), key=lambda each: -round(each.objective or 0.0, 9))
-    return [_alternative(plan, each) for each in best[:ALTERNATIVES]], True
+    alternatives = [_alternative(plan, each) for each in by_variants.values()]
+    return sorted(alternatives, key=lambda it: -round(it.objective_change, 9))[:ALTERNATIVES], True
 
 
 def _alternative(plan: Plan, other: Plan) -> Alternative:

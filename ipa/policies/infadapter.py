@@ -201,7 +201,7 @@ class SingleStagePipeline:
             and pin.cores in (None, level.cores)
             and pin.batch_size in (None, config.batch_size)
             and pin.replicas in (None, 1)
-            and (limits.min_replicas or 1) <= 1
+            and limits.min_replicas in (None, 1)
             and (limits.batch_sizes is None or config.batch_size in limits.batch_sizes)
         )
 

@@ -89,7 +89,7 @@ class Routes:
         for at in self._routers:
             links = self.links[at]
             shares = np.cumsum([link.edge.share for link in links])
-            place = np.searchsorted(shares / shares[-1], self._branch_rngs[at].random(count), side="right")
+            place = np.searchsorted(shares, self._branch_rngs[at].random(count), side="right")
             children = np.array([link.child for link in links])
             columns["branch", at][ids] = children[np.minimum(place, len(links) - 1)]
         for key, rng in self._rounding_rngs.items():

@@ -125,7 +125,7 @@ class LabelSearch:
         labels = self._growth.start()
         history: list[Index] = []
         complete = True
-        least = _slightly_below(known) if known > -inf else -inf
+        least = _slightly_below(known)
         for at in range(len(self._program.stages)):
             if self._deadline.passed:
                 raise DeadlineError("the solver's time ran out")
