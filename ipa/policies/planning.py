@@ -166,7 +166,7 @@ def plan_pipeline(
     return solve(problem, solver, deadline_s)
 
 
-def explain_plan(question: PlanQuestion, plan: Plan, deadline_s: float = 10.0) -> Explanation:
+def explain_plan(question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
     """Explain `plan` as the answer to the question, as far as time allows: as `ipa.optimize.explain`.
 
     Errors: InputError if the plan does not belong to the question; those of `PlanQuestion.problem`.

@@ -51,6 +51,7 @@ def over(ratios: list[float], spread: float, count: float) -> list[Correction]:
             lambda configs, rate_rps, slowdowns=(): predicted(spread),
             SETTINGS,
             tick * SETTINGS.tick_s,
+            is_broken=False,
         )
         all_known.append(known)
     return all_known

@@ -146,7 +146,7 @@ def learned(
     now_s: float,
     *,
     moving: Container[str] = frozenset(),
-    is_broken: bool = False,
+    is_broken: bool,
 ) -> Correction:
     """The correction after this tick. `predict` uses the profiles alone.
 

@@ -411,7 +411,7 @@ def test_cpu_time_saved_while_idle_makes_no_variant_quick(ratio: float, learned_
 
     known = UNCORRECTED
     for tick in range(90):
-        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick)
+        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, is_broken=False)
     slowdown = known.of("detect", "small")
     assert slowdown is not None
     assert slowdown.ratio == pytest.approx(learned_ratio, rel=0.03)
@@ -425,9 +425,9 @@ def test_a_quicker_machine_is_known_until_batches_contradict_it(ratio: float, ke
     """A busier replica saves less: it takes longer than it did, and the machine is no slower."""
     known = UNCORRECTED
     for tick in range(30):
-        known = learned(known, observed(0.35), halves, SETTINGS, 10.0 * tick)
+        known = learned(known, observed(0.35), halves, SETTINGS, 10.0 * tick, is_broken=False)
     for tick in range(30, 60):
-        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick)
+        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, is_broken=False)
     slowdown = known.of("detect", "small")
     assert slowdown is not None
     assert slowdown.ratio == pytest.approx(kept_ratio, rel=0.03)
