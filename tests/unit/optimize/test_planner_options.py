@@ -13,14 +13,17 @@ from hypothesis import strategies as st
 
 from ipa.model.errors import InputError
 from ipa.model.pipeline import AccuracyRule, Bounds, CombineRule, Objective, StageKind
+from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
+from ipa.model.resources import Prices
 from ipa.optimize import timing
 from ipa.optimize.candidates import accuracy_term, ranks
 from ipa.optimize.dominance import undominated
 from ipa.optimize.graph import MOST, Graph, GraphNode, Term, build_graph
-from ipa.optimize.options import draft_of
+from ipa.optimize.options import draft_of, full_program
 from ipa.optimize.problem import ROWS, Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Options
+from ipa.optimize.solve import solve
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import build_program, chained
 
@@ -109,6 +112,28 @@ def test_one_item_a_request_offers_only_the_least_and_at_random_times_those_that
     # Of four busy ones 3·√4 + 3 more.
     at_random = replace(problem(stage, rate_rps=70.0), compat=Compat.TAIL)
     assert draft_of(at_random).replicas.tolist() == list(range(4, 14))
+
+
+def test_a_change_of_replicas_counts_once_another_variant_twice_and_a_new_stage_not_at_all() -> None:
+    stages = chained([StageProblem("a", (GOOD, FAST)), StageProblem("b", (FAST,))])
+    running = (StageConfig("a", "fast", 1, 1.0, 6),)
+    scaled = replace(problem(*stages, rate_rps=50.0), compat=Compat.TAIL, running=running)
+    old, new = full_program(scaled).stages
+    for name, replicas, count in zip(variants_of(stages[0], old), old.replicas, old.changes, strict=True):
+        assert count == (2.0 if name == "good" else replicas != 6)
+    assert not new.changes.any() and not new.started_cores.any()
+
+
+def test_a_dear_option_with_few_cores_is_kept_where_cores_are_limited() -> None:
+    """Each cheap replica has four cores: the limit of five leaves room for one of them."""
+    cheap, dear = (
+        replace(FAST, variant=name, cores=cores, memory_gib=memory_gib)
+        for name, cores, memory_gib in (("cheap", 4.0, 1.0), ("dear", 1.0, 3.0))
+    )
+    whole = problem(*chained([StageProblem(name, (cheap, dear)) for name in "ab"]))
+    limited = replace(whole.objective, max_cost_cores=5.0)
+    priced = replace(whole, objective=limited, prices=Prices({"memory": 1.0}, is_money=True))
+    assert [stage.variant for stage in solve(priced, "exact").stages] == ["cheap", "dear"]
 
 
 def test_the_paper_charges_the_wait_and_the_artifact_credits_it() -> None:

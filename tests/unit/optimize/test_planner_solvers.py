@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,7 @@ import gurobipy
 import pytest
 
 from ipa.model.errors import LicenceError, SolverError, UsageError
-from ipa.model.pipeline import AccuracyRule, Bounds, Objective
+from ipa.model.pipeline import AccuracyRule, Bounds, Edge, Objective
 from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
 from ipa.optimize import solver_selection
@@ -24,10 +25,13 @@ from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Program, ProgramAnswer
 from ipa.optimize.registry import BACKENDS
 from ipa.optimize.solve import solve
-from tests.fakes.planner_instances import build_program, chained, random_problem
+from tests.fakes.planner_instances import build_program, chained, levels_agree, random_problem
 
 # The licence that comes with pip covers so many variables.
 PIP_LICENCE_VARIABLES = 2000
+
+
+CHEAP = OperatingPoint("cheap", 0.5, 1, 1.0, 0.2, 100.0)
 
 
 def trading_stage(name: str, options: int) -> StageProblem:
@@ -212,6 +216,40 @@ def test_swapped_choices_of_twin_stages_go_to_the_first_name(solver: str) -> Non
     # Room for one of the two stages to take the dear variant.
     plan = solve(PlanningProblem("p", 10.0, 0.4, stages, objective), solver)
     assert [config.variant for config in plan.configs] == ["cheap", "dear"]
+
+
+def searched(program: Program) -> list[tuple[int, ...]]:
+    """The best plan by trying all, and by label setting."""
+    plain, bounded = (label_setting.LabelSearch(program, Deadline(60.0), bounded=it) for it in (False, True))
+    return [plain.every(), bounded.run(-inf, None)[0]]
+
+
+@pytest.mark.parametrize("quick_s", [0.09, 0.1, 0.11])
+def test_a_tie_beside_the_longest_path_goes_to_the_first_name(quick_s: float) -> None:
+    """Six cores allow one dear variant, and the longest path alone decides the latency."""
+    quick, slow = (OperatingPoint("only", 0.9, 1, 1.0, each_s, 100.0) for each_s in (0.1, 0.9))
+    dear = OperatingPoint("dear", 0.9, 1, 2.0, 0.1, 100.0)
+    stages = (
+        StageProblem("first", (quick,)),
+        StageProblem("b", (CHEAP, dear), after=(Edge("first"),)),
+        StageProblem("c", (CHEAP, replace(dear, latency_s=quick_s)), after=(Edge("b"),)),
+        StageProblem("longest", (slow,), after=(Edge("first"),)),
+        StageProblem("last", (quick,), after=(Edge("c"), Edge("longest"))),
+    )
+    objective = Objective(alpha=1.0, beta=0.0)
+    program = build_program(PlanningProblem("p", 1.0, 10.0, stages, objective, Bounds(cores=6.0)))
+    assert searched(program) == [(0, 0, 1, 0, 0)] * 2
+
+
+@pytest.mark.parametrize("items", [1, 3])
+def test_what_a_stage_sends_is_what_is_left_after_it(items: int) -> None:
+    """Options of a stage may be left out by themselves: those before them for other items fit no more."""
+    points = (replace(CHEAP, variant="one"), replace(CHEAP, variant="three"))
+    stages = chained([StageProblem("a", points), StageProblem("b", points)], [{"one": 1.0, "three": 3.0}])
+    program = build_program(PlanningProblem("p", 1.0, 10.0, stages, Objective(delta=0.0)))
+    first, second = program.stages
+    cut = replace(program, stages=(first, second.take(second.items == items)))
+    assert all(levels_agree(cut, chosen) for chosen in searched(cut))
 
 
 @pytest.mark.parametrize("solver", BACKENDS)

@@ -148,6 +148,14 @@ def test_each_limit_that_alone_is_too_tight_is_named_with_the_least_value() -> N
     assert moves_of(exacting)["accuracy_floor"].value == pytest.approx(0.81)
 
 
+def test_a_value_has_four_digits_rounded_to_the_feasible_side() -> None:
+    odd = replace(QUICK, latency_s=0.123456, accuracy=0.654321)
+    only = replace(TIGHT, stages=chained([StageProblem(name, (odd,)) for name in ("first", "second")]))
+    assert moves_of(replace(only, sla_s=0.15))["sla"].value == 0.247
+    floor = moves_of(replace(only, bounds=Bounds(accuracy_floor=0.95)))["accuracy_floor"]
+    assert floor.value == 0.4281
+
+
 def test_the_plan_says_it_in_words() -> None:
     plan = solve(replace(TIGHT, bounds=Bounds(cores=3.0)), "exact")
     assert plan.termination is Termination.INFEASIBLE
