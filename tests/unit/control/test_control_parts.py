@@ -20,6 +20,7 @@ from ipa.control.engine.actuation import (
     unanswered,
     withdrawn,
 )
+from ipa.control.engine.canary import with_rest
 from ipa.control.engine.guards import limit_steps, trailing_gap_s
 from ipa.control.engine.observe import checked_load, observe
 from ipa.control.engine.transition import classify
@@ -228,6 +229,32 @@ def test_batches_are_of_one_part_only_if_several_run_and_metrics_distinguish_the
     alone = tuple(StageState(config, 1, part="a") for config in SMALLEST)
     observation = observe(PIPELINE, signals, WorkloadState("2", alone, settled=True), at_s=0.0)
     assert not any(stage.is_own for stage in observation.stages)
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_each_part_has_its_own_latency(stages: int) -> None:
+    pipeline = replace(PIPELINE, stages=PIPELINE.stages[:stages])
+    parts = {part: PartSignals(Measured(latency_s), UNSEEN) for part, latency_s in (("a", 0.1), ("b", 0.2))}
+    running = tuple(
+        StageState(replace(config, share_percent=50), 1, part=part)
+        for part in "ab"
+        for config in SMALLEST[:stages]
+    )
+    signals = Signals(UNSEEN, UNSEEN, UNSEEN, parts=parts)
+    observation = observe(pipeline, signals, WorkloadState("2", running, settled=True), at_s=0.0)
+    assert [part.latency_s for part in observation.parts] == [Measured(0.1), Measured(0.2)]
+
+
+def test_the_largest_part_takes_what_the_others_leave() -> None:
+    parts = [tuple(replace(config, share_percent=share) for config in SMALLEST) for share in (10, 55, 30)]
+    assert [config.share_percent for config in with_rest(parts, 100)] == [60, 60, 30, 30, 10, 10]
+
+
+@pytest.mark.parametrize(("count", "service_s"), [(3.0, 0.2), (0.0, None)])
+def test_batches_have_a_time_only_where_there_were_any(count: float, service_s: float | None) -> None:
+    stage = replace(observe_configs(SMALLEST).stages[0], batches=Measured(Batches(count, 0.2, 1.0, 10.0)))
+    assert stage.service_s == service_s
+    assert replace(stage, batches=UNSEEN).service_s is None
 
 
 @pytest.mark.parametrize("unseen", [MissingReason.UNREACHABLE, MissingReason.INVALID])

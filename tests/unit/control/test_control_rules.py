@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -12,6 +12,7 @@ from ipa.control.engine.actuation import ActuationPhase, accepted, begin, sent
 from ipa.control.engine.canary import CanaryTrial, EndedCount
 from ipa.control.engine.feedback import Feedback
 from ipa.control.engine.observe import observe
+from ipa.control.engine.quarantine import FailedRollout
 from ipa.control.engine.rules import BEFORE_LOAD, OF_LOAD, judge
 from ipa.control.engine.state import (
     ChangeRequest,
@@ -24,13 +25,23 @@ from ipa.control.engine.state import (
 from ipa.control.engine.tick import on_tick, unrecorded, unwritten
 from ipa.control.ports import PipelineControl, Rollout, RolloutPhase, Signals, StageState, WorkloadState
 from ipa.model.decision import Action, Change, Mode, ReasonCode
-from ipa.model.errors import ConflictError
-from ipa.model.observation import Attainment, LoadHistory, Measured, Missing, MissingReason, Observation
+from ipa.model.errors import ConflictError, SolverError
+from ipa.model.observation import (
+    Attainment,
+    Forecast,
+    LoadHistory,
+    Measured,
+    Missing,
+    MissingReason,
+    Observation,
+)
+from ipa.model.parts import Configs, in_order, with_share
 from ipa.model.pipeline import Canary, Fallback
-from ipa.model.plan import StageConfig
-from ipa.model.rolling import DEPLOYMENT
+from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
+from ipa.policies.base import PolicyState
 from ipa.policies.ours import Ours
-from tests.fakes.world import PIPELINE, SMALLEST, ours, profiled, scenario, window_max
+from tests.fakes.world import PIPELINE, SMALLEST, ours, planner, profiled, scenario, window_max
 
 GROWN = tuple(replace(config, replicas=3) for config in SMALLEST)
 UNREAD = Missing(MissingReason.UNREACHABLE, "down")
@@ -193,6 +204,108 @@ def test_batches_that_mix_up_rows_are_ended_also_without_load() -> None:
     assert (again.reason, again.configs) == (ReasonCode.REBATCH, SMALLEST)
 
 
+@dataclass(frozen=True)
+class Scripted:
+    """A policy that plans by a function of its state and the rate."""
+
+    plan: Callable[[PolicyState, float], Plan | None]
+    name: str = "scripted"
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
+        plan = self.plan(state, forecast.upper_rps)
+        assert plan is not None
+        return plan
+
+
+@pytest.mark.parametrize(("note", "words"), [("", "no plan was found in time"), ("it is full",) * 2])
+def test_a_hold_without_a_plan_says_why_there_is_none(note: str, words: str) -> None:
+    whole = planner(PIPELINE, 5.0)
+    none = replace(whole, stages=(), termination=Termination.NO_SOLUTION_FOUND, note=note)
+    request = running_at(25.0, SMALLEST, policy=Scripted(lambda *_: none))
+    verdict, _ = judge(request, EngineState(planned=True))
+    assert (verdict.reason, verdict.detail) == (ReasonCode.SOLVER_FAILED, words)
+
+
+def test_of_loads_without_a_plan_the_highest_is_named() -> None:
+    rates = []
+
+    def plan(_: PolicyState, rate_rps: float) -> Plan:
+        rates.append(rate_rps)
+        raise SolverError(f"no plan for {rate_rps:.3f} rps")
+
+    verdict, _ = judge(running_at(25.0, SMALLEST, policy=Scripted(plan)), EngineState(planned=True))
+    assert verdict.detail == f"no plan for {max(rates):.3f} rps" and min(rates) < max(rates)
+
+
+@pytest.mark.parametrize(("switches", "named"), [(("detect",), ["detect in place"]), ((), [])])
+def test_a_decision_names_the_stages_that_change_in_place(
+    switches: tuple[str, ...], named: list[str]
+) -> None:
+    rolling = replace(SIDE_BY_SIDE, switches=switches)
+    big = tuple(replace(config, variant="big", replicas=4) for config in SMALLEST)
+    request = running_at(25.0, SMALLEST, policy=planning(big), rolling=rolling)
+    words = judge(request, EngineState(planned=True))[0].detail.split("; ")
+    assert "detect=big" in words[-1] + words[-2] and [it for it in words if it.endswith("in place")] == named
+
+
+DETECT, READ = SMALLEST
+BIG_SIX = (replace(DETECT, variant="big", replicas=6), replace(READ, replicas=2))
+BIG_FIVE = (replace(BIG_SIX[0], replicas=5), BIG_SIX[1])
+SMALL_FOUR = (replace(DETECT, replicas=4), BIG_SIX[1])
+LARGER = (replace(DETECT, variant="big", cores=2.0, replicas=3), READ)
+HALVES = in_order(
+    [with_share((replace(DETECT, variant=variant, replicas=2), READ), 50) for variant in ("big", "small")]
+)
+
+
+@pytest.mark.parametrize(
+    ("most_cores", "running", "wanted", "near", "kept", "hop"),
+    [
+        # Six big replicas carry 40 rps and two small ones as much: they start once two of the six are gone.
+        pytest.param(8.0, BIG_SIX, SMALL_FOUR, SMALL_FOUR, 4, 2, id="nothing can be reached"),
+        pytest.param(8.0, BIG_SIX, SMALL_FOUR, BIG_FIVE, 4, 2, id="what can be reached carries less"),
+        # The next step depends on the load.
+        pytest.param(7.0, HALVES, LARGER, LARGER, 1, None, id="several parts run"),
+    ],
+)
+def test_room_is_made_for_what_carries_as_much_as_now(
+    most_cores: float, running: Configs, wanted: Configs, near: Configs, kept: int, hop: int | None
+) -> None:
+    def plan(state: PolicyState, rate_rps: float) -> Plan | None:
+        is_less = state.reachable and near != wanted
+        return profiled().describe(near if is_less else wanted, min(rate_rps, 30.0) if is_less else rate_rps)
+
+    tight = replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=most_cores))
+    request = running_at(60.0, running, pipeline=tight, policy=Scripted(plan))
+    verdict, _ = judge(request, EngineState(planned=True))
+    assert verdict.action is Action.APPLY and "; then detect=" in verdict.detail
+    assert verdict.configs[0].replicas == kept
+    assert (verdict.follow_up[0].replicas if verdict.follow_up else None) == hop
+
+
+def test_while_the_slo_is_broken_a_cheaper_plan_that_carries_as_much_is_no_relief() -> None:
+    running = (SMALLEST[0], replace(SMALLEST[1], replicas=5))
+    verdict, _ = judge(*late(running_at(5.0, running, policy=planning(SMALLEST))))
+    assert (verdict.action, verdict.reason) == (Action.APPLY, ReasonCode.SCALE_DOWN)
+
+
+def test_a_ratio_above_the_forecast_is_told_with_a_plan_alone() -> None:
+    request = running_at(5.0, SMALLEST)
+    request = replace(request, settings=replace(request.settings, correct_profiles=True))
+    state = EngineState(planned=True, feedback=Feedback(load_ratio=1.5))
+    assert "planned for 1.48 × the forecast" in on_tick(request, state)[0].decision.detail
+    paused = replace(request, control=PipelineControl(mode=Mode.ACTIVE, paused=True))
+    assert "planned for" not in on_tick(paused, state)[0].decision.detail
+
+
+@pytest.mark.parametrize(("mode", "is_drift"), [(Mode.ACTIVE, True), (Mode.ADVISORY, False)])
+def test_a_change_by_someone_else_is_drift_where_the_loop_writes(mode: Mode, is_drift: bool) -> None:
+    control = PipelineControl(mode=mode)
+    _, seen = judge(replace(running_at(5.0, SMALLEST), control=control), EngineState(planned=True))
+    verdict, _ = judge(replace(running_at(5.0, GROWN), control=control), seen)
+    assert (verdict.reason is ReasonCode.DRIFT) == is_drift
+
+
 def late(request: TickRequest) -> tuple[TickRequest, EngineState]:
     """The request with four of ten requests late, and the state that knows it."""
     broken = replace(request.observation, attainment=Measured(Attainment(100.0, 0.6, 15.0)))
@@ -268,6 +381,13 @@ def test_while_requests_are_late_more_is_added_to_a_change_that_rolls_out() -> N
 
 REQUEST, STATE = rolling_out()
 ROLLBACK = replace(STATE.actuation, change=replace(STATE.actuation.change, is_rollback=True))  # type: ignore[type-var]
+# Someone asked for the variant although it failed lately.
+BIG_REQUEST, BIG_STATE = rolling_out(
+    wanted=(replace(MIDDLE[0], variant="big"), MIDDLE[1]),
+    policy=planning((replace(GROWN[0], variant="big"), GROWN[1])),
+)
+BIG_FAILED = FailedRollout(frozenset({("detect", "big")}), 6.0, BIG_REQUEST.now_s + 60.0)
+WIDER = (MIDDLE[0], GROWN[1])
 FULL = tuple(replace(config, replicas=8) for config in SMALLEST)
 
 
@@ -280,6 +400,8 @@ FULL = tuple(replace(config, replicas=8) for config in SMALLEST)
         pytest.param(REQUEST, replace(STATE, counted_s=REQUEST.now_s), id="another tick just was"),
         pytest.param(REQUEST, replace(STATE, actuation=ROLLBACK), id="it is a rollback"),
         pytest.param(*rolling_out(wanted=FULL), id="there is no more"),
+        pytest.param(*rolling_out(policy=planning(WIDER)), id="it carries no more"),
+        pytest.param(BIG_REQUEST, replace(BIG_STATE, failures=(BIG_FAILED,)), id="its variant failed lately"),
         pytest.param(
             replace(REQUEST, control=PipelineControl(mode=Mode.ADVISORY)), STATE, id="nothing is written"
         ),

@@ -172,6 +172,12 @@ def test_chance_breaks_no_slo(count: float, in_time_ratio: float) -> None:
         assert is_broken(observed(in_time_ratio * 0.9, count).attainment, 0.99, SETTINGS)
 
 
+@pytest.mark.parametrize(("late", "broken"), [(1, False), (2, True)])
+def test_more_late_requests_than_chance_explains_break_the_slo(late: int, broken: bool) -> None:
+    """At 99 % it explains 1.7 of ten."""
+    assert is_broken(observed(1 - late / 10, 10.0).attainment, 0.99, SETTINGS) == broken
+
+
 def test_few_or_old_requests_say_nothing() -> None:
     assert not is_broken(observed(0.0, count=9.0).attainment, 0.99, SETTINGS)
     stale = replace(observed(0.0), attainment=Measured(Attainment(150.0, 0.0, WINDOW_S), 60.0))
