@@ -205,6 +205,11 @@ ABLE = ServingSemantics(most_parts=2, keeps_variants=True)
         ),
         ("fan_out", {"stages": chain([DETECT, READ], [2.0])}, {"fans_out": False}),
         (
+            "resident",
+            {"stages": (Stage("detect", (Variant("small"), Variant("large")), resident="all"),)},
+            {"keeps_variants": False},
+        ),
+        (
             "batch_timeout",
             {"stages": (replace(DETECT, batch_timeout_s=0.5),)},
             {"waits_for_batches": False},

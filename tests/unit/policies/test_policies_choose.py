@@ -8,10 +8,11 @@ import pytest
 
 from ipa.model.errors import InputError, UsageError
 from ipa.model.observation import Forecast, Missing, MissingReason, Observation
-from ipa.model.pipeline import Objective, Sla
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.optimize.problem import Compat
 from ipa.policies.base import PolicyState, constrained
+from ipa.policies.infadapter import MsPlus
 from ipa.policies.ours import GRID, MIN_RATE_RPS, Ours
 from ipa.policies.profiled import Profiled
 from ipa.policies.rules import Static
@@ -69,6 +70,38 @@ def test_what_is_pinned_stays() -> None:
     assert {stage.variant for stage in decide("fa2-high", 10.0).stages} == {"big"}
     assert {stage.replicas for stage in decide("rim", 3.0).stages} == {4}
     assert decide("static", 3.0).configs == SMALLEST
+
+
+@pytest.mark.parametrize(("bounds", "count"), [(Bounds(min_replicas=6), 6), (Bounds(max_replicas=3), 3)])
+def test_rim_takes_the_allowed_number_of_replicas_nearest_to_four(bounds: Bounds, count: int) -> None:
+    inputs = PolicyInputs(replace(PIPELINE, bounds=bounds), PROFILES, solver="exact")
+    plan = make_policy("rim", inputs).decide(SEEN, expected(3.0), STATE)
+    assert {stage.replicas for stage in plan.stages} == {count}
+
+
+ONE_STAGE = replace(PIPELINE, stages=PIPELINE.stages[:1])
+
+
+def ms_plus(pipeline: Pipeline, state: PolicyState) -> Plan:
+    """InfAdapter's rival for a pipeline of one stage, which runs one replica of one variant."""
+    task = PolicyInputs(pipeline, PROFILES, solver="exact").one_task()
+    return MsPlus(task).decide(SEEN, expected(5.0), state)
+
+
+@pytest.mark.parametrize(("count", "termination"), [(1, "feasible"), (2, "infeasible")])
+def test_a_plan_of_one_replica_takes_none_away_where_it_may_only_add(count: int, termination: str) -> None:
+    (best,) = ms_plus(ONE_STAGE, PolicyState(SMALLEST[:1])).configs
+    state = PolicyState((replace(best, replicas=count),), only_more=True)
+    assert ms_plus(ONE_STAGE, state).termination == termination
+
+
+@pytest.mark.parametrize(("above", "termination"), [(1.0, "feasible"), (0.999, "infeasible")])
+def test_a_variant_that_takes_the_whole_sla_meets_it(above: float, termination: str) -> None:
+    """No replica of one core is quicker than that of the smallest configuration."""
+    quickest = profiled().describe(SMALLEST, 5.0)
+    assert quickest is not None
+    tight = replace(ONE_STAGE, sla=Sla(quickest.stages[0].latency_s * above), bounds=Bounds(cores=1.0))
+    assert ms_plus(tight, PolicyState(SMALLEST[:1])).termination == termination
 
 
 def test_the_heavy_variant_is_the_heaviest_that_base_allocation_knows() -> None:

@@ -27,6 +27,7 @@ def test_a_quadratic_is_found_again() -> None:
     assert fitted.form is Form.QUADRATIC
     assert fitted.coefficients == pytest.approx((0.01, 0.004, 0.0001))
     assert fitted.latency_s(16) == pytest.approx(quadratic(16))
+    assert fitted.latencies_s == pytest.approx([quadratic(batch) for batch in fitted.batch_sizes])
     assert fitted.r2_ratio == pytest.approx(1)
     assert fitted.max_error_ratio == pytest.approx(0, abs=1e-9)
     assert fitted.loo_error_ratio == pytest.approx(0, abs=1e-9)

@@ -111,6 +111,8 @@ POINTS: list[Point] = [
     # Some by size and some by time.
     (4, 1, 0.06, 0.045, 55.0, 0.06),
     (8, 2, 0.05, 0.02, 250.0, 0.05),
+    # Hardly any by size: a batch is open for as long as the timeout.
+    (8, 2, 0.03, 0.02, 30.0, 0.01),
 ]
 
 

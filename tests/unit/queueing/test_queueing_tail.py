@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.queueing.service import released_wait_s
+from ipa.model.errors import InputError
+from ipa.queueing.service import ServiceTime, released_wait_s
 from ipa.queueing.tail import Sojourn, path_quantile_s, sojourn
 from tests.amounts import many
 
@@ -37,6 +38,12 @@ def erlang_c(servers: int, offered: float) -> float:
     for busy in range(1, servers + 1):
         blocked = offered * blocked / (busy + offered * blocked)
     return blocked / (1.0 - offered / servers * (1.0 - blocked))
+
+
+@pytest.mark.parametrize("wrong", [{"full_s": 0.0}, {"one_s": 0.0}, {"spread": -0.1}])
+def test_a_service_that_takes_no_time_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="above zero"):
+        ServiceTime(**{"full_s": 0.2, "one_s": 0.1, **wrong})
 
 
 @pytest.mark.parametrize("load", [0.2, 0.5, 0.7, 0.85, 0.93])

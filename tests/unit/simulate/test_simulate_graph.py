@@ -194,6 +194,18 @@ def test_requests_give_way_once_the_slowest_way_on_would_be_late(kind: StageKind
     assert (sum(came) if kind is StageKind.ROUTER else max(came)) == passed
 
 
+@pytest.mark.parametrize(("batch_size", "admitted"), [(1, 4), (2, 7)])
+def test_a_request_behind_those_in_service_and_the_next_batch_is_admitted(
+    batch_size: int, admitted: int
+) -> None:
+    """However little time the deadline leaves: two replicas serve, and one batch waits for a place."""
+    sim = PipelineSim(pipeline_of(stage("a"), drop_after_s=1.25), drop="deadline")
+    sim.set_replicas("a", 0.0, [Pods(2, batch_size, ServiceTime(1.0, 1.0))])
+    sim.offer([0.0] * 12)
+    sim.run(99.0)
+    assert sim.stage("a").items_before(99) == admitted
+
+
 def test_a_stage_that_does_not_serve_is_refused() -> None:
     sim = PipelineSim(pipeline_of(stage("a")))
     with pytest.raises(NotFoundError, match="'b'"):

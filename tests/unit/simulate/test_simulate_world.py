@@ -133,14 +133,15 @@ def test_more_and_fewer_of_the_same_restart_nothing(rolling: object) -> None:
     assert played(pods, 30.0)[-1] == (20.0 + DRAIN_S, 1, 1.0)
 
 
-def test_another_batch_size_is_told_to_the_queue_or_restarts_the_pods() -> None:
-    rebatched = StageConfig("detect", "small", 8, 1.0, 4)
-    in_place, restarted = cluster(), cluster(rebatch_restarts=True)
+@pytest.mark.parametrize("count", [1, 4])
+def test_another_batch_size_is_told_to_the_queue_or_restarts_the_pods(count: int) -> None:
+    running, rebatched = (StageConfig("detect", "small", size, 1.0, count) for size in (4, 8))
+    in_place, restarted = cluster(running), cluster(running, rebatch_restarts=True)
     change(in_place, rebatched)
     change(restarted, rebatched)
     assert in_place.settled and not restarted.settled
     assert serving(in_place) == [rebatched]
-    assert serving(restarted) == [SMALL]
+    assert serving(restarted) == [running]
 
 
 def test_old_pods_keep_their_batch_size_until_a_new_one_serves() -> None:
