@@ -148,14 +148,15 @@ def _drop_unmatched(program: Program, fits: list[NDArray[np.bool_]]) -> None:
     """Drop options for numbers of items that no remaining option before them sends, or after them takes."""
     if not _has_levels(program):
         return
-    left: int | None = None
-    while left != (left := sum(int(each.sum()) for each in fits)):
+    before, left = -1, sum(int(each.sum()) for each in fits)
+    while left != before:
         for at, children in enumerate(program.graph.children):
             for place, child in enumerate(children):
                 leave, enter = program.stages[at].leave[place], program.stages[child].enter
                 for mine, theirs, stage in ((leave, enter, at), (enter, leave, child)):
                     other = child if stage == at else at
                     fits[stage] &= np.isin(mine, theirs[fits[other]])
+        before, left = left, sum(int(each.sum()) for each in fits)
 
 
 def _has_levels(program: Program) -> bool:

@@ -175,16 +175,16 @@ def late_requests(candidates: Sequence[Candidate], loads: Loads) -> tuple[Floats
 
 def _performance(candidate: Candidate, times_s: Floats, rates_rps: Floats) -> tuple[Floats, Floats, Floats]:
     """The capacity at each time, and the shares later than the SLA and than twice that at each rate."""
-    is_old = (times_s < candidate.serves_s)[:, None]
-    able_rps = np.where(is_old, candidate.meanwhile.capacity_rps, candidate.prediction.capacity_rps)
+    meanwhile, then = candidate.meanwhile, candidate.prediction
+    is_old = times_s < candidate.serves_s
+    able_rps = np.where(is_old, meanwhile.capacity_rps, then.capacity_rps)[:, None]
     used = rates_rps / able_rps
     shares, later = (
-        np.where(
-            is_old,
-            *(
-                np.interp(used, LOADS, it.late_ratios[at])
-                for it in (candidate.meanwhile, candidate.prediction)
-            ),
+        np.concatenate(
+            (
+                np.interp(used[is_old], LOADS, meanwhile.late_ratios[at]),
+                np.interp(used[~is_old], LOADS, then.late_ratios[at]),
+            )
         )
         for at in (0, 1)
     )

@@ -45,7 +45,8 @@ from tests.fakes.world import PIPELINE, SMALLEST, ours, planner, profiled, scena
 
 GROWN = tuple(replace(config, replicas=3) for config in SMALLEST)
 UNREAD = Missing(MissingReason.UNREACHABLE, "down")
-BLOCK = WriteBlock(ReasonCode.RBAC, "forbidden", PipelineControl(mode=Mode.ACTIVE))
+ACTIVE = PipelineControl(mode=Mode.ACTIVE)
+BLOCK = WriteBlock(ReasonCode.RBAC, "forbidden", ACTIVE)
 
 
 def ticked(**changed: object) -> TickRequest:
@@ -137,9 +138,6 @@ def test_two_rules_ask_for_one_forecast() -> None:
     made = scenario(25.0, forecaster=lambda load: loads.append(load) or window_max(load))  # type: ignore[func-returns-value]
     made.loop.tick_once()
     assert len(loads) == 1
-
-
-ACTIVE = PipelineControl(mode=Mode.ACTIVE)
 
 
 def running_at(rate_rps: float, configs: tuple[StageConfig, ...], **changed: object) -> TickRequest:
@@ -313,16 +311,10 @@ def late(request: TickRequest) -> tuple[TickRequest, EngineState]:
 
 
 def test_while_the_slo_is_broken_capacity_is_added_and_never_removed() -> None:
-    request = ticked(control=PipelineControl(mode=Mode.ACTIVE))
-    best = judge(request, EngineState(planned=True))[0].configs
-    running = tuple(StageState(config, config.replicas) for config in best)
-    workload = WorkloadState("2", running, settled=True)
+    best = judge(ticked(control=ACTIVE), EngineState(planned=True))[0].configs
 
     def held(rate_rps: float) -> TickVerdict:
-        load = Measured(LoadHistory(1.0, (rate_rps,) * 60))
-        signals = Signals(Measured(rate_rps), load, Measured(0.4))
-        observed_request = replace(request, observation=observe(PIPELINE, signals, workload, at_s=0.0))
-        return judge(*late(observed_request))[0]
+        return judge(*late(running_at(rate_rps, best)))[0]
 
     # What runs is the best plan, or more than the load needs: neither is a reason to be content.
     for rate_rps in (25.0, 5.0):
@@ -340,9 +332,7 @@ def rolling_out(
     start: tuple[StageConfig, ...] = SMALLEST, wanted: tuple[StageConfig, ...] = MIDDLE, **changed: object
 ) -> tuple[TickRequest, EngineState]:
     """A change to more replicas rolls out while requests are late; those of the new ones are not ready."""
-    request = ticked(
-        control=PipelineControl(mode=Mode.ACTIVE), rollout=Rollout(RolloutPhase.PROGRESSING, "1 of 2")
-    )
+    request = ticked(control=ACTIVE, rollout=Rollout(RolloutPhase.PROGRESSING, "1 of 2"))
     change = Change("pages-1", "pages", "1", start, wanted, 60.0)
     load = Measured(LoadHistory(1.0, (60.0,) * 60))
     running = tuple(StageState(config, 1) for config in wanted)

@@ -103,10 +103,7 @@ def test_a_steady_rise_is_carried_on_and_a_step_of_long_means_is_not(smooth: int
 def test_a_rise_is_carried_on_as_far_in_steps_of_any_length(step_s: float) -> None:
     def ahead(step_s: float) -> float:
         rates = 10 + 0.5 * np.arange(0, 300, step_s)
-        return (
-            Seasonal()
-            .peak(prepare(LoadHistory(step_s, tuple(rates.tolist()))), HORIZON_S, QUANTILE)
-            .point_rps
-        )
+        series = prepare(LoadHistory(step_s, tuple(rates.tolist())))
+        return Seasonal().peak(series, HORIZON_S, QUANTILE).point_rps
 
     assert ahead(step_s) == pytest.approx(ahead(1.0), rel=0.03)
