@@ -42,10 +42,11 @@ class TraceForecaster:
         self._trace: LoadHistory | None = trace
         self._parameters = {"horizon_s": horizon_s, "quantile": quantile, "smooth_s": smooth_s}
         self._rungs: tuple[Forecaster, ...] = rungs_of(name)
-        # The ladder's boosted rung, which exists only with a trace, and its first rung.
-        above = (Boosted(), Learned()) if name == LADDER else self._rungs[:1]
-        self._learning: tuple[Forecaster, ...] = above
-        self._notes: tuple[str, ...] = (f"{above[0].name}: still learning from the trace",)
+        # The rungs that learn from the trace, and those below them.
+        own = self._rungs
+        self._learning: tuple[Forecaster, ...]
+        self._learning, self._below = ((Boosted(), Learned()), own) if name == LADDER else (own[:1], own[1:])
+        self._notes: tuple[str, ...] = (f"{self._learning[0].name}: still learning from the trace",)
 
     @property
     def window_s(self) -> float:
@@ -70,7 +71,7 @@ class TraceForecaster:
             log.exception("nothing was learned from the trace")
             self._notes = (f"{self._learning[0].name}: nothing learned from the trace ({error})",)
             return
-        self._rungs, self._notes = (*above, *self._rungs[1:]), ()
+        self._rungs, self._notes = (*above, *self._below), ()
         log.info("learned from %d s of load", len(trace.rates_rps))
 
     def __call__(self, load: LoadHistory) -> Forecast:

@@ -22,8 +22,6 @@ SMOOTH_S = 5.0
 # The percentile of the SLO for which the quantile is set; the least and the greatest that may follow.
 SLO_PERCENTILE = 99.0
 LEAST_QUANTILE, GREATEST_QUANTILE = 0.5, 0.999
-# The memory of the rungs: two minutes, or some horizons if those are longer.
-PAST_S, PAST_HORIZONS = 120.0, 3.0
 
 
 def slo_quantile(quantile: float, percentile: float) -> float:
@@ -184,40 +182,6 @@ def trailing_mean(rates: Floats, width: int) -> Floats:
     starts = np.maximum(0, ends - width)
     means: Floats = (sums[ends] - sums[starts]) / (ends - starts)
     return np.maximum(means, 0.0)
-
-
-def memory_s(horizon_s: float) -> float:
-    """The time over which rungs take their quantiles; older peaks count as those of another load."""
-    return max(PAST_S, PAST_HORIZONS * horizon_s)
-
-
-def quantiles_of(values: Floats, counts: Ints, quantile: float, most: int) -> Floats:
-    """For each of `counts`, the quantile of the last `most` of the first values (`np.quantile`); 0 of none.
-
-    For few finite values: all windows are sorted at once, in a fraction of its time.
-    """
-    if not len(values):
-        return np.zeros(len(counts))
-    width = max(1, min(most, len(values)))
-    places = counts[:, None] - np.arange(width, 0, -1)
-    known = np.where(places >= 0, values[np.maximum(places, 0)], math.inf)
-    # No values give zero.
-    known[counts == 0] = 0.0
-    known.sort(axis=1)
-    last, rows = np.maximum(np.minimum(counts, width) - 1, 0), np.arange(len(counts))
-    ranks = quantile * last
-    low = ranks.astype(np.int64)
-    share = ranks - low
-    start, end = known[rows, low], known[rows, np.minimum(low + 1, last)]
-    steps = end - start
-    between: Floats = np.where(share < 0.5, start + steps * share, end - steps * (1 - share))
-    return between
-
-
-def recent_max(rates: Floats, counts: Ints, width: int) -> Floats:
-    """For each of `counts`, the maximum of the last `width` of the first values, or of all if fewer."""
-    recent = sliding_max(rates, width)[np.maximum(counts - width, 0)]
-    return np.where(counts >= width, recent, np.maximum.accumulate(rates)[counts - 1])
 
 
 def conformal(missed: Floats, quantile: float) -> float:

@@ -14,19 +14,21 @@ import numpy as np
 
 from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, prepare
 from ipa.forecast.boosted import Boosted
+from ipa.forecast.classes import distributed
 from ipa.forecast.learned import Learned
 from ipa.forecast.level import Level
 from ipa.forecast.mixture import Judged, judged, past_of, weights_of
-from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
+from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import PluginError, UsageError
 from ipa.model.observation import Forecast, LoadHistory
 from ipa.plugins import Plugin
 
-DEFAULT_RUNGS: tuple[Forecaster, ...] = (Learned(), Seasonal(), Level(), LastValue())
+DEFAULT_RUNGS: tuple[Forecaster, ...] = (Level(), LastValue())
 # Rungs of a backtest: also those that learn from hours, and the last of the papers' inputs, their baseline.
 BACKTEST_RUNGS: tuple[Forecaster, ...] = (
     Boosted(),
+    Learned(),
     *DEFAULT_RUNGS,
     WindowMaximum(),
     WindowMaximum(span_s=10.0, name="maximum-10s"),
@@ -180,7 +182,10 @@ def forecast(
         sum(weight * rate for weight, rate in zip(weights, rates, strict=True))
         for rates in zip(*((each.peak.point_rps, each.peak.upper_rps) for each in heard), strict=True)
     )
-    point_rps, upper_rps = (min(_on_grid(rate), limit) for rate in (point_rps, max(point_rps, upper_rps)))
+    peak = Peak(point_rps, max(point_rps, upper_rps))
+    upper_rps, classes = distributed(heard, weights, past, peak, quantile, highest)
+    rates = point_rps, upper_rps, *classes
+    point_rps, upper_rps, *rates_rps = (min(_on_grid(rate), limit) for rate in rates)
     observed = [rate for rate in load.rates_rps if rate is not None and 0 <= rate < math.inf]
     shares = sorted(zip((each.rung for each in heard), weights, strict=True), key=lambda share: -share[1])
     return Forecast(
@@ -192,6 +197,7 @@ def forecast(
         quality_ratio=len(observed) / len(load.rates_rps),
         steps_down=tuple(steps_down),
         peak_s=series.smooth_s,
+        rates_rps=tuple(rates_rps),
         weights=tuple((name, round(weight, 2)) for name, weight in shares if weight >= LEAST_SHOWN),
     )
 

@@ -44,10 +44,11 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A rung's present answer, and its upper quantiles at the past moments; NaN if it could not answer."""
+    """A rung's present answer, and those at the past moments; NaN if it could not answer."""
 
     rung: str
     peak: Peak
+    points: Floats
     uppers: Floats
     is_trained: bool = False
 
@@ -69,10 +70,11 @@ def judged(rung: Forecaster, series: Series, past: Past, horizon_s: float, quant
     least = max(series.steps(rung.min_history_s(horizon_s)), 0 if learned is rung else total // 2)
     known = past.counts >= least
     points, uppers = answers(learned, series, np.append(past.counts[known], total), horizon_s, quantile)
-    past_uppers = np.full(len(past.counts), np.nan)
-    past_uppers[known] = uppers[:-1]
+    past_points, past_uppers = np.full((2, len(past.counts)), np.nan)
+    past_points[known], past_uppers[known] = points[:-1], uppers[:-1]
     is_trained = learned is rung and hasattr(rung, "peaks")
-    return Judged(rung.name, Peak(float(points[-1]), float(uppers[-1])), past_uppers, is_trained)
+    peak = Peak(float(points[-1]), float(uppers[-1]))
+    return Judged(rung.name, peak, past_points, past_uppers, is_trained)
 
 
 def weights_of(rungs: Sequence[Judged], past: Past, quantile: float) -> list[float]:

@@ -14,7 +14,6 @@ FORECASTERS = Registry(
         LADDER: "ipa.forecast.ladder:forecast",
         FORESIGHT: "ipa.simulate.run:Foresight",
         "learned": "ipa.forecast.learned:Learned",
-        "seasonal": "ipa.forecast.reactive:Seasonal",
         "window": "ipa.forecast.reactive:WindowMaximum",
         "level": "ipa.forecast.level:Level",
         "last": "ipa.forecast.reactive:LastValue",

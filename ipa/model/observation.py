@@ -241,13 +241,18 @@ class Observation:
         return tuple(observed) if len(observed) == len(configs) and observed else None
 
 
+# The probabilities of the classes of a load, from the lowest rates: narrower where requests begin to be late.
+RATE_SHARES = (0.2, 0.2, 0.2, 0.175, 0.125, 0.07, 0.03)
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """The peak arrival rate expected over `horizon_s`: a point and an upper quantile.
 
     A rate is a mean over `peak_s`, the shortest peak that counts. `rung` is the forecaster of the ladder with
     the largest weight, `weights` the weights of all, `steps_down` the reasons why others have none;
-    `quality_ratio` is 1 for a full window without gaps.
+    `quality_ratio` is 1 for a full window without gaps. `rates_rps` are the mean rates of the classes of
+    RATE_SHARES; a forecast without them is taken for normally distributed.
     """
 
     point_rps: float
@@ -259,3 +264,4 @@ class Forecast:
     steps_down: tuple[str, ...] = ()
     peak_s: float = 1.0
     weights: tuple[tuple[str, float], ...] = ()
+    rates_rps: tuple[float, ...] = field(default=(), metadata=UNLESS_DEFAULT)

@@ -35,7 +35,8 @@ def moment_to_ms(at: datetime) -> datetime:
 
 def rounded_forecast(forecast: Forecast) -> Forecast:
     """Return the forecast in significant digits."""
-    return _rounded(forecast, "point_rps", "upper_rps", "quality_ratio")
+    rates_rps = tuple(significant(rate) for rate in forecast.rates_rps)
+    return replace(_rounded(forecast, "point_rps", "upper_rps", "quality_ratio"), rates_rps=rates_rps)
 
 
 def rounded_plan(plan: Plan) -> Plan:

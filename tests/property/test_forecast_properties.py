@@ -12,12 +12,13 @@ from ipa.forecast.base import Series, prepare
 from ipa.forecast.boosted import Boosted, TreeGrowth, learn
 from ipa.forecast.ladder import CLAMP_FACTOR, forecast
 from ipa.forecast.learned import Learned, QuantileWeights
-from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
-from ipa.model.observation import LoadHistory
+from ipa.forecast.level import Level
+from ipa.forecast.reactive import LastValue, WindowMaximum
+from ipa.model.observation import RATE_SHARES, LoadHistory
 from tests.amounts import many
 
 WEIGHTS = QuantileWeights(20.0, 0.95, (0.0,) * 11 + (1.0, 0.0, 0.0), (0.0,) * 11 + (1.2, 0.0, 0.0))
-RUNGS = (Learned(WEIGHTS), Seasonal(), WindowMaximum(), LastValue())
+RUNGS = (Learned(WEIGHTS), Level(), WindowMaximum(), LastValue())
 
 # Grown on three hours of noise: what it says is not the point here.
 BOOSTED = Boosted(
@@ -62,7 +63,11 @@ def test_forecasts_are_finite_ordered_and_near_what_was_seen(
     series = prepare(load)
     highest = float(series.rates_rps.max())
     assert 0 <= answer.point_rps <= answer.upper_rps
-    assert answer.upper_rps <= CLAMP_FACTOR * (highest + series.noise_rps(highest)) * (1 + 1e-9)
+    limit = CLAMP_FACTOR * (highest + series.noise_rps(highest)) * (1 + 1e-9)
+    assert answer.upper_rps <= limit
+    assert len(answer.rates_rps) == len(RATE_SHARES)
+    assert answer.rates_rps[0] >= 0 and answer.rates_rps[-1] <= limit
+    assert list(answer.rates_rps) == sorted(answer.rates_rps)
     assert 0 < answer.quality_ratio <= 1
     # Every rung either has a part or says why it has none; a tiny part is not told.
     left_out = {reason.split(":")[0] for reason in answer.steps_down}
@@ -83,7 +88,7 @@ def test_more_load_is_never_forecast_as_less(seed: int, factor: float) -> None:
             LoadHistory(1.0, tuple(each * count for count in counts)),
             horizon_s=20.0,
             quantile=0.95,
-            rungs=(Seasonal(), LastValue()),
+            rungs=(Level(), LastValue()),
         )
         for each in (1.0, factor)
     )

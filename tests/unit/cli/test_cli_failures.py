@@ -65,7 +65,7 @@ def test_a_forecaster_that_fails_is_no_result(name: str, words: str, ipa: Ipa) -
 
 
 def test_a_forecaster_without_enough_history_has_not_failed(ipa: Ipa) -> None:
-    figures = json.loads(ipa("simulate", "video", *MINUTE, "--forecaster", "seasonal", "-o", "json").out)
+    figures = json.loads(ipa("simulate", "video", *MINUTE, "--forecaster", "level", "-o", "json").out)
     assert (figures["failed_ticks"], figures["first_failure"]) == (0, None)
 
 

@@ -25,7 +25,7 @@ RNG = np.random.default_rng(11)
 
 def test_the_ladder_scores_better_than_the_last_value() -> None:
     counts = RNG.poisson(20 + 15 * np.sin(np.arange(3000) / 60)).astype(float)
-    scores = backtest(counts.tolist(), ["learned", "seasonal", "window", "last"], forecasts=150)
+    scores = backtest(counts.tolist(), ["learned", "level", "window", "last"], forecasts=150)
     assert {each.count for each in scores.values()} == {150}
     assert scores["learned"].smape_ratio < scores["last"].smape_ratio
     assert scores["learned"].coverage_ratio > 0.8

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ipa.forecast.base import Series, answers, prepare, sliding_max
+from ipa.forecast.base import Forecaster, Series, answers, prepare, sliding_max
 from ipa.forecast.boosted import Boosted, TreeGrowth, learn
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
 from ipa.forecast.learned import Learned
+from ipa.forecast.level import Level
 from ipa.forecast.mixture import (
     LAST_SHARE,
     LOSS_UNIT_RATIO,
@@ -22,12 +23,12 @@ from ipa.forecast.mixture import (
     weights_of,
 )
 from ipa.forecast.quality import pinball
-from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
+from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.model.observation import Forecast, LoadHistory
 from ipa.simulate.arrivals import workload_rates
 
 HORIZON_S, QUANTILE = 20.0, 0.95
-RUNGS = (Seasonal(), WindowMaximum(), LastValue())
+RUNGS = (Level(), WindowMaximum(), LastValue())
 
 
 def drawn(rates: object, seed: int = 0) -> tuple[float, ...]:
@@ -94,8 +95,12 @@ def test_weights_do_not_depend_on_the_size_of_the_load(unit: float) -> None:
     assert of_scaled == pytest.approx(weights_of(heard, past, QUANTILE), rel=1e-9)
 
 
+@pytest.mark.parametrize(("rungs", "most_ratio"), [(DEFAULT_RUNGS, 1.1), (RUNGS, 1.4)])
 @pytest.mark.parametrize("name", LOADS)
-def test_the_mixture_is_never_far_from_the_best_rung_in_hindsight(name: str) -> None:
+def test_the_mixture_is_never_far_from_the_best_rung_in_hindsight(
+    name: str, rungs: tuple[Forecaster, ...], most_ratio: float
+) -> None:
+    """A rung that is good until a step keeps its weight until the peaks after it are known."""
     rates = LOADS[name]
     series = prepare(LoadHistory(1.0, rates))
     ends = np.arange(130, len(rates) - 20, 30)
@@ -105,14 +110,14 @@ def test_the_mixture_is_never_far_from_the_best_rung_in_hindsight(name: str) -> 
             LoadHistory(1.0, rates[max(0, end - 600) : end]),
             horizon_s=HORIZON_S,
             quantile=QUANTILE,
-            rungs=RUNGS,
+            rungs=rungs,
         ).upper_rps
         for end in ends.tolist()
     ]
     alone = [
-        pinball(peaks, answers(rung, series, ends, HORIZON_S, QUANTILE)[1], QUANTILE).mean() for rung in RUNGS
+        pinball(peaks, answers(rung, series, ends, HORIZON_S, QUANTILE)[1], QUANTILE).mean() for rung in rungs
     ]
-    assert pinball(peaks, np.array(mixed), QUANTILE).mean() <= 1.25 * min(alone)
+    assert pinball(peaks, np.array(mixed), QUANTILE).mean() <= most_ratio * min(alone)
 
 
 def test_a_rung_that_learns_from_the_load_sees_only_its_first_half() -> None:

@@ -57,7 +57,7 @@ def test_the_last_value_would_not() -> None:
 
 
 def test_a_rise_in_the_first_half_minute_is_carried_on_but_not_far_beyond() -> None:
-    """Some filters expect a slope before they have seen one, and those of even loads never do."""
+    """A few means show a trend, which fades: the mean of the horizon is not that of a straight line."""
     rates = 50 + 2.0 * np.arange(50)
     series = prepare(LoadHistory(1.0, tuple(rates.tolist())))
     upper_rps = Level().peak(series.between(0, 30), 20.0, 0.95).upper_rps

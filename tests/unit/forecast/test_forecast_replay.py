@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from ipa.forecast.base import Series, answers, quantiles_of
-from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
-from tests.amounts import many
-
-
-@settings(max_examples=many(100), deadline=None, derandomize=True)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0.0, 1.0), st.integers(1, 60))
-def test_the_quick_quantiles_are_numpys(values: list[float], quantile: float, most: int) -> None:
-    counts = np.arange(len(values) + 1)
-    mine = quantiles_of(np.array(values), counts, quantile, most)
-    windows = [values[max(0, count - most) : count] for count in counts[1:]]
-    numpys = [0.0, *(float(np.quantile(window, quantile)) for window in windows)]
-    assert mine.tolist() == pytest.approx(numpys, rel=1e-12, abs=1e-9)
+from ipa.forecast.base import Series, answers
+from ipa.forecast.level import Level
+from ipa.forecast.reactive import LastValue, WindowMaximum
 
 
 @pytest.mark.parametrize(
     "rung",
     [
-        Seasonal(),
+        Level(),
         WindowMaximum(),
         WindowMaximum(span_s=10.0, name="ten"),
         LastValue(),
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_a_replay_is_the_answers_one_by_one(rung: Seasonal | WindowMaximum | LastValue, seed: int) -> None:
+def test_a_replay_is_the_answers_one_by_one(rung: Level | WindowMaximum | LastValue, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rates = rng.poisson(20 + 10 * np.sin(np.arange(200) / 20)).astype(float)
     rates[:70] *= seed > 0  # silence at first
@@ -52,3 +40,13 @@ def test_what_sees_only_a_window_is_asked_one_by_one() -> None:
         assert points.tolist() == [149.0, 189.0]
     _, uppers = answers(WindowMaximum(), series, moments, 20.0, 0.5, window=60)
     assert uppers.tolist() == [149.0, 189.0]
+
+
+def test_a_window_takes_its_quantile_from_two_minutes() -> None:
+    rates = np.full(300, 5.0)
+    rates[150] = 50.0
+    series = Series(1.0, rates, 5.0)
+    for until, upper in ((200, 50.0), (290, 5.0)):
+        peak = WindowMaximum().peak(series.between(0, until), 20.0, 0.999)
+        assert peak.point_rps == 5.0
+        assert peak.upper_rps == pytest.approx(upper, rel=0.01)

@@ -54,6 +54,9 @@ def test_a_short_load_and_coarser_means_step_down(forecaster: TraceForecaster) -
     short = forecaster(means(3, 300))
     assert short.rung == "learned"
     assert short.steps_down == ("boosted: 300 s of load, needs 600 s",)
+    # Every rung is still there, those that need no trace too.
+    shortest = forecaster(means(3, 10))
+    assert [why.split(":")[0] for why in shortest.steps_down] == ["boosted", "learned", "level"]
     coarse = forecaster(replace(means(3, 1220), averaged_s=30.0))
     assert coarse.rung != "boosted"
     assert "learned for 20 s, quantile 0.95, means over 5 s every 1 s" in coarse.steps_down[0]
@@ -70,7 +73,7 @@ def test_a_trace_too_short_to_learn_from_is_said_in_every_forecast() -> None:
 def test_without_a_trace_it_is_the_plain_ladder() -> None:
     setup = forecast_setup(Settings(), {})
     assert setup.window_s == Settings().window_s
-    assert setup.of(PIPELINE, {})(means(2, 120)).rung in {"seasonal", "level"}
+    assert setup.of(PIPELINE, {})(means(2, 120)).rung == "level"
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_a_plan_and_its_frontier_agree() -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     for wrong, name in (
         (lambda: plan(PIPELINE, PROFILES, 12.0, solver="none"), "highs"),
-        (lambda: forecast([1.0], forecaster="none"), "seasonal"),
+        (lambda: forecast([1.0], forecaster="none"), "level"),
         (lambda: simulate(PIPELINE, PROFILES, LOAD, policy="none"), "infadapter"),
     ):
         with pytest.raises(UsageError) as caught:

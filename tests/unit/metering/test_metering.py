@@ -147,7 +147,7 @@ def test_the_closed_labels_know_what_the_code_has() -> None:
 
 
 def test_a_value_that_is_not_known_makes_no_series() -> None:
-    assert of.RUNG.known("seasonal") == "seasonal"
+    assert of.RUNG.known("level") == "level"
     assert of.RUNG.known("my-own") == OTHER
     assert of.PIPELINE.known("anything") == "anything"
 
