@@ -118,8 +118,8 @@ class Settings:
     prometheus_namespace_label: str = "namespace"
     # Time between two decisions, in seconds: IPA's adaptation interval.
     tick_s: float = 10.0
-    # Time between two looks at the load within a tick, in seconds. A tick starts early if the load exceeds
-    # the forecast. The value of IPA_TICK_S disables early ticks.
+    # Time between two looks at the load within a tick, in seconds. A tick starts early if the load rises
+    # beyond what runs. The value of IPA_TICK_S disables early ticks.
     peek_s: float = 2.0
     # Length of the load history, in seconds: forecasters are weighted by their errors over it. A forecast
     # itself is made from the last two minutes, as IPA's are.
@@ -136,7 +136,7 @@ class Settings:
     # Time limit of a forecast, in seconds; after it the last rate and its noise are used. Keep it well below
     # the tick.
     forecast_deadline_s: float = 1.0
-    # Forecaster: ladder, one of its rungs (learned, seasonal, level, last), a plug-in by its name, or
+    # Forecaster: ladder, one of its rungs (learned, level, window, last), a plug-in by its name, or
     # module:attribute. When it cannot answer, the last value and its noise are used.
     forecaster: str = "ladder"
     # Load trace to train forecasters from at start: a file, with options as FILE?scale=2&from=1h. Empty for

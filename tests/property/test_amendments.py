@@ -41,7 +41,7 @@ def late_ratio(result: SimResult) -> float:
 
 def test_a_change_that_is_added_to_is_in_time_for_more_requests() -> None:
     without, added = ([run(seed, amends=amends) for seed in range(1, 9)] for amends in (False, True))
-    assert sum(map(late_ratio, added)) < 0.92 * sum(map(late_ratio, without))
+    assert sum(map(late_ratio, added)) < 0.96 * sum(map(late_ratio, without))
     counts = [
         sum(it.reason is ReasonCode.AMENDED for each in runs for it in each.decisions)
         for runs in (without, added)

@@ -141,7 +141,7 @@ def test_a_variant_that_is_late_is_taken_back_and_held_with_what_was_measured(pl
 def test_a_load_that_rises_while_a_canary_is_measured_brings_more_of_what_is_proven(
     place: Place,
 ) -> None:
-    result = tried(place, 1.0, (40.0,) * 70 + (90.0,) * 110)
+    result = tried(place, 1.0, (40.0,) * 60 + (90.0,) * 120)
     rows = [each.configs for each in applied(result)]
     during = [row for row in rows if any(share_of(part) == 5 for part in parts_of(row))]
     middle = [it.replicas for row in during for it in row if it.variant == "middle"]

@@ -76,9 +76,10 @@ def test_every_request_is_answered_after_it_came_or_is_lost_and_counted() -> Non
 
 
 def test_the_loop_follows_the_load_up_and_down() -> None:
-    result = simulate(setup(rates_rps=STEP + STEP[:60] * 2))
+    # That a load has surged counts for ten minutes, so that it may surge again.
+    result = simulate(setup(rates_rps=STEP + STEP[:60] * 10))
     cores = {tick.at_s: tick.cores for tick in result.ticks}
-    assert cores[55.0] < cores[110.0] > cores[295.0]
+    assert cores[55.0] < cores[110.0] > cores[775.0]
     assert ReasonCode.FIRST_PLAN in reasons(result)
 
 

@@ -10,7 +10,7 @@ export const REASONS = {
   "apply.first_plan": "the first plan of this pipeline",
   "apply.requested": "a person requested it: ipa apply, ipa rollback or the API",
   "apply.rollback": "the last rollout failed or was late, or a canary failed",
-  "apply.amended": "requests were late while a change rolled out, so more replicas, another batch size or a resident variant were added to it",
+  "apply.amended": "the load outgrew a change that rolled out, so more replicas, another batch size or a resident variant were added to it",
   "apply.slo_broken": "requests were late or lost although the model expected none, so capacity was added",
   "apply.fallback": "the load was missing for so long that the plan is for the pipeline's fallback rate; it only adds capacity",
   "hold.no_change": "the running plan is the best",

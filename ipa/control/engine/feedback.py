@@ -126,6 +126,7 @@ def loaded(forecast: Forecast, feedback: Feedback, observation: Observation) -> 
         forecast,
         point_rps=max(forecast.point_rps * ratio, risen_rps),
         upper_rps=max(forecast.upper_rps * ratio, risen_rps),
+        rates_rps=tuple(max(rate * ratio, risen_rps) for rate in forecast.rates_rps),
     )
 
 

@@ -15,7 +15,7 @@ from ipa.control.engine.guards import (
     mode_objection,
     pin_faults,
 )
-from ipa.control.engine.plan_selection import MORE, capacity_rps, checked, choose, plan_for, wanted
+from ipa.control.engine.plan_selection import MORE, advantage, capacity_rps, checked, choose, plan_for, wanted
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_pins
 from ipa.model.decision import Action, Change, Mode, ReasonCode
@@ -182,7 +182,8 @@ def fallback_forecast(fallback: Fallback, observed: Forecast | None = None) -> F
     """The forecast of the fall-back: its declared rate, or the observed one if that is higher."""
     if observed is None:
         return Forecast(fallback.rate_rps, fallback.rate_rps, 1.0, 0.0, "fall-back", 0.0)
-    return replace(observed, upper_rps=max(observed.upper_rps, fallback.rate_rps))
+    rates_rps = tuple(max(rate, fallback.rate_rps) for rate in observed.rates_rps)
+    return replace(observed, upper_rps=max(observed.upper_rps, fallback.rate_rps), rates_rps=rates_rps)
 
 
 # What rolls out for longer than this part of its deadline is not added to: it may never be ready.
@@ -190,7 +191,7 @@ AMENDED_RATIO = 0.5
 
 
 def amended(request: TickRequest, state: EngineState, running: Configs, held: TickVerdict) -> TickVerdict:
-    """The verdict to add to the change in flight while requests are late; `held` if nothing may be added.
+    """The verdict to add to the change in flight what is worth more than it costs; `held` for nothing.
 
     It adds what keeps the replicas of that change: more of them, another batch size, another resident
     variant. The configuration before the change stays the one to return to.
@@ -207,29 +208,24 @@ def amended(request: TickRequest, state: EngineState, running: Configs, held: Ti
     plan = plan_for(keeping, state, running, forecast, reachable=True)
     if not isinstance(plan, Plan) or not keeps_all(request.rolling, running, plan.configs):
         return held
-    configs = tuple(
-        replace(new, replicas=max(old.replicas, new.replicas))
-        for old, new in zip(running, plan.configs, strict=True)
+    stages = (
+        replace(stage, replicas=max(old.replicas, stage.replicas))
+        for old, stage in zip(running, plan.stages, strict=True)
     )
-    if not _is_more(request, running, configs, plan.rate_rps) or _faults(request, state, change, configs):
+    more = replace(plan, stages=tuple(stages))
+    configs = more.configs
+    why = advantage(request, state, running, more, forecast)
+    if not why or _faults(request, state, change, configs):
         return held
-    late = lateness(request.observation, request.pipeline)
-    words = f"{late}; added to the change that rolls out: {changes(running, configs)}"
+    words = f"{why}; added to the change that rolls out: {changes(running, configs)}"
     return TickVerdict(Action.APPLY, ReasonCode.AMENDED, words, configs, plan, forecast, amends=True)
 
 
 def _may_be_added(request: TickRequest, state: EngineState, change: Change, running: Configs) -> bool:
-    """True if requests are late, and the change is the loop's own and may still become ready."""
+    """True if the change is the loop's own and may still become ready."""
     if change.is_rollback or running != change.configs or is_shared(running) or not request.rolling.amends:
         return False
-    is_young = request.now_s - state.actuation.started_s < AMENDED_RATIO * request.settings.rollout_deadline_s
-    return state.feedback.is_broken and is_young and state.counts(request)
-
-
-def _is_more(request: TickRequest, running: Configs, configs: Configs, rate_rps: float) -> bool:
-    """True if it carries more than the change in flight."""
-    before, after = (request.predict(each, rate_rps) for each in (running, configs))
-    return before is not None and after is not None and after.capacity_rps > before.capacity_rps * MORE
+    return request.now_s - state.actuation.started_s < AMENDED_RATIO * request.settings.rollout_deadline_s
 
 
 def _faults(request: TickRequest, state: EngineState, change: Change, configs: Configs) -> bool:

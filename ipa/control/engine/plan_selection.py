@@ -233,6 +233,19 @@ def _compared(state: EngineState, stay: Worth, best: Worth) -> str:
     )
 
 
+def advantage(
+    request: TickRequest, state: EngineState, serving: Configs, plan: Plan, forecast: Forecast
+) -> str:
+    """The advantage of a plan over staying, in words; empty if it is less than a change costs."""
+    now = request.predict(serving, ANY_RATE_RPS)
+    if now is None:
+        return ""
+    candidates = _candidates(request, serving, [plan], now)
+    loads, allowed_ratio = _loads(request, state, forecast), 1 - request.pipeline.sla.percentile / 100
+    stay, *rest = weigh(candidates, loads, allowed_ratio, request.settings.change_price_s)
+    return _compared(state, stay, rest[0]) if rest and rest[0].gain > rest[0].price else ""
+
+
 def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Forecast:
     """The load to plan for: the forecast as the requests in time correct it."""
     return loaded(forecast, state.feedback, request.observation)

@@ -1,7 +1,7 @@
 """The worth of a configuration over the next seconds: what it is for, less what it costs and who is late.
 
-The loads of the next seconds are some paths to quantiles of the forecast. On each a fluid queue, from what
-waits now, carries what the running configuration does until the new one serves. Late requests earn no
+The loads of the next seconds are paths to the rates of the forecast. On each a fluid queue, from what waits
+now, carries what the running configuration does until the new one serves. Late requests earn no
 accuracy, and all that the SLA allows to be late are worth as much as the resources that serve them (drift
 plus penalty: Neely, *Stochastic Network Optimization*, 2010, chapter 4).
 """
@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.model.observation import Forecast
+from ipa.model.observation import RATE_SHARES, Forecast
 from ipa.model.parts import Configs, is_shared, stage_pairs
 from ipa.model.plan import Plan
 from ipa.model.rolling import Rolling, first_hop, waves
@@ -25,9 +25,9 @@ Floats = NDArray[np.float64]
 
 # What a configuration is worth is summed over this time, in steps.
 HORIZON_S, STEP_S = 30.0, 1.0
-# Quantiles of the load, closer where requests begin to be late, with their weights.
-QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
-WEIGHTS = np.array((0.2, 0.2, 0.2, 0.175, 0.125, 0.07, 0.03))
+# The classes of the load, and the quantiles in their middles.
+WEIGHTS = np.array(RATE_SHARES)
+MIDDLES = (np.cumsum(WEIGHTS) - WEIGHTS / 2).tolist()
 # New replicas of a variant whose time to readiness was not measured serve after this.
 READINESS_S = 7.0
 # Requests that wait for longer than this share of the SLA are late.
@@ -84,11 +84,12 @@ class Worth:
 
 
 def loads_of(forecast: Forecast, present_rps: float, waiting: float, deadline_s: float) -> Loads:
-    """The loads of a forecast, taken for normally distributed."""
+    """The loads of a forecast, taken for normally distributed if it has no classes."""
     normal, spread_rps = NormalDist(), max(forecast.upper_rps - forecast.point_rps, 0.0)
-    deviation_rps = spread_rps / max(normal.inv_cdf(min(forecast.quantile, QUANTILES[-1])), 0.5)
-    rates = [forecast.point_rps + deviation_rps * normal.inv_cdf(each) for each in QUANTILES]
-    return Loads(np.maximum(rates, 0.0), present_rps, waiting, max(forecast.horizon_s, STEP_S), deadline_s)
+    deviation_rps = spread_rps / max(normal.inv_cdf(min(forecast.quantile, MIDDLES[-1])), 0.5)
+    likely = [forecast.point_rps + deviation_rps * normal.inv_cdf(middle) for middle in MIDDLES]
+    rates = np.maximum(forecast.rates_rps or likely, 0.0)
+    return Loads(rates, present_rps, waiting, max(forecast.horizon_s, STEP_S), deadline_s)
 
 
 def serving_s(running: Configs, wanted: Configs, rolling: Rolling, readiness_s: Sequence[float]) -> float:

@@ -225,7 +225,7 @@ class ControlLoop:
         return now_s + peek_s if 0 < peek_s < due_s - now_s else due_s
 
     def rest(self, until_s: float) -> bool:
-        """Wait until that time. True if it ended early: the load exceeds the forecast, or is observed again.
+        """Wait until that time. True if it ended early: the load exceeds the capacity, or is observed again.
 
         The load is read every `peek_s`, except while a change is in flight that cannot be added to: a tick
         could not act before it ends.
@@ -239,7 +239,7 @@ class ControlLoop:
         return False
 
     def _is_overrun(self) -> bool:
-        """True if the load exceeds both the last forecast and the running configuration's capacity.
+        """True if the load has risen beyond what the running configuration carries in time.
 
         Also if the last tick could not decide for lack of a load, and there is one now.
         """
@@ -258,7 +258,7 @@ class ControlLoop:
         observed = self._snapshot.observation
         bridged_s = 0.0 if observed is None else observed.bridged_s
         rate_rps = max(mean_rps(load.value, forecast.peak_s), risen_rps(load.value, FAR, bridged_s))
-        if rate_rps <= forecast.upper_rps:
+        if rate_rps <= (decision.observed_rate_rps or 0.0):
             return False
         predict = corrected(self._predict, self._state.correction.slowdowns(self.pipeline))
         prediction = predict(decision.configs, rate_rps)

@@ -183,7 +183,7 @@ def test_a_restart_takes_up_what_is_in_flight() -> None:
     assert [decision.reason for decision in decisions] == [
         ReasonCode.IN_PROGRESS,
         ReasonCode.IN_PROGRESS,
-        ReasonCode.WITHIN_TOLERANCE,
+        ReasonCode.NO_CHANGE,
     ]
     assert decisions[0].tick == applied.tick + 1
     assert len(made.workload.writes) == 1

@@ -61,7 +61,13 @@ def test_a_jump_that_what_runs_is_good_enough_for_brings_no_tick() -> None:
     assert began(made, 35.0) == [0.0, 10.0, 20.0, 30.0]
 
 
-def test_a_change_in_flight_is_waited_for() -> None:
+@pytest.mark.parametrize(
+    ("amends", "ticks_s", "writes_s"),
+    [(False, [0.0, 10.0, 12.0, 22.0, 32.0], [12.0]), (True, [0.0, 10.0, 12.0, 22.0, 26.0], [12.0, 26.0])],
+)
+def test_a_change_in_flight_is_waited_for_or_added_to(
+    amends: bool, ticks_s: list[float], writes_s: list[float]
+) -> None:
     loads = {12.0: 5.0, 26.0: 40.0}
     made = scenario(
         lambda t_s: next((rate for until_s, rate in loads.items() if t_s < until_s), 90.0),
@@ -69,8 +75,9 @@ def test_a_change_in_flight_is_waited_for() -> None:
         readiness_s=30.0,
         configs=BEST,
     )
-    assert began(made, 35.0) == [0.0, 10.0, 12.0, 22.0, 32.0]
-    assert [write.at_s for write in made.workload.writes] == [12.0]
+    made.workload.rolling = replace(made.workload.rolling, amends=amends)
+    assert began(made, 35.0) == ticks_s
+    assert [write.at_s for write in made.workload.writes] == writes_s
 
 
 def test_a_load_that_is_not_seen_brings_no_tick() -> None:

@@ -18,6 +18,7 @@ from ipa.control.engine.tick import OUTCOME
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.errors import DeadlineError, InputError, RecordError, UsageError
 from ipa.model.observation import Measured, Missing, MissingReason
+from ipa.model.rounding import rounded_forecast
 from tests.fakes.services import FakeWorld, a_pipeline
 from tests.fakes.viewed import PROFILES, again, decided, taken
 
@@ -190,10 +191,12 @@ def test_another_version_says_so_and_its_inputs_are_not_compared() -> None:
 def test_the_recorded_forecast_is_used() -> None:
     decision = a_change()
     assert decision.forecast is not None
-    higher = replace(decision, forecast=replace(decision.forecast, upper_rps=99.0))
+    rates_rps = tuple(9 * rate for rate in decision.forecast.rates_rps)
+    forecast = replace(decision.forecast, upper_rps=99.0, rates_rps=rates_rps)
+    higher = replace(decision, forecast=forecast)
     result = take(higher)
     assert result.outcome is ReplayOutcome.DIFFERS and result.again is not None
-    assert result.again.forecast == higher.forecast
+    assert result.again.forecast == rounded_forecast(forecast)
 
 
 def test_another_policy_parts_where_it_would_run_or_plan_something_else() -> None:
@@ -212,7 +215,7 @@ def test_a_policy_that_remembers_decides_as_if_it_had_looked_on() -> None:
     """Shown what was seen before, the HPA waits with taking away; with nothing to remember it need not."""
     world, parted = taken(), 0
     looked_on, new = Replayer(world), Replayer(FakeWorld())
-    for decision in world.log[5:12]:
+    for decision in world.log[14:22]:
         shown, alone = (each(decision, a_pipeline(), PROFILES, "hpa").again for each in (looked_on, new))
         assert shown is not None and alone is not None
         parted += shown.configs != alone.configs

@@ -106,7 +106,7 @@ def troubles() -> Iterator[tuple[TickRequest, EngineState, ReasonCode]]:
     state = replace(state, trial=None)
     yield request, state, ReasonCode.SLO_BROKEN
     state = replace(state, feedback=Feedback())
-    yield request, state, ReasonCode.WITHIN_TOLERANCE
+    yield request, state, ReasonCode.NO_CHANGE
 
 
 def test_each_rule_gives_way_to_those_before_it() -> None:
@@ -329,15 +329,18 @@ MIDDLE = tuple(replace(config, replicas=2) for config in SMALLEST)
 
 
 def rolling_out(
-    start: tuple[StageConfig, ...] = SMALLEST, wanted: tuple[StageConfig, ...] = MIDDLE, **changed: object
+    start: tuple[StageConfig, ...] = SMALLEST,
+    wanted: tuple[StageConfig, ...] = MIDDLE,
+    rate_rps: float = 60.0,
+    **changed: object,
 ) -> tuple[TickRequest, EngineState]:
     """A change to more replicas rolls out while requests are late; those of the new ones are not ready."""
     request = ticked(control=ACTIVE, rollout=Rollout(RolloutPhase.PROGRESSING, "1 of 2"))
     change = Change("pages-1", "pages", "1", start, wanted, 60.0)
-    load = Measured(LoadHistory(1.0, (60.0,) * 60))
+    load = Measured(LoadHistory(1.0, (rate_rps,) * 60))
     running = tuple(StageState(config, 1) for config in wanted)
     workload = WorkloadState("2", running, settled=False)
-    signals = Signals(Measured(60.0), load, Measured(0.4))
+    signals = Signals(Measured(rate_rps), load, Measured(0.4))
     observation = observe(PIPELINE, signals, workload, at_s=0.0)
     settings = replace(request.settings, correct_profiles=True)
     request, state = late(replace(request, observation=observation, settings=settings))
@@ -345,8 +348,10 @@ def rolling_out(
     return replace(request, **changed), replace(state, actuation=waiting)  # type: ignore[arg-type]
 
 
-def test_while_requests_are_late_more_is_added_to_a_change_that_rolls_out() -> None:
+@pytest.mark.parametrize("are_late", [True, False])
+def test_what_a_load_has_outgrown_is_added_to_while_it_rolls_out(are_late: bool) -> None:
     request, state = rolling_out()
+    state = state if are_late else replace(state, feedback=Feedback())
     verdict, _ = judge(request, state)
     assert (verdict.action, verdict.reason, verdict.amends) == (Action.APPLY, ReasonCode.AMENDED, True)
     for old, new in zip(MIDDLE, verdict.configs, strict=True):
@@ -384,10 +389,9 @@ FULL = tuple(replace(config, replicas=8) for config in SMALLEST)
 @pytest.mark.parametrize(
     ("request_", "state"),
     [
-        pytest.param(REQUEST, replace(STATE, feedback=Feedback()), id="requests are in time"),
+        pytest.param(*rolling_out(rate_rps=15.0), id="it carries the load"),
         pytest.param(replace(REQUEST, rolling=DEPLOYMENT), STATE, id="a write restarts what starts"),
         pytest.param(replace(REQUEST, now_s=REQUEST.now_s + 31), STATE, id="it may never be ready"),
-        pytest.param(REQUEST, replace(STATE, counted_s=REQUEST.now_s), id="another tick just was"),
         pytest.param(REQUEST, replace(STATE, actuation=ROLLBACK), id="it is a rollback"),
         pytest.param(*rolling_out(wanted=FULL), id="there is no more"),
         pytest.param(*rolling_out(policy=planning(WIDER)), id="it carries no more"),
@@ -417,8 +421,8 @@ def test_an_addition_that_is_not_written_leaves_the_change_as_it_was() -> None:
     )
     unanswered = replace(after, actuation=sent(after.actuation))
     for state in (refused[1], unanswered, unrecorded(effects.decision, after, ConflictError("no"), 0.0)[1]):
-        again = replace(REQUEST, now_s=REQUEST.now_s + 1)
-        verdict, unchanged = judge(again, replace(state, counted_s=again.now_s))
+        again = replace(REQUEST, now_s=REQUEST.now_s + 1, control=PipelineControl(mode=Mode.ADVISORY))
+        verdict, unchanged = judge(again, state)
         assert verdict.reason is ReasonCode.IN_PROGRESS
         assert unchanged.actuation.change == STATE.actuation.change
         assert unchanged.actuation.phase is ActuationPhase.WAITING_READY

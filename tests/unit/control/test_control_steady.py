@@ -26,7 +26,7 @@ def test_a_load_that_jumps_is_met_by_lighter_variants_until_more_replicas_are_re
     made.ticks(20)
     assert sizes(made) == [
         [("small", 2.0, 1), ("small", 1.0, 1)],
-        [("big", 2.0, 2), ("big", 1.0, 2)],
+        [("big", 1.0, 3), ("big", 1.0, 2)],
     ]
 
 
@@ -42,7 +42,7 @@ def test_a_rise_that_is_only_forecast_has_its_replicas_in_time() -> None:
 def test_without_resident_variants_the_best_plan_comes_at_once() -> None:
     made = scenario(lambda t_s: 9.0 if t_s < 22 else 25.0, configs=TWO_CORES)
     made.ticks(20)
-    assert sizes(made)[0] == [("big", 2.0, 2), ("big", 1.0, 2)]
+    assert sizes(made)[0] == [("big", 1.0, 3), ("big", 1.0, 2)]
 
 
 def test_beyond_every_plan_the_replicas_that_run_take_lighter_variants_and_none_is_started() -> None:

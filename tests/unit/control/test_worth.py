@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import mul
 
 import numpy as np
 import pytest
 
 from ipa.control.engine.worth import (
     HORIZON_S,
-    QUANTILES,
+    MIDDLES,
     Candidate,
     Loads,
     late_requests,
@@ -17,7 +18,7 @@ from ipa.control.engine.worth import (
     weigh,
     what_stays,
 )
-from ipa.model.observation import Forecast
+from ipa.model.observation import RATE_SHARES, Forecast
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.policies.base import LOADS, Prediction
@@ -43,7 +44,7 @@ def candidate(
 
 def even(rate_rps: float, waiting: float = 0.0) -> Loads:
     """One rate in all quantiles."""
-    return Loads(np.full(len(QUANTILES), rate_rps), rate_rps, waiting, 20.0, 10.0)
+    return Loads(np.full(len(MIDDLES), rate_rps), rate_rps, waiting, 20.0, 10.0)
 
 
 def test_what_comes_beyond_the_capacity_is_late_once_it_waits() -> None:
@@ -103,11 +104,19 @@ def test_late_requests_cost_as_much_whatever_runs(running_cost: float) -> None:
     assert best.gain - larger.gain == pytest.approx(HORIZON_S * 2.0)
 
 
-def test_a_wide_forecast_is_weighed_at_its_quantiles() -> None:
+def test_a_forecast_without_classes_is_taken_for_normal() -> None:
     loads = loads_of(Forecast(10.0, 14.0, 0.95, 20.0, "level", 0.0), 9.0, 0.0, 10.0)
     assert list(loads.rates_rps) == sorted(loads.rates_rps)
-    assert loads.rates_rps[QUANTILES.index(0.5)] == pytest.approx(10.0)
-    assert loads.rates_rps[QUANTILES.index(0.95)] == pytest.approx(14.0)
+    assert np.interp(0.5, MIDDLES, loads.rates_rps) == pytest.approx(10.0, rel=0.01)
+    assert np.interp(0.95, MIDDLES, loads.rates_rps) == pytest.approx(14.0, rel=0.02)
+
+
+def test_a_forecast_is_weighed_by_its_classes() -> None:
+    rates_rps = (8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 40.0)
+    forecast = Forecast(10.0, 14.0, 0.95, 20.0, "level", 0.0, rates_rps=rates_rps)
+    loads = loads_of(forecast, 9.0, 0.0, 10.0)
+    assert tuple(loads.rates_rps) == rates_rps
+    assert loads.mean_rps == pytest.approx(sum(map(mul, RATE_SHARES, rates_rps)))
 
 
 def test_a_deployment_of_fewer_others_shrinks_first() -> None:
