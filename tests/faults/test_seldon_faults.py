@@ -89,7 +89,7 @@ def test_g1_where_all_replicas_are_lost_none_is_removed_and_added_again(case: Ca
         world.settle()
         before = world.desired()
         world.kube.cluster.trouble_of = troubled(Trouble.IMAGE, "big")
-        world.rate_rps = 12.0
+        world.rate_rps = 18.0
         since = len(world.decisions)
         world.ticks(12)
         reasons = [each.reason for each in applied(world, since)]
