@@ -18,6 +18,7 @@ from ipa.files.traces import read_trace
 from ipa.forecast.base import Floats, Series, prepare, sliding_max
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
 from ipa.forecast.quality import pinball
+from ipa.forecast.reactive import WindowMaximum
 from ipa.model.observation import LoadHistory
 from ipa.simulate.arrivals import workload_rates
 
@@ -60,7 +61,7 @@ def losses(rates: Floats) -> tuple[dict[str, float], Floats]:
 
     alone = {
         rung.name: [rung.peak(history(end), HORIZON_S, QUANTILE).upper_rps for end in ends.tolist()]
-        for rung in DEFAULT_RUNGS[1:]
+        for rung in (*DEFAULT_RUNGS, WindowMaximum())
     }
     # Smoothing needs the seconds before the window.
     mixed = [
