@@ -85,11 +85,12 @@ class Worth:
 
 def loads_of(forecast: Forecast, present_rps: float, waiting: float, deadline_s: float) -> Loads:
     """The loads of a forecast, taken for normally distributed if it has no classes."""
-    normal, spread_rps = NormalDist(), max(forecast.upper_rps - forecast.point_rps, 0.0)
-    deviation_rps = spread_rps / max(normal.inv_cdf(min(forecast.quantile, MIDDLES[-1])), 0.5)
-    likely = [forecast.point_rps + deviation_rps * normal.inv_cdf(middle) for middle in MIDDLES]
-    rates = np.maximum(forecast.rates_rps or likely, 0.0)
-    return Loads(rates, present_rps, waiting, max(forecast.horizon_s, STEP_S), deadline_s)
+    rates: Sequence[float] = forecast.rates_rps
+    if not rates:
+        normal, spread_rps = NormalDist(), max(forecast.upper_rps - forecast.point_rps, 0.0)
+        deviation_rps = spread_rps / max(normal.inv_cdf(min(forecast.quantile, MIDDLES[-1])), 0.5)
+        rates = [forecast.point_rps + deviation_rps * normal.inv_cdf(middle) for middle in MIDDLES]
+    return Loads(np.maximum(rates, 0.0), present_rps, waiting, max(forecast.horizon_s, STEP_S), deadline_s)
 
 
 def serving_s(running: Configs, wanted: Configs, rolling: Rolling, readiness_s: Sequence[float]) -> float:
