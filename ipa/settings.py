@@ -121,8 +121,8 @@ class Settings:
     # Time between two looks at the load within a tick, in seconds. A tick starts early if the load rises
     # beyond what runs. The value of IPA_TICK_S disables early ticks.
     peek_s: float = 2.0
-    # Length of the load history, in seconds: forecasters are weighted by their errors over it. A forecast
-    # itself is made from the last two minutes, as IPA's are.
+    # Length of the load history, in seconds: forecasts are made from it, and forecasters are weighted by
+    # their errors over it.
     window_s: float = 600.0
     # Forecast horizon, in seconds: pod start-up plus one tick, since a decision must carry the load until the
     # next one acts. It is longer if the readiness time in a profile plus the tick is.
