@@ -15,7 +15,6 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.control.engine.guards import total_cores
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.loop.recounts import Recounts
 from ipa.control.ports import RolloutPhase, Signals
@@ -23,8 +22,9 @@ from ipa.forecast.ladder import forecast
 from ipa.model.decision import Action, Change, Decision, ReasonCode
 from ipa.model.errors import ConflictError, InputError
 from ipa.model.observation import Measured
+from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig, in_words
-from ipa.model.rolling import DEPLOYMENT, quick_hop, waves
+from ipa.model.rolling import DEPLOYMENT, change_peak, quick_hop, waves
 from ipa.settings import Settings
 from ipa.targets.kubernetes.layout import owner_of
 from ipa.targets.kubernetes.workload import KubeWorkload
@@ -374,15 +374,15 @@ def test_g9_a_quota_that_admits_a_part_is_settled_in(case: Case, room: float, is
         known, recalled = failures(world), None
         if is_restarted:
             world.start_service()
-        refused = [(world.clock.monotonic_s(), total_cores(world.decisions[-1].previous))]
+        refused = [(world.clock.monotonic_s(), peak_cores(world.decisions[-1]))]
         written: Counter[str] = Counter()
         again = 0
         for _ in range(60):
             decision = world.tick()
             recalled = recalled or failures(world)
-            now_s, cores = world.clock.monotonic_s(), total_cores(decision.configs)
+            now_s, cores = world.clock.monotonic_s(), peak_cores(decision)
             if decision.reason is ReasonCode.ROLLBACK:
-                refused.append((now_s, total_cores(decision.previous)))
+                refused.append((now_s, cores))
             elif decision.action is Action.APPLY:
                 written[in_words(decision.configs)] += 1
                 lately = [it for at_s, it in refused if now_s - at_s < world.settings.quarantine_s]
@@ -508,6 +508,14 @@ def test_g12_our_own_writes_are_nobody_elses(case: Case) -> None:
 def used_cores(world: KubeWorld) -> float:
     """The cores that all pods ask for."""
     return sum(cores_of(pod["spec"]) for pod in world.kube.store.everything("pods"))
+
+
+def peak_cores(decision: Decision) -> float:
+    """The most cores at any moment of the change, or of the one that a rollback undoes."""
+    ends = decision.previous, decision.configs
+    return change_peak(
+        *(ends[::-1] if decision.reason is ReasonCode.ROLLBACK else ends), DEPLOYMENT, Bounds()
+    ).cpu_cores
 
 
 def failures(world: KubeWorld) -> list[tuple[frozenset[tuple[str, str]], float, float]]:

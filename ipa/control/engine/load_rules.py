@@ -235,6 +235,6 @@ def _faults(request: TickRequest, state: EngineState, change: Change, configs: C
         lacking(previous, configs, request.rolling, pipeline.bounds) != NO_RESOURCES
         or bound_faults(pipeline, configs)
         or pin_faults(pipeline, configs)
-        or quarantine.objection(state.failures, previous, configs, request.now_s)
+        or quarantine.barred(state.failures, previous, request.now_s, configs)
         or mode_objection(request.control.mode, change.configs, configs)
     )

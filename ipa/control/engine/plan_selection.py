@@ -434,7 +434,10 @@ def _step_to(
 
     bounds = request.pipeline.bounds
     step = safe_step(running, aim, request.rolling, bounds, suffices, carries_as_much)
-    return step if step.configs != running else hold(ReasonCode.NO_ROOM, no_room(step, running, aim))
+    if step.configs != running:
+        return step
+    lately = quarantine.crowded_words(state.failures, request.now_s)
+    return hold(ReasonCode.NO_ROOM, "; ".join(filter(None, (no_room(step, running, aim), lately))))
 
 
 def _within_reach(
@@ -523,7 +526,7 @@ def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan)
     bounds = request.pipeline.bounds
     beside = beside_lost(request.observation, request.pipeline, request.rolling, plan.configs)
     configs = limit_steps(beside, running, bounds, request.settings.max_step_replicas)
-    objection = quarantine.objection(state.failures, running, configs, request.now_s)
+    objection = quarantine.barred(state.failures, running, request.now_s, configs)
     if objection:
         return hold(ReasonCode.QUARANTINED, objection)
     faults = [*bound_faults(request.pipeline, configs), *pin_faults(request.pipeline, plan.configs)]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ipa.control.engine.actuation import Actuation
 from ipa.control.engine.canary import variants_of
 from ipa.control.engine.guards import total_cores
+from ipa.control.ports import Rollout
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig, cores_of
 from ipa.model.recording import UNLESS_DEFAULT
+from ipa.model.rolling import Rolling, change_peak
 
 # 300 s doubled five times is 2.7 h: a broken variant is tried a few times a day.
 MAX_DOUBLINGS = 5
@@ -39,16 +42,16 @@ def add(
     base_s: float,
     now_s: float,
     why: str = "",
-    room_cores: float | None = None,
+    crowded_cores: float | None = None,
 ) -> tuple[FailedRollout, ...]:
     """The failures with the change from `previous` to `configs`; a repeated one waits twice as long.
 
-    A failure of a smaller change counts as new. `room_cores` are the cores of its replicas that found room.
-    `why` is the measurement by which a canary failed.
+    A failure of a smaller change counts as new. `crowded_cores` are those of a change that only lacked room,
+    whose variants are not the cause. `why` is the measurement by which a canary failed.
     """
-    variants, cores = variants_of(configs) - variants_of(previous), total_cores(configs)
-    if room_cores is not None:
-        cores = min(cores, room_cores + LESS_CORES)
+    is_crowded = crowded_cores is not None
+    variants = frozenset() if is_crowded else variants_of(configs) - variants_of(previous)
+    cores = total_cores(configs) if crowded_cores is None else crowded_cores
     before = next((failure for failure in failures if failure.variants == variants), None)
     is_active = before is not None and now_s < before.until_s
     if before and is_active and (variants or cores >= before.cores):
@@ -57,6 +60,22 @@ def add(
     until_s = now_s + base_s * 2 ** min(times - 1, MAX_DOUBLINGS)
     others = tuple(failure for failure in failures if failure.variants != variants)
     return (*others, FailedRollout(variants, cores, until_s, times, why))
+
+
+def crowded_cores(
+    previous: Sequence[StageConfig],
+    configs: Sequence[StageConfig],
+    rolling: Rolling,
+    rollout: Rollout | Actuation,
+) -> float | None:
+    """The least cores that a change asked for and that had no room; None if it did not lack room.
+
+    Those of its peak, or more than were placed.
+    """
+    if not rollout.lacks_room:
+        return None
+    peak_cores = change_peak(previous, configs, rolling, Bounds()).cpu_cores
+    return peak_cores if rollout.room_cores is None else min(peak_cores, rollout.room_cores + LESS_CORES)
 
 
 def forgive(failures: Sequence[FailedRollout], settled: Sequence[StageConfig]) -> tuple[FailedRollout, ...]:
@@ -77,13 +96,20 @@ def excluded(
     return frozenset().union(*active) - variants_of(running)
 
 
-def failed_canary(failures: Sequence[FailedRollout], running: Sequence[StageConfig], now_s: float) -> str:
-    """The canaries that failed lately, with their figures and the time left, in words; empty if none did."""
+def barred(
+    failures: Sequence[FailedRollout],
+    running: Sequence[StageConfig],
+    now_s: float,
+    configs: Sequence[StageConfig] | None = None,
+) -> str:
+    """The variants of `configs` that are not planned for now, or those of canaries that failed, in words."""
+    wanted, mine = variants_of(configs or ()), variants_of(running)
     return "; ".join(
         f"{', '.join(f'{stage}={name}' for stage, name in sorted(each.variants))} is not planned for "
-        f"{each.until_s - now_s:.0f} s: {each.why}"
+        f"{each.until_s - now_s:.0f} s: {each.why or 'its last rollout failed'}"
         for each in failures
-        if each.why and now_s < each.until_s and not each.variants <= variants_of(running)
+        if now_s < each.until_s and (each.variants - mine) & (each.variants if configs is None else wanted)
+        if each.why or configs is not None
     )
 
 
@@ -91,29 +117,20 @@ def room_cores(
     failures: Sequence[FailedRollout], running: Sequence[StageConfig], bounds: Bounds, now_s: float
 ) -> float | None:
     """The most cores, overhead included, that the cluster had room for lately; None without a limit."""
-    sizes = [failure.cores for failure in failures if not failure.variants and now_s < failure.until_s]
-    if not sizes:
+    crowd = _crowd(failures, now_s)
+    if crowd is None:
         return None
     overhead_cores = bounds.overhead.cores(running) - total_cores(running)
-    return max(min(sizes) - LESS_CORES, total_cores(running)) + overhead_cores
+    return max(crowd.cores - LESS_CORES, total_cores(running)) + overhead_cores
 
 
-def objection(
-    failures: Sequence[FailedRollout],
-    running: Sequence[StageConfig],
-    configs: Sequence[StageConfig],
-    now_s: float,
-) -> str:
-    """The reasons why these configurations are in quarantine, in words; empty if they are not."""
-    banned = sorted(excluded(failures, running, now_s) & variants_of(configs))
-    if banned:
-        return "quarantined since its last rollout failed: " + ", ".join(
-            f"{stage}={name}" for stage, name in banned
-        )
-    cores = total_cores(configs)
-    for failure in failures:
-        crowded = not failure.variants and now_s < failure.until_s and cores > total_cores(running)
-        if crowded and cores >= failure.cores:
-            left_s = failure.until_s - now_s
-            return f"a change to {cores_of(failure.cores)} did not become ready; retry in {left_s:.0f} s"
-    return ""
+def crowded_words(failures: Sequence[FailedRollout], now_s: float) -> str:
+    """The least change that had no room lately, in words; empty without one."""
+    crowd = _crowd(failures, now_s)
+    left_s = crowd.until_s - now_s if crowd else 0.0
+    return f"{cores_of(crowd.cores)} at once had no room; retry in {left_s:.0f} s" if crowd else ""
+
+
+def _crowd(failures: Sequence[FailedRollout], now_s: float) -> FailedRollout | None:
+    crowd = (failure for failure in failures if not failure.variants and now_s < failure.until_s)
+    return min(crowd, key=lambda failure: failure.cores, default=None)

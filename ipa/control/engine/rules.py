@@ -229,7 +229,7 @@ def canary_held(
     request: TickRequest, state: EngineState, verdict: TickVerdict
 ) -> tuple[TickVerdict, EngineState]:
     """Hold with the reason if a better plan needs a variant that failed as a canary."""
-    words = quarantine.failed_canary(state.failures, _running(request), request.now_s)
+    words = quarantine.barred(state.failures, _running(request), request.now_s)
     if not words or verdict.reason not in (ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE):
         return verdict, state
     return replace(verdict, reason=ReasonCode.QUARANTINED, detail=f"{words}; {verdict.detail}"), state
@@ -364,10 +364,9 @@ def _take_back(
     change = actuation.change
     assert change is not None
     base_s = request.settings.quarantine_s
-    # If only room was lacking, the variants are not the cause: nothing as large is tried for a while.
-    before = change.configs if actuation.lacks_room else change.origin
+    cores = quarantine.crowded_cores(change.previous, change.configs, request.rolling, actuation)
     failures = quarantine.add(
-        state.failures, before, change.configs, base_s, request.now_s, room_cores=actuation.room_cores
+        state.failures, change.origin, change.configs, base_s, request.now_s, crowded_cores=cores
     )
     state = replace(state, failures=failures, actuation=IDLE, goal=None, trial=None)
     if change.origin != change.previous:

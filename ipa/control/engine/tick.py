@@ -17,7 +17,7 @@ from ipa.control.engine.canary import FAILED, without_canary
 from ipa.control.engine.correction import alarms, learned
 from ipa.control.engine.feedback import NO_FEEDBACK, breaks_slo, is_broken, planned_words, regulated
 from ipa.control.engine.guards import GuardSettings, pins_of
-from ipa.control.engine.quarantine import FailedRollout, add
+from ipa.control.engine.quarantine import FailedRollout, add, crowded_cores
 from ipa.control.engine.rules import judge
 from ipa.control.engine.state import (
     ChangeRequest,
@@ -339,8 +339,8 @@ def recalled_failures(
     if last.reason is ReasonCode.ROLLBACK:
         # The state is that of before it.
         why = last.detail if last.detail.startswith(FAILED) else ""
-        before, room = last.previous if rollout.lacks_room else last.configs, rollout.room_cores
-        failures = add(failures, before, last.previous, base_s, inputs.now_s, why, room)
+        cores = crowded_cores(last.configs, last.previous, inputs.rolling, rollout)
+        failures = add(failures, last.configs, last.previous, base_s, inputs.now_s, why, cores)
     return tuple(replace(each, until_s=each.until_s + later_s) for each in failures)
 
 

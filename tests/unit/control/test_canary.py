@@ -185,10 +185,10 @@ def test_a_failed_one_is_remembered_with_its_figures_over_a_restart() -> None:
         *(GuardSettings(), SIDE_BY_SIDE, 5.0, datetime(2026, 1, 1, tzinfo=UTC), EngineState()),
     )
     failures = recalled_failures(rollback, inputs, 300.0, 935.0)
-    message = quarantine.failed_canary(failures, OLD, 1000.0)
+    message = quarantine.barred(failures, OLD, 1000.0)
     assert message == f"classify=high is not planned for 240 s: {words}"
-    assert quarantine.failed_canary(failures, row, 1000.0) == "", "it runs again"
-    assert quarantine.failed_canary(failures, OLD, 1241.0) == ""
+    assert quarantine.barred(failures, row, 1000.0) == "", "it runs again"
+    assert quarantine.barred(failures, OLD, 1241.0) == ""
 
 
 def test_the_state_with_a_trial_is_read_back_and_without_one_is_as_before() -> None:
