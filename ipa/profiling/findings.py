@@ -31,8 +31,7 @@ POOR_ERROR_RATIO = 0.25
 # A throughput this close to the offered load was limited by it; rates scatter by some percent.
 CENSORED_RATIO = 0.95
 # Smaller steps are the scatter of two p99s: of `ocr`, whose latencies nothing else disturbs, four in five
-# fits meet each of their points within 5 %. It is also the error of a profile from which plans use observed
-# times instead (the dead band of ipa.control.engine.correction). Means scatter less than p99s.
+# fits meet each of their points within 5 %. Means scatter less than p99s.
 SCATTER_RATIO = 0.10
 
 

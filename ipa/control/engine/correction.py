@@ -1,8 +1,8 @@
 """The slowdown of each variant: the ratio of its observed batch time to its profile.
 
-A profile is measured on a replica alone; on a shared machine a batch may take longer. The ratio is smoothed,
-and plans use it in steps. It goes up quickly, and below 1 slowly: a machine that is quicker than profiled may
-be shared again later, and plans that rely on its speed would then miss the SLA.
+A profile is measured on a replica alone; on a shared machine a batch may take longer. The logarithm of the
+ratio is believed with a variance, as by a Kalman filter: it drifts, a mean of batches has the variance of
+their times over their number, and what is many deviations away shows that something changed.
 """
 
 from __future__ import annotations
@@ -25,33 +25,27 @@ from ipa.queueing.service import ServiceTime
 
 # Plans use ratios in steps of 5 %, so that plans do not jitter with them.
 STEP = 1.05
-# They change by two steps at least, and rely on a variant being quicker than its profile with this time
-# constant.
-LEAST_STEPS, QUICK_S = 2, 120.0
-DEAD_BAND = STEP**LEAST_STEPS
+# The deviation of a ratio, in logarithms, before it is observed, and by how much it drifts in a second; one
+# that has not been observed for so long that it is as uncertain as before is forgotten.
+FIRST_DEVIATION, DRIFT = 0.2, 0.005
+FORGET_S = (FIRST_DEVIATION / DRIFT) ** 2
 # Fewer batches in a window are ignored.
 LEAST_BATCHES = 5
-# The error of a mean of n batches is their variation over √n. Means are smoothed until that is 2 %, and over
-# this time at least: then noise neither leaves the dead band nor alternates between steps.
-SURE_RATIO, SMOOTH_S = 0.02, 10.0
-# The least variation that is assumed.
+# The least variation of their times that is assumed.
 LEAST_VARIATION = 0.25
-# A mean this many deviations and a step away is not noise: something changed, and earlier means are dropped.
-# If a deviation is more than a tenth, means are too far from a normal distribution for this test.
-SURPRISE, NORMAL_RATIO = 4.0, 0.1
-# A slowdown that was not observed for this long is forgotten.
-FORGET_S = 1800.0
+# What is this many deviations away is no chance. A belief moves plans once it is that far from what they use;
+# of a mean that far from it, something changed or one batch took long: what the next one says then counts.
+SURE = 4.0
 # Above the first an event is emitted, and again only after it was below the second.
 ALARM, ALARM_END = 1.25, 1.15
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedSlowdown:
-    """The observed slowdown of a variant: `ratio` times its profile, smoothed; last at `at_s`.
+    """The observed slowdown of a variant: `ratio` times its profile, last at `at_s`.
 
-    `recent` are (time, ratio) of the last window. `careful_ratio` lasted for that, and falls below 1 slowly.
-    `steps` is the number of `STEP`s that plans use, negative for a variant that is quicker than profiled;
-    `is_reported` is True if the event was emitted.
+    `variance` is that of the ratio's logarithm. `steps` is the number of `STEP`s that plans use, negative for
+    a variant that is quicker than profiled; `is_reported` is True if the event was emitted.
     """
 
     stage: str
@@ -59,13 +53,12 @@ class ObservedSlowdown:
     ratio: float
     steps: int
     at_s: float
-    careful_ratio: float = 1.0
+    variance: float = FIRST_DEVIATION**2
     is_reported: bool = field(default=False, metadata=recorded_as("is_told"))
-    recent: tuple[tuple[float, float], ...] = ()
 
     @property
     def planned_ratio(self) -> float:
-        """The ratio that plans use; 1 within the dead band."""
+        """The ratio that plans use."""
         return STEP**self.steps
 
 
@@ -198,14 +191,7 @@ def learned(
 
 def recalled_slowdowns(before: Correction, later_s: float) -> Correction:
     """The slowdowns of an earlier process, whose clock reads `later_s` less than this one's."""
-    observed = tuple(
-        replace(
-            each,
-            at_s=each.at_s + later_s,
-            recent=tuple((at_s + later_s, ratio) for at_s, ratio in each.recent),
-        )
-        for each in before.observed
-    )
+    observed = tuple(replace(each, at_s=each.at_s + later_s) for each in before.observed)
     return replace(before, observed=observed, since=())
 
 
@@ -267,47 +253,45 @@ def _updated(
     now_s: float,
     is_broken: bool,
 ) -> ObservedSlowdown:
-    """The slowdown of the variant after these batches."""
+    """The slowdown of the variant after these batches.
+
+    What is surprising counts once the next batches say it too, or at once while requests are late.
+    """
     mine = known.of(config.stage, config.variant)
     before = mine or known.expected(config.stage, config.variant)
-    window_s = batches.window_s
-    passed_s = min(now_s - mine.at_s, window_s) if mine else window_s
-    ratio = significant(_smoothed(before.ratio, config, service, batches, passed_s))
-    past = mine.recent if mine else ((now_s - window_s, before.ratio),)
-    recent = tuple(each for each in past if now_s - each[0] <= window_s) or past[-1:]
-    recent = (*recent, (now_s, ratio))
-    # One long batch is in some of the windows alone.
-    ratios = [ratio] if is_broken else [each for _, each in recent]
-    low, high = min(ratios), max(ratios)
-    quick = min(before.careful_ratio, 1.0)
-    quick += (1 - exp(-passed_s / QUICK_S)) * (ratio - quick)
-    careful = ratio if low > before.careful_ratio else max(low, min(before.careful_ratio, max(high, quick)))
-    exact = log(min(careful, MOST_SLOWDOWN)) / log(STEP)
-    steps = round(exact) if abs(exact - before.steps) >= LEAST_STEPS or abs(exact) < 0.5 else before.steps
+    passed_s = now_s - mine.at_s if mine else batches.window_s
+    variance = (mine.variance if mine else FIRST_DEVIATION**2) + DRIFT**2 * passed_s
+    surprise = log(_observed_ratio(before.ratio, config, service, batches) / before.ratio)
+    each_variance = max(service.spread, LEAST_VARIATION**2)
+    counts = True
+    if surprise**2 > SURE**2 * (variance + each_variance / batches.count):
+        variance, counts = surprise**2, is_broken
+    # Windows that overlap have the same batches.
+    new_count = batches.count * min(passed_s / batches.window_s, 1.0)
+    gain = variance / (variance + each_variance / new_count) if counts and new_count else 0.0
+    log_ratio, variance = log(before.ratio) + gain * surprise, variance * (1 - gain)
+    exact = log_ratio / log(STEP)
+    is_sure = abs(exact - before.steps) * log(STEP) >= SURE * sqrt(variance)
+    steps = round(exact) if is_sure else before.steps
     return ObservedSlowdown(
-        config.stage, config.variant, ratio, steps, now_s, significant(careful), before.is_reported, recent
+        config.stage,
+        config.variant,
+        significant(exp(log_ratio)),
+        steps,
+        now_s,
+        significant(variance),
+        before.is_reported,
     )
 
 
-def _smoothed(
-    ratio: float, config: StageConfig, service: ServiceTime, batches: Batches, passed_s: float
-) -> float:
-    """The ratio after batches observed `passed_s` later, weighted by their number."""
+def _observed_ratio(ratio: float, config: StageConfig, service: ServiceTime, batches: Batches) -> float:
+    """The time of the batches over their profile's, as near to the known ratio as saved CPU time allows."""
     expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
     if config.batch_size == 1:
         # Several items of one request are served at once; plans count them one after another.
         expected_s *= max(batches.items, 1.0)
-    observed_ratio = min(
-        _within_savings(ratio, batches.service_s / expected_s, service.quota_cores), MOST_SLOWDOWN
-    )
-    variation = max(sqrt(service.spread), LEAST_VARIATION)
-    deviation_ratio = variation / sqrt(batches.count)
-    surprising = max(SURPRISE * deviation_ratio, STEP - 1)
-    if deviation_ratio <= NORMAL_RATIO and abs(observed_ratio - ratio) > ratio * surprising:
-        return max(observed_ratio, LEAST_SLOWDOWN)
-    new = batches.count * passed_s / batches.window_s
-    weight = min(1 - exp(-passed_s / SMOOTH_S), new * (SURE_RATIO / variation) ** 2)
-    return max(ratio + weight * (observed_ratio - ratio), LEAST_SLOWDOWN)
+    observed_ratio = _within_savings(ratio, batches.service_s / expected_s, service.quota_cores)
+    return min(max(observed_ratio, LEAST_SLOWDOWN), MOST_SLOWDOWN)
 
 
 def _within_savings(ratio: float, observed_ratio: float, quota_cores: float) -> float:

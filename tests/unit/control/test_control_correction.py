@@ -1,4 +1,4 @@
-"""Learning from profiles that are wrong: from what is seen, in steps, up at once and below 1 slowly."""
+"""Learning from profiles that are wrong: from what is observed, in steps, once it is no chance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 from ipa.control.engine.correction import (
     FORGET_S,
-    LEAST_STEPS,
     STEP,
     UNCORRECTED,
     Correction,
@@ -93,10 +92,10 @@ def ratio_of(known: Correction, variant: str = "small") -> float:
 
 def test_what_is_seen_is_learned_within_a_few_ticks_and_in_steps() -> None:
     slow = observed(1.3)
-    # Within the first window something else may have run, and of the next it might be one long batch.
+    # Within the first window something else may have run.
     ratios = [ratio_of(after(*[slow] * ticks)) for ticks in range(1, 9)]
-    assert ratios[:2] == [1.0, 1.0]
-    assert all(ratio == pytest.approx(1.3, rel=0.03) for ratio in ratios[2:])
+    assert ratios[0] == 1.0
+    assert all(ratio == pytest.approx(1.3, rel=0.03) for ratio in ratios[1:])
     assert ratios[-1] == STEP ** round(log(1.3) / log(STEP))
 
 
@@ -121,7 +120,7 @@ def test_what_it_was_before_counts_again_once_the_window_says_so() -> None:
     assert ratios == [ratio_of(known), 1.0, 1.0]
 
 
-@pytest.mark.parametrize("ratio", [0.5, 0.8, 1.0, 1.05, 1.09])
+@pytest.mark.parametrize("ratio", [0.5, 0.8, 1.0, 1.02])
 def test_what_is_as_measured_or_quicker_is_left_alone(ratio: float) -> None:
     for is_broken in (False, True):
         known = after(*[observed(ratio)] * 20, is_broken=is_broken)
@@ -240,10 +239,18 @@ def test_what_was_long_ago_is_forgotten() -> None:
     assert after(quiet, known=known, first_s=slowdown.at_s + FORGET_S).observed == ()
 
 
-def test_few_batches_teach_slowly() -> None:
-    """As few as differ so much by chance; many are believed at once."""
-    few, many = (after(*[observed(1.4, count=count)] * 4).observed[0].ratio for count in (6.0, MANY))
-    assert 1.0 < few < 1.1 and many == pytest.approx(1.4)
+def test_few_batches_move_no_plan_that_many_do() -> None:
+    """As few as differ so much by chance."""
+    few, many = (after(*[observed(1.15, count=count)] * 3).observed[0] for count in (6.0, MANY))
+    assert 1.0 < few.ratio < many.ratio == pytest.approx(1.15, rel=0.01)
+    assert few.variance > 10 * many.variance and (few.steps, many.steps) == (0, 3)
+
+
+def test_while_requests_are_late_a_surprise_counts_at_once() -> None:
+    known = after(*[observed(1.0)] * 9)
+    assert ratio_of(after(observed(2.0), known=known, first_s=90.0)) == 1.0
+    broken = after(observed(2.0), known=known, first_s=90.0, is_broken=True)
+    assert ratio_of(broken) == pytest.approx(2.0, rel=0.03)
 
 
 def test_people_are_told_once_and_again_only_after_it_was_well() -> None:
@@ -325,7 +332,7 @@ def test_the_plan_counts_what_waits_once_the_slowdown_is_known() -> None:
     assert total_cores(first.configs) > total_cores(first.previous)
 
 
-def test_a_quicker_machine_gives_cores_back_slowly_and_takes_them_at_once() -> None:
+def test_a_quicker_machine_gives_cores_back_and_takes_them_again() -> None:
     made = settled()
 
     def steps() -> set[int]:
@@ -334,10 +341,8 @@ def test_a_quicker_machine_gives_cores_back_slowly_and_takes_them_at_once() -> N
 
     slowed(made, 0.6)
     made.ticks(6)
-    assert steps() <= {0}
-    made.ticks(80)
     (quick,) = steps()
-    assert quick < -LEAST_STEPS and STEP**quick >= 0.6
+    assert STEP**quick == pytest.approx(0.6, rel=0.03)
     slowed(made, 1.0)
     made.ticks(6)
     assert steps() == {0}
@@ -415,7 +420,7 @@ def test_cpu_time_saved_while_idle_makes_no_variant_quick(ratio: float, learned_
     slowdown = known.of("detect", "small")
     assert slowdown is not None
     assert slowdown.ratio == pytest.approx(learned_ratio, rel=0.03)
-    assert learned_ratio / STEP <= slowdown.planned_ratio <= learned_ratio * STEP**LEAST_STEPS
+    assert learned_ratio / STEP <= slowdown.planned_ratio <= learned_ratio * STEP
 
 
 @pytest.mark.parametrize(
