@@ -77,7 +77,7 @@ REQUESTS = (
     ),
     Alert(
         "IpaCrowded",
-        f"{held('apply.slo_broken', '10m')} > 0",
+        f"{held('apply.slo_broken', '10m')} > 0\nor max by ({BY}) ({table.LOAD_RATIO.name}) > 1",
         "0s",
         WARNING,
         f"{HERE} was given more replicas than planned",

@@ -9,6 +9,7 @@ from math import ceil, log
 from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, proven_by, trial_of
 from ipa.control.engine.correction import planned_with
+from ipa.control.engine.feedback import loaded, present_rps, waiting_requests
 from ipa.control.engine.guards import (
     bound_faults,
     disagreement,
@@ -18,7 +19,6 @@ from ipa.control.engine.guards import (
     pin_faults,
     pins_of,
 )
-from ipa.control.engine.lateness import loaded, present_rps, waiting_requests
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import (
     TransitionStep,
@@ -247,8 +247,8 @@ def advantage(
 
 
 def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Forecast:
-    """The load to plan for: the forecast, and a load that just rose above it."""
-    return loaded(forecast, request.observation, is_late=state.is_late)
+    """The load to plan for: the forecast as the requests in time correct it."""
+    return loaded(forecast, state.feedback, request.observation)
 
 
 def capacity_rps(plan: Plan) -> float:
@@ -275,7 +275,7 @@ def plan_for(
     """The policy's plan; a hold if it has none.
 
     If `only_proven`, it needs no canary. `room_cores` are all that it may have. The forecast is planned for
-    `as_is`, or with a load that just rose above it.
+    `as_is`, or as the requests in time correct it.
     """
     excluded = quarantine.excluded(state.failures, running, request.now_s)
     if only_proven:

@@ -11,8 +11,8 @@ from math import floor
 
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
 from ipa.control.engine.correction import UNCORRECTED, recalled_slowdowns
+from ipa.control.engine.feedback import FAR, recalled_feedback, risen_rps
 from ipa.control.engine.guards import GuardSettings, mean_rps, pins_of
-from ipa.control.engine.lateness import FAR, risen_rps
 from ipa.control.engine.observe import observe, unseen_by, with_earlier
 from ipa.control.engine.state import (
     ChangeRequest,
@@ -355,7 +355,8 @@ class ControlLoop:
         if last.made_of.profiles != self._made_of.profiles:
             return
         correction = recalled_slowdowns(last.state.correction, later_s)
-        self._state = replace(state, correction=correction)
+        feedback = recalled_feedback(last.state.feedback, later_s)
+        self._state = replace(state, correction=correction, feedback=feedback)
 
     def _carry_out(self, effects: Effects) -> Decision:
         """Record, then write. Return the decision, or the decision that explains the failure."""

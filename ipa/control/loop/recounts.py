@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ipa.control.engine.lateness import FAR, risen_rps
+from ipa.control.engine.feedback import FAR, risen_rps
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
 
 # The first sample of what counts from now on may be this much later.

@@ -8,7 +8,7 @@ import pytest
 
 from ipa.control.loop.recounts import Recounts
 from ipa.model.observation import LoadHistory, Measured
-from tests.unit.control.test_lateness import observed
+from tests.unit.control.test_feedback import observed
 
 # Means over 30 s, scraped every 5 s: the last five seconds had 25 rps, those before 8.
 STEADY, RISEN_RPS = (7.9,) * 36, 25.0

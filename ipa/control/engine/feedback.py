@@ -1,21 +1,103 @@
-"""Late requests, those that wait, and a load that has just risen: what is known before the forecast is."""
+"""The outer feedback: what is planned for beyond the forecast, from the requests that were late.
+
+A plan is a hypothesis. If the model says that the running configuration carries the load in time, and
+requests are late all the same (bursts, waits beyond the formula's, work of others on the machine), plans are
+made for a larger load until the requests are in time again, and step by step for less once they have been for
+a while.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
-from math import sqrt
+from math import log, sqrt
 
-from ipa.control.engine.guards import GuardSettings
-from ipa.model.observation import Attainment, Forecast, LoadHistory, Measured, Missing, Observation
+from ipa.control.engine.guards import GuardSettings, mean_rps
+from ipa.model.observation import Attainment, Forecast, LoadHistory, Measured, Missing, Observation, known
 from ipa.model.pipeline import Pipeline, Sla
+from ipa.policies.base import Predictor
 
+# Plans use the ratio in steps of 5 %, so that they do not jitter with it.
+STEP = 1.05
+# A window with late requests raises the ratio by this, and by half of their share.
+RAISE = 0.1
+# Beyond this the cause is not the load, and more replicas do not help.
+MOST = 3.0
+# The ratio falls by this each tick, after requests were in time for this long.
+FALL, HOLD_S = 0.97, 60.0
 # Fewer requests in a window say nothing.
 LEAST_COUNT = 10
 # A load rises if that of its last step is this many deviations of chance above its mean.
 CHANCE = 3.0
 # While all are in time, it must be this many above.
 FAR = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """The load to plan for is `load_ratio` times the forecast; `is_broken`: the SLO is, in the last window.
+
+    A window is judged from `since_s` on: the ratio was raised or the last change ended then. `late_s` is
+    when the SLO was broken last.
+    """
+
+    load_ratio: float = 1.0
+    is_broken: bool = False
+    since_s: float | None = None
+    late_s: float | None = None
+
+    @property
+    def planned_ratio(self) -> float:
+        """The ratio that plans use."""
+        return float(STEP ** round(log(self.load_ratio) / log(STEP)))
+
+
+NO_FEEDBACK = Feedback()
+
+
+def regulated(
+    before: Feedback,
+    observation: Observation,
+    predict: Predictor,
+    now_s: float,
+    *,
+    in_flight: bool,
+    broken: bool,
+    serving_s: float | None = None,
+) -> Feedback:
+    """The feedback after this tick; `predict` knows how slow variants are, `broken` if the SLO is.
+
+    The ratio is raised only by windows in which whatever ran should have carried the load: else the plan
+    knows. `serving_s`: since then the running configuration serves, changed in place.
+    """
+    running, attainment = observation.running(), observation.attainment
+    before = replace(before, is_broken=broken, late_s=now_s if broken else before.late_s)
+    if not broken and (before.late_s is None or now_s - before.late_s >= HOLD_S):
+        before = replace(before, load_ratio=max(before.load_ratio * FALL, 1.0))
+    if running is None or not observation.is_whole:
+        return replace(before, since_s=None)
+    if in_flight:
+        return before
+    load, rate_rps = observation.load, known(observation.arrival_rate_rps) or 0.0
+    window_s = attainment.value.window_s + attainment.age_s if isinstance(attainment, Measured) else 0.0
+    if isinstance(load, Measured):
+        rate_rps = max(rate_rps, mean_rps(load.value, window_s))
+    expected = predict(running, rate_rps)
+    if expected is None or not expected.feasible:
+        return replace(before, since_s=None)
+    begun_s = now_s if serving_s is None else serving_s
+    after = replace(before, since_s=begun_s if before.since_s is None else before.since_s)
+    assert after.since_s is not None
+    if not broken or not isinstance(attainment, Measured) or now_s - after.since_s < window_s:
+        return after
+    step = 1 + RAISE + (1 - attainment.value.in_time_ratio) / 2
+    return replace(after, load_ratio=min(after.load_ratio * step, MOST), since_s=now_s)
+
+
+def recalled_feedback(before: Feedback, later_s: float) -> Feedback:
+    """The feedback of an earlier process, whose clock reads `later_s` less than this one's."""
+    late_s = None if before.late_s is None else before.late_s + later_s
+    return replace(before, since_s=None, late_s=late_s)
 
 
 def lateness(observation: Observation, pipeline: Pipeline) -> str:
@@ -32,17 +114,27 @@ def lateness(observation: Observation, pipeline: Pipeline) -> str:
     )
 
 
-def loaded(forecast: Forecast, observation: Observation, *, is_late: bool) -> Forecast:
-    """The forecast to plan for, no less than a load that just rose far above it; if late, above its mean."""
+def loaded(forecast: Forecast, feedback: Feedback, observation: Observation) -> Forecast:
+    """The forecast to plan for: times the ratio, and no less than a load that just rose far above it."""
+    ratio = feedback.planned_ratio
     risen_rps = _risen_rps(observation, FAR)
-    if risen_rps <= (forecast.point_rps if is_late else forecast.upper_rps):
+    if not feedback.is_broken and risen_rps <= forecast.upper_rps:
+        risen_rps = 0.0
+    if ratio == 1 and risen_rps <= forecast.point_rps:
         return forecast
     return replace(
         forecast,
-        point_rps=max(forecast.point_rps, risen_rps),
-        upper_rps=max(forecast.upper_rps, risen_rps),
-        rates_rps=tuple(max(rate, risen_rps) for rate in forecast.rates_rps),
+        point_rps=max(forecast.point_rps * ratio, risen_rps),
+        upper_rps=max(forecast.upper_rps * ratio, risen_rps),
+        rates_rps=tuple(max(rate * ratio, risen_rps) for rate in forecast.rates_rps),
     )
+
+
+def planned_words(feedback: Feedback) -> str:
+    """The ratio of the load that is planned for to the forecast, and why, in words; empty if it is 1."""
+    ratio = feedback.planned_ratio
+    why = "requests were late although the model expected none"
+    return "" if ratio == 1 else f"planned for {ratio:.2f} × the forecast, because {why}"
 
 
 def present_rps(observation: Observation) -> float | None:
