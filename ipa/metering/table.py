@@ -82,7 +82,7 @@ PREDICTED_LATENCY = Metric(
 )
 SLOWDOWN = Metric(
     "ipa_profile_slowdown_ratio",
-    "Observed time of batches over that of the variant's profile, as it is believed; plans use it in steps of 5 %.",
+    "Observed time of batches over that of the profile, as it is believed; plans use it in steps of 5 %.",
     PART,
 )
 SLA = Metric("ipa_sla_seconds", "Latency the pipeline must meet.", HERE)
