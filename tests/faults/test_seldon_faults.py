@@ -350,6 +350,7 @@ def test_g9_a_refusal_is_taken_back_and_planned_around(case: Case, room: float) 
             case.at_most(f"{at}: ticks until planned around", acted - ready + 1, 2)
         else:
             assert {each.reason for each in decisions[ready:]} == {ReasonCode.NO_ROOM}
+            assert all("had no room; retry in" in each.detail for each in decisions[ready:])
         world.sound()
 
 
