@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.control.engine.correction import (
-    STEP,
     UNCORRECTED,
     Correction,
     learned,
 )
-from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.guards import STEP, GuardSettings
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.profile import LEAST_SLOWDOWN, MOST_SLOWDOWN
 from ipa.policies.base import Prediction

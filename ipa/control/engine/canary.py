@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from ipa.control.engine.feedback import LEAST_COUNT, most_late
+from ipa.control.engine.guards import SURE
 from ipa.model.observation import Measured, Observation, PartObservation
 from ipa.model.parts import Configs, in_order, parts_of, share_of, with_share
 from ipa.model.pipeline import Canary, Pipeline
@@ -24,8 +25,8 @@ from ipa.policies.base import Predictor
 
 # A canary without enough measurements after this many times its `measure` is taken back.
 LONGEST_RATIO = 5.0
-# Each tick may find a canary bad: before its time is over that takes more deviations of chance.
-EARLY_DEVIATIONS, DEVIATIONS = 4.0, 2.0
+# A canary that is this many deviations of chance worse is bad; before its time is over, SURE ones.
+DEVIATIONS = 2.0
 # The first words of a decision that takes one back, by which a restart knows it.
 FAILED = "the canary failed"
 
@@ -213,7 +214,7 @@ def has_failed(trial: CanaryTrial, pipeline: Pipeline, canary: Canary, now_s: fl
     is_over = trial.measured_s >= canary.measure_s
     if trial.own.all >= LEAST_COUNT:
         ratio = min(pipeline.sla.percentile / 100, trial.others.in_time_ratio)
-        deviations = DEVIATIONS if is_over else EARLY_DEVIATIONS
+        deviations = DEVIATIONS if is_over else SURE
         if trial.own.late > most_late(trial.own.all, ratio, deviations):
             return True
     waited_s = 0.0 if trial.since_s is None else now_s - trial.since_s

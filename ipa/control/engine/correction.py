@@ -11,7 +11,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from math import exp, log, sqrt
 
-from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.guards import STEP, SURE, GuardSettings
 from ipa.model.decision import Event, Notice
 from ipa.model.observation import Batches, Measured, Observation
 from ipa.model.parts import is_shared
@@ -23,8 +23,6 @@ from ipa.model.rounding import significant
 from ipa.policies.base import ANY_RATE_RPS, Predictor
 from ipa.queueing.service import ServiceTime
 
-# Plans use ratios in steps of 5 %, so that plans do not jitter with them.
-STEP = 1.05
 # The deviation of a ratio, in logarithms, before it is observed, and by how much it drifts in a second; one
 # that has not been observed for so long that it is as uncertain as before is forgotten.
 FIRST_DEVIATION, DRIFT = 0.2, 0.005
@@ -33,9 +31,6 @@ FORGET_S = (FIRST_DEVIATION / DRIFT) ** 2
 LEAST_BATCHES = 5
 # The least variation of their times that is assumed.
 LEAST_VARIATION = 0.25
-# What is this many deviations away is no chance. A belief moves plans once it is that far from what they use;
-# of a mean that far from it, something changed or one batch took long: what the next one says then counts.
-SURE = 4.0
 # Above the first an event is emitted, and again only after it was below the second.
 ALARM, ALARM_END = 1.25, 1.15
 
@@ -110,7 +105,7 @@ class Correction:
     def expected(self, stage: str, variant: str) -> ObservedSlowdown:
         """The slowdown of a variant that was not observed: as slow as the newest of its stage."""
         newest = self.newest(stage) or ObservedSlowdown(stage, variant, 1.0, 0, 0.0)
-        return replace(newest, variant=variant)
+        return replace(newest, variant=variant, variance=FIRST_DEVIATION**2)
 
     def slowdowns(self, pipeline: Pipeline) -> Slowdowns:
         """The slowdowns to plan with.
@@ -143,7 +138,7 @@ def learned(
 ) -> Correction:
     """The correction after this tick. `predict` uses the profiles alone.
 
-    While the SLO `is_broken` a slowdown need not last. Nothing is learned of the stages that are `moving`,
+    While the SLO `is_broken` a surprise counts at once. Nothing is learned of the stages that are `moving`,
     whose replicas a change replaces; from batches that may be of other replicas, are too few, or old; and
     while several configurations share the load, if metrics do not distinguish their batches. If two of them
     run the same variant, it is learned from the one with more batches.
@@ -255,12 +250,13 @@ def _updated(
 ) -> ObservedSlowdown:
     """The slowdown of the variant after these batches.
 
-    What is surprising counts once the next batches say it too, or at once while requests are late.
+    A mean that is SURE to be no chance may be one long batch: it counts once the next one says so too, or at
+    once while requests are late. Plans follow what is SURE to differ from what they use.
     """
     mine = known.of(config.stage, config.variant)
     before = mine or known.expected(config.stage, config.variant)
     passed_s = now_s - mine.at_s if mine else batches.window_s
-    variance = (mine.variance if mine else FIRST_DEVIATION**2) + DRIFT**2 * passed_s
+    variance = before.variance + DRIFT**2 * passed_s
     surprise = log(_observed_ratio(before.ratio, config, service, batches) / before.ratio)
     each_variance = max(service.spread, LEAST_VARIATION**2)
     counts = True

@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from math import log, sqrt
 
-from ipa.control.engine.guards import GuardSettings, mean_rps
+from ipa.control.engine.guards import STEP, SURE, GuardSettings, mean_rps
 from ipa.model.observation import Attainment, Forecast, LoadHistory, Measured, Missing, Observation, known
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.policies.base import Predictor
 
-# Plans use the ratio in steps of 5 %, so that they do not jitter with it.
-STEP = 1.05
 # A window with late requests raises the ratio by this, and by half of their share.
 RAISE = 0.1
 # Beyond this the cause is not the load, and more replicas do not help.
@@ -27,10 +25,9 @@ MOST = 3.0
 FALL, HOLD_S = 0.97, 60.0
 # Fewer requests in a window say nothing.
 LEAST_COUNT = 10
-# A load rises if that of its last step is this many deviations of chance above its mean.
+# A load rises if that of its last step is this many deviations of chance above its mean; while all are in
+# time, SURE ones.
 CHANCE = 3.0
-# While all are in time, it must be this many above.
-FAR = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +114,7 @@ def lateness(observation: Observation, pipeline: Pipeline) -> str:
 def loaded(forecast: Forecast, feedback: Feedback, observation: Observation) -> Forecast:
     """The forecast to plan for: times the ratio, and no less than a load that just rose far above it."""
     ratio = feedback.planned_ratio
-    risen_rps = _risen_rps(observation, FAR)
+    risen_rps = _risen_rps(observation, SURE)
     if not feedback.is_broken and risen_rps <= forecast.upper_rps:
         risen_rps = 0.0
     if ratio == 1 and risen_rps <= forecast.point_rps:

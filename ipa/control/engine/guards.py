@@ -19,6 +19,10 @@ from ipa.model.rounding import in_utc
 from ipa.model.serving import batch_fault
 from ipa.optimize.graph import graph_of
 
+# What is this many deviations from what is expected is no chance.
+SURE = 4.0
+# Ratios by which plans are corrected have steps of 5 %, so that plans do not jitter with them.
+STEP = 1.05
 # Products of accuracies in another order differ in their last digits.
 ROUNDING_RATIO = 1e-9
 

@@ -24,8 +24,8 @@ LESS_CORES = 0.001
 class FailedRollout:
     """A failed rollout: its new variants as (stage, variant); none if it only added replicas.
 
-    Added replicas that do not start lack room: nothing as large as `cores` is tried before `until_s`. `why`
-    is the measurement by which a canary failed, in words.
+    Replicas that do not start lack room: no change that takes as many `cores` at once is tried before
+    `until_s`. `why` is the measurement by which a canary failed, in words.
     """
 
     variants: frozenset[tuple[str, str]]
@@ -49,9 +49,9 @@ def add(
     A failure of a smaller change counts as new. `crowded_cores` are those of a change that only lacked room,
     whose variants are not the cause. `why` is the measurement by which a canary failed.
     """
-    is_crowded = crowded_cores is not None
-    variants = frozenset() if is_crowded else variants_of(configs) - variants_of(previous)
-    cores = total_cores(configs) if crowded_cores is None else crowded_cores
+    variants, cores = variants_of(configs) - variants_of(previous), total_cores(configs)
+    if crowded_cores is not None:
+        variants, cores = frozenset(), crowded_cores
     before = next((failure for failure in failures if failure.variants == variants), None)
     is_active = before is not None and now_s < before.until_s
     if before and is_active and (variants or cores >= before.cores):

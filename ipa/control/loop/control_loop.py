@@ -11,8 +11,8 @@ from math import floor
 
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
 from ipa.control.engine.correction import UNCORRECTED, recalled_slowdowns
-from ipa.control.engine.feedback import FAR, recalled_feedback, risen_rps
-from ipa.control.engine.guards import GuardSettings, mean_rps, pins_of
+from ipa.control.engine.feedback import recalled_feedback, risen_rps
+from ipa.control.engine.guards import SURE, GuardSettings, mean_rps, pins_of
 from ipa.control.engine.observe import observe, unseen_by, with_earlier
 from ipa.control.engine.state import (
     ChangeRequest,
@@ -257,7 +257,7 @@ class ControlLoop:
             return mean_rps(load.value, self._settings.peek_s) > 0
         observed = self._snapshot.observation
         bridged_s = 0.0 if observed is None else observed.bridged_s
-        rate_rps = max(mean_rps(load.value, forecast.peak_s), risen_rps(load.value, FAR, bridged_s))
+        rate_rps = max(mean_rps(load.value, forecast.peak_s), risen_rps(load.value, SURE, bridged_s))
         if rate_rps <= (decision.observed_rate_rps or 0.0):
             return False
         predict = corrected(self._predict, self._state.correction.slowdowns(self.pipeline))

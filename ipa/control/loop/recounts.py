@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ipa.control.engine.feedback import FAR, risen_rps
+from ipa.control.engine.feedback import risen_rps
+from ipa.control.engine.guards import SURE
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
 
 # The first sample of what counts from now on may be this much later.
@@ -77,7 +78,7 @@ class Recounts:
         bridged_s = round(max(lasting, default=0.0), 3)
         value = replace(load.value, rates_rps=rates)
         if rates[-1] is not None:
-            self._rate_rps = max(rates[-1], risen_rps(value, FAR, bridged_s))
+            self._rate_rps = max(rates[-1], risen_rps(value, SURE, bridged_s))
         observation = replace(observation, load=replace(load, value=value), bridged_s=bridged_s)
         rate, least_rps = observation.arrival_rate_rps, rates[-1]
         if not bridged_s or least_rps is None:

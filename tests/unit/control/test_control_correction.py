@@ -12,7 +12,6 @@ import pytest
 
 from ipa.control.engine.correction import (
     FORGET_S,
-    STEP,
     UNCORRECTED,
     Correction,
     ObservedSlowdown,
@@ -20,7 +19,7 @@ from ipa.control.engine.correction import (
     learned,
     planned_with,
 )
-from ipa.control.engine.guards import GuardSettings, total_cores
+from ipa.control.engine.guards import STEP, GuardSettings, total_cores
 from ipa.control.engine.state import EngineState
 from ipa.control.engine.tick import on_tick
 from ipa.control.ports import Signals

@@ -12,7 +12,6 @@ from ipa.control.engine.actuation import accepted, begin, sent
 from ipa.control.engine.feedback import (
     MOST,
     NO_FEEDBACK,
-    STEP,
     Feedback,
     is_broken,
     loaded,
@@ -23,7 +22,7 @@ from ipa.control.engine.feedback import (
     risen_rps,
     waiting_requests,
 )
-from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.guards import STEP, GuardSettings
 from ipa.control.engine.state import EngineState
 from ipa.control.engine.tick import on_tick
 from ipa.control.ports import Rollout, RolloutPhase
