@@ -222,7 +222,6 @@ class MemoryLog:
     """The DecisionLog and ControlStore ports in memory.
 
     `keep_inputs`: keep decisions as in production, with their inputs, which are tens of kilobytes a tick.
-    Otherwise inputs and solve times are left out, so that equal runs are equal.
     """
 
     def __init__(self, control: PipelineControl, *, keep_inputs: bool = False) -> None:
@@ -232,8 +231,7 @@ class MemoryLog:
     def record(self, decision: Decision) -> None:
         """Keep the decision."""
         if not self._keep_inputs:
-            plan = decision.plan and replace(decision.plan, solve_s=0.0)
-            decision = replace(decision, inputs="", inputs_digest="", plan=plan)
+            decision = replace(decision, inputs="", inputs_digest="")
         self.recorded.append(decision)
 
     def decisions(

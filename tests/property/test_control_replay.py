@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from random import Random
+from subprocess import check_output
 
 import pytest
 
+from ipa.adapters.store import open_store
 from ipa.bootstrap.service import Replayer
 from ipa.control.audit.replay import ReplayOutcome, ReplayResult, ReplaySetup, inputs_in, replay
 from ipa.control.engine.guards import GuardSettings
@@ -221,3 +226,24 @@ def test_every_decision_of_a_simulated_run_is_taken_again_as_it_was(name: str) -
     for decision in decisions:
         check_same(decision, again(decision, setup.pipeline, setup.profiles))
     assert len(decisions) >= 45
+
+
+def export(folder: str) -> None:
+    """Print the record of two simulated runs and of a loop with troubles."""
+    decisions = [*Trouble(1).tell(12)]
+    for seed, name in enumerate(("ours", "canary")):
+        decisions += simulate(replace(RUNS[name], seed=seed)).decisions
+    store = open_store(f"sqlite:///{folder}/{os.environ['PYTHONHASHSEED']}.sqlite3")
+    for decision in decisions:
+        store.record(decision)
+    print(*(entry.line() for entry in store.entries(0, len(decisions))), sep="\n")
+
+
+def test_equal_runs_have_equal_records(tmp_path: Path) -> None:
+    code = f"from {__name__} import export; export({str(tmp_path)!r})"
+    first, second = (
+        check_output([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, text=True)
+        for seed in ("1", "2")
+    )
+    assert len(first.splitlines()) > 100
+    assert first.splitlines() == second.splitlines()

@@ -136,7 +136,7 @@ def replay(
 ) -> None:
     """Re-run recorded decisions from their inputs and compare the results.
 
-    Exit code 2: a decision differs; 4: one could not be replayed, as its pipeline or profiles have changed.
+    Exit code 2: a decision differs; 4: one could not be replayed: pipeline, profiles or version differ.
     """
     from ipa.cli.views.result_text import detail, listed, parted_nowhere
 

@@ -365,7 +365,7 @@ class ControlLoop:
             if self._unread is not None:
                 # Tick numbers cannot be continued without the record.
                 raise self._unread
-            self._world.decisions.record(decision)
+            self._record(decision)
         except IpaError as error:
             now_s = self._world.clock.monotonic_s()
             decision, self._state = unrecorded(decision, self._state, error, now_s)
@@ -380,6 +380,11 @@ class ControlLoop:
             return self._failed(decision, change, error)
         self._state = replace(self._state, actuation=accepted(self._state.actuation))
         return decision
+
+    def _record(self, decision: Decision) -> None:
+        """Record the decision without the time that its plan took, so that equal runs have equal records."""
+        plan = decision.plan and replace(decision.plan, solve_s=0.0)
+        self._world.decisions.record(replace(decision, plan=plan))
 
     def _check_still(self) -> None:
         """Raise ConflictError if the leader or the pipeline's control changed while the tick decided."""
@@ -405,7 +410,7 @@ class ControlLoop:
             # Only the leader writes the record.
             return outcome
         try:
-            self._world.decisions.record(outcome)
+            self._record(outcome)
         except IpaError as unrecordable:
             log.error("%s: the outcome cannot be recorded: %s", self.pipeline.name, unrecordable)
         return outcome

@@ -95,7 +95,7 @@ class DecisionView {
       ["Forecast", band ?? "none"],
       ["Planned for", plan ? `${number(plan.rate_rps, 2)} rps within ${seconds(plan.sla_s)}` : "nothing"],
       ["Plan", plan?.stages.length ? [`PAS ${number(plan.pas, 3)}`, coresOf(plan.cost_cores), ...besideWords(plan.stages), seconds(plan.latency_s)].join(", ") : null],
-      ["Solved by", plan ? `${plan.solver} in ${seconds(plan.solve_s)}, ${plan.termination}${plan.gap ? `, gap ${(100 * plan.gap).toPrecision(2)} %` : ""}` : null],
+      ["Solved by", plan ? `${plan.solver}${plan.solve_s ? ` in ${seconds(plan.solve_s)}` : ""}, ${plan.termination}${plan.gap ? `, gap ${(100 * plan.gap).toPrecision(2)} %` : ""}` : null],
       ["Prices", prices.length ? prices.join("; ") : null],
       ["Digest of the inputs", decision.inputs_digest ? el("code", {}, decision.inputs_digest.slice(0, 16)) : null],
     ]), this.stages(plan));
