@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from datetime import date
@@ -142,16 +142,56 @@ def _rare(value: Any) -> Any:
 
 def restored(kind: type[T], value: Any) -> T:
     """Decode the value; InputError names the first fault. A field of type `object` stays plain."""
+    return _restored(kind, value, None)[0]
+
+
+def salvaged(
+    kind: type[T], value: Mapping[str, Any], otherwise: Mapping[str, Any]
+) -> tuple[T, tuple[str, ...]]:
+    """Decode what can be read of the value, and return the faults of the rest, which is removed from it.
+
+    An entry that lacks or is removed has the plain value that `otherwise` has in its place, else its default;
+    InputError if neither can be read.
+    """
+    return _restored(kind, {**otherwise, **value}, otherwise)
+
+
+def _restored(kind: type[T], value: Any, otherwise: Mapping[str, Any] | None) -> tuple[T, tuple[str, ...]]:
     # Here: the command line starts without it.
     from pydantic import ValidationError
 
-    try:
-        decoded: tuple[T] = _adapter(cast(Any, kind)).validate_json(ENCODER.encode([value]))
-        return decoded[0]
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "/".join(str(part) for part in first["loc"][1:])
-        raise InputError(f"/{where}: {first['msg']}") from error
+    faults: list[str] = []
+    while True:
+        try:
+            decoded: tuple[T] = _adapter(cast(Any, kind)).validate_json(ENCODER.encode([value]))
+            return decoded[0], tuple(faults)
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = first["loc"][1:]
+            faults.append(f"/{'/'.join(map(str, path))}: {first['msg']}")
+            if otherwise is None or not _replace_faulty(value, path, otherwise):
+                raise InputError(faults[0]) from error
+
+
+def _replace_faulty(value: Any, path: Sequence[Any], otherwise: Any) -> bool:
+    """Replace the innermost entry of a mapping on the path; False if that changes nothing.
+
+    The path goes on to a missing entry, or to the name of a type, if all that is above it is faulty.
+    """
+    entries: dict[str, Any] = {}
+    for key in path:
+        if isinstance(value, dict) and key in value:
+            entries, name, place = value, key, otherwise
+            otherwise = otherwise.get(key) if isinstance(otherwise, Mapping) else None
+        elif not (isinstance(value, list) and isinstance(key, int)):
+            break
+        value = value[key]
+    if not entries:
+        return False
+    faulty = entries.pop(name)
+    if isinstance(place, Mapping) and name in place:
+        entries[name] = place[name]
+    return name not in entries or entries[name] != faulty
 
 
 @cache

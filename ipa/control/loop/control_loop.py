@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from math import floor
 
+from ipa.control.canonical import plain, salvaged
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
 from ipa.control.engine.correction import UNCORRECTED, recalled_slowdowns
 from ipa.control.engine.feedback import recalled_feedback, risen_rps
@@ -24,7 +26,6 @@ from ipa.control.engine.state import (
 from ipa.control.engine.tick import (
     DecisionInputs,
     on_tick,
-    read_inputs,
     recalled_failures,
     standing_by,
     unrecorded,
@@ -48,7 +49,7 @@ from ipa.control.ports import (
 )
 from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonCode
 from ipa.model.errors import ConflictError, InputError, IpaError, StandbyError
-from ipa.model.observation import LoadHistory, Measured, MissingReason, Observation
+from ipa.model.observation import NOT_ASKED, LoadHistory, Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.rounding import moment_to_ms, to_ms
 from ipa.policies.base import Policy, Predictor, corrected, pinned
@@ -57,6 +58,8 @@ log = logging.getLogger("ipa.control")
 
 # A restart reads this many decisions, so that the steps of the last change are among them.
 RECALLED = 30
+# Where the inputs of a decision have what is recalled of it.
+RECALLED_PARTS = ("/state", "/observation/load")
 # Clocks wait no more precisely than this.
 ON_TIME_S = 1e-6
 # The provenance of a loop whose caller does not give it.
@@ -115,6 +118,8 @@ class ControlLoop:
         self._earlier: LoadHistory | None = None
         self._recounts = Recounts()
         self._unread: IpaError | None = None
+        # The parts of an earlier process's state that cannot be read, in words; the next decision has them.
+        self._unread_state = ""
         self._control = PipelineControl()
         self._snapshot = Snapshot(pipeline.name, 0, self._control, ActuationPhase.IDLE)
 
@@ -150,6 +155,7 @@ class ControlLoop:
             with COMPUTE_LOCK.turn():
                 if leads:
                     effects, self._state = on_tick(request, self._state)
+                    effects, self._unread_state = _noted(effects, self._unread_state), ""
                     # Other loops compute while it is carried out.
                     with COMPUTE_LOCK.away():
                         decision = self._carry_out(effects)
@@ -342,12 +348,15 @@ class ControlLoop:
 
     def _recall(self, newest: Sequence[Decision], now_s: float) -> None:
         """Restore an earlier process's load, its failed rollouts, and what it learned of the profiles."""
-        read = [(it, inputs) for it in newest if (inputs := _read_inputs(it)) is not None]
-        loads = (inputs.observation.load for _, inputs in read)
+        read = [(it, *inputs) for it in newest if (inputs := self._read_inputs(it)) is not None]
+        loads = (inputs.observation.load for _, inputs, _ in read)
         self._earlier = next((load.value for load in loads if isinstance(load, Measured)), None)
         if not read:
             return
-        decision, last = read[0]
+        decision, last, unread = read[0]
+        if unread:
+            self._unread_state = f"parts of the state before the restart cannot be read: {'; '.join(unread)}"
+            log.warning("%s: %s", self.pipeline.name, self._unread_state)
         age_s = (self._world.clock.now() - last.at).total_seconds()
         later_s = now_s - age_s - last.now_s
         failures = recalled_failures(decision, last, self._settings.quarantine_s, later_s)
@@ -357,6 +366,29 @@ class ControlLoop:
         correction = recalled_slowdowns(last.state.correction, later_s)
         feedback = recalled_feedback(last.state.feedback, later_s)
         self._state = replace(state, correction=correction, feedback=feedback)
+
+    def _read_inputs(self, decision: Decision) -> tuple[DecisionInputs, tuple[str, ...]] | None:
+        """The inputs of a recorded decision, and why parts of its state cannot be read.
+
+        What another version wrote in another form is left out; None if nothing can be read.
+        """
+        unseen = Observation(self.pipeline.name, 0.0, NOT_ASKED, NOT_ASKED, NOT_ASKED, ())
+        otherwise = {
+            "made_of": plain(NOT_SAID),
+            "control": plain(self._control),
+            "observation": plain(unseen),
+            "rollout": None,
+            "requested": None,
+            "settings": plain(self._settings),
+            "rolling": plain(self._world.workload.rolling.of(self.pipeline)),
+            "state": {},
+        }
+        try:
+            inputs, faults = salvaged(DecisionInputs, json.loads(decision.inputs), otherwise)
+        except (ValueError, InputError) as error:
+            log.info("the inputs of %s are not taken up: %s", decision.decision_id, error)
+            return None
+        return inputs, tuple(fault for fault in faults if fault.startswith(RECALLED_PARTS))
 
     def _carry_out(self, effects: Effects) -> Decision:
         """Record, then write. Return the decision, or the decision that explains the failure."""
@@ -430,10 +462,7 @@ class ControlLoop:
             self._world.events.emit(self.pipeline, event)
 
 
-def _read_inputs(decision: Decision) -> DecisionInputs | None:
-    """The inputs of a recorded decision; None if another version wrote them in another form."""
-    try:
-        return read_inputs(decision.inputs)
-    except InputError as error:
-        log.info("the inputs of %s are not taken up: %s", decision.decision_id, error.message)
-        return None
+def _noted(effects: Effects, note: str) -> Effects:
+    """The effects with the note in the decision's detail."""
+    detail = "; ".join(filter(None, (effects.decision.detail, note)))
+    return replace(effects, decision=replace(effects.decision, detail=detail))

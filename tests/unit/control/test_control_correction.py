@@ -396,6 +396,30 @@ def test_a_restart_knows_what_was_learned() -> None:
     assert EngineState().correction == UNCORRECTED
 
 
+def test_a_restart_with_another_version_keeps_what_it_can_read(caplog: pytest.LogCaptureFixture) -> None:
+    made = settled()
+    made.ticks(12)
+    known = made.loop.snapshot().correction
+    last = made.store.recorded[-1]
+    inputs = json.loads(last.inputs)
+    inputs["state"]["correction"]["believed"] = 1
+    inputs["state"]["feedback"]["load_ratio"] = 1.5
+    # A field that this version needs, and another one.
+    inputs["state"]["failures"] = [{"variants": [], "cores": 9.0, "forgotten_s": 1e6}]
+    inputs["settings"] = {"patience": 3}
+    made.store.recorded[-1] = replace(last, inputs=json.dumps(inputs))
+    again = made.restarted()
+    again.ticks(1)
+    snapshot = again.loop.snapshot()
+    assert snapshot.correction.slowdowns(PIPELINE) == known.slowdowns(PIPELINE) != ()
+    assert (snapshot.feedback.load_ratio > 1.4, snapshot.quarantines) == (True, ())
+    [told] = [it.message for it in caplog.records if "before the restart" in it.message]
+    for words in (told.removeprefix("pages: "), "/state/correction/", "/state/failures/0/until_s"):
+        assert words in made.store.recorded[-1].detail
+    again.ticks(1)
+    assert "before the restart" not in made.store.recorded[-1].detail
+
+
 def test_what_is_planned_with_is_a_power_of_the_step() -> None:
     assert ObservedSlowdown("s", "v", 1.0, 0, 0.0).planned_ratio == 1.0
     assert ObservedSlowdown("s", "v", 1.3, 5, 0.0).planned_ratio == pytest.approx(1.05**5)
