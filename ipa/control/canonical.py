@@ -142,21 +142,15 @@ def _rare(value: Any) -> Any:
 
 def restored(kind: type[T], value: Any) -> T:
     """Decode the value; InputError names the first fault. A field of type `object` stays plain."""
-    return _restored(kind, value, None)[0]
+    return salvaged(kind, value, None)[0]
 
 
-def salvaged(
-    kind: type[T], value: Mapping[str, Any], otherwise: Mapping[str, Any]
-) -> tuple[T, tuple[str, ...]]:
+def salvaged(kind: type[T], value: Any, otherwise: Mapping[str, Any] | None) -> tuple[T, tuple[str, ...]]:
     """Decode what can be read of the value, and return the faults of the rest, which is removed from it.
 
-    An entry that lacks or is removed has the plain value that `otherwise` has in its place, else its default;
-    InputError if neither can be read.
+    A removed entry has the plain value that `otherwise` has in its place, else its default. InputError if
+    neither can be read, or `otherwise` is None.
     """
-    return _restored(kind, {**otherwise, **value}, otherwise)
-
-
-def _restored(kind: type[T], value: Any, otherwise: Mapping[str, Any] | None) -> tuple[T, tuple[str, ...]]:
     # Here: the command line starts without it.
     from pydantic import ValidationError
 

@@ -351,9 +351,9 @@ class Changes:
         """Record the change that ended in this tick, and the one that it started."""
         entries = []
         if snapshot.ended is not None and snapshot.ended.change is not None:
-            entries.append(of_ended(decision.pipeline, snapshot.ended, decision.at))
+            entries.append(of_ended(snapshot.ended, decision.at))
         if decision.action is Action.APPLY and snapshot.phase is ActuationPhase.WAITING_READY:
-            entries.append(of_applied(decision, decision.at))
+            entries.append(of_applied(decision, decision.at, decision.by))
         try:
             for entry in entries:
                 # Other loops may compute while this one waits for the disk.

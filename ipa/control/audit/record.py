@@ -12,7 +12,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from ipa.control.canonical import canonical_json, digest, plain
 from ipa.control.engine.actuation import Actuation, ActuationPhase
 from ipa.control.engine.guards import total_cores
 from ipa.control.ports import Attribution, PipelineControl
-from ipa.model.decision import Action, Decision
+from ipa.model.decision import Action, Change, Decision
 from ipa.model.errors import RecordError
 
 # The author of decisions that no person asked for.
@@ -45,15 +45,7 @@ class EntryKind(StrEnum):
     ADOPTED = "adopted"
 
 
-OUTCOMES = {
-    ActuationPhase.SETTLED: "landed",
-    ActuationPhase.FAILED: "failed",
-    ActuationPhase.ROLLED_BACK: "rolled_back",
-    ActuationPhase.ROLLBACK_FAILED: "rollback_failed",
-    ActuationPhase.NOT_APPLIED: "not_applied",
-    ActuationPhase.MOVED: "moved",
-}
-APPLIED = "applied"
+APPLIED, LANDED = "applied", "landed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,33 +282,24 @@ def of_control(
     )
 
 
-def of_ended(pipeline: str, ended: Actuation, at: str) -> Entry:
+def of_ended(ended: Actuation, at: str) -> Entry:
     """The entry for a change that is no longer in flight."""
     assert ended.change is not None
-    return Entry(
-        pipeline=pipeline,
-        kind=EntryKind.CHANGE,
-        what=OUTCOMES[ended.phase],
-        at=at,
-        by=SERVICE,
-        why=ended.detail,
-        was=plain(ended.change.previous),
-        becomes=plain(ended.change.configs),
-        decision_id=ended.change.decision_id,
-    )
+    what = LANDED if ended.phase is ActuationPhase.SETTLED else ended.phase.value
+    return replace(of_applied(ended.change, at), what=what, why=ended.detail)
 
 
-def of_applied(decision: Decision, at: str) -> Entry:
-    """The entry for a decision whose change was accepted and now rolls out."""
+def of_applied(change: Change | Decision, at: str, by: str = "") -> Entry:
+    """The entry for a change that was accepted and now rolls out."""
     return Entry(
-        pipeline=decision.pipeline,
+        pipeline=change.pipeline,
         kind=EntryKind.CHANGE,
         what=APPLIED,
         at=at,
-        by=decision.by or SERVICE,
-        was=plain(decision.previous),
-        becomes=plain(decision.configs),
-        decision_id=decision.decision_id,
+        by=by or SERVICE,
+        was=plain(change.previous),
+        becomes=plain(change.configs),
+        decision_id=change.decision_id,
     )
 
 
@@ -395,64 +378,47 @@ def entries_digest(digests: list[str]) -> str:
     return digest("\n".join(digests))
 
 
-class Gaps:
-    """The checkpoints of an export, which cover the entries that retention removed.
+class ExportedChain(Chain):
+    """A chain of an export, whose checkpoints come first and cover the entries that retention removed."""
 
-    `verifies` None checks no signature.
-    """
+    def __init__(self, pipeline: str, anchor: Head | None = None) -> None:
+        super().__init__(pipeline, anchor)
+        # Each checkpoint, with the digests of the entries within it.
+        self._spans: list[tuple[Checkpoint, list[str]]] = []
 
-    def __init__(self, verifies: Verifies | None = None) -> None:
-        self._verifies = verifies
-        self._spans: dict[str, list[Checkpoint]] = {}
-        self._digests: dict[tuple[str, int], list[str]] = {}
-        self._unchecked: dict[str, int] = {}
+    def cover(self, checkpoint: Checkpoint, *, unchecked: bool) -> None:
+        """Add a checkpoint."""
+        self._spans.append((checkpoint, []))
+        self.unchecked += unchecked
 
-    def add(self, values: Mapping[str, Any]) -> None:
-        """Add the checkpoint of a line. RecordError: its signature is wrong; other errors: malformed."""
-        checkpoint = Checkpoint(**{each.name: values["checkpoint"][each.name] for each in fields(Checkpoint)})
-        key_id, signature = str(values["key_id"]), str(values["signature"])
-        is_checked = bool(key_id) and self._verifies is not None
-        if is_checked and self._verifies and not self._verifies(key_id, signature, checkpoint.text):
-            raise Chain(checkpoint.pipeline).fault(
-                f"the checkpoint of {checkpoint.where} is not signed with a known key"
-            )
-        self._unchecked[checkpoint.pipeline] = self._unchecked.get(checkpoint.pipeline, 0) + (not is_checked)
-        self._spans.setdefault(checkpoint.pipeline, []).append(checkpoint)
-
-    def bridge(self, chain: Chain, values: Mapping[str, Any]) -> None:
-        """Advance the chain over removed entries before the next one, if a checkpoint covers them."""
-        number = values.get("number")
-        while isinstance(number, int) and chain.head.number + 1 < number:
-            span = self._span(chain.pipeline, chain.head.number + 1)
-            if span is None:
-                return
-            if span.last < number:
-                chain.head = Head(span.last, span.head)
+    def add_line(self, entry: Mapping[str, Any], text: str, stored_digest: str) -> None:
+        """Check the next entry, after advancing over removed ones that checkpoints cover."""
+        number = entry.get("number")
+        while isinstance(number, int) and self.head.number + 1 < number and (span := self._span(1)):
+            if span[0].last < number:
+                self.head = Head(span[0].last, span[0].head)
             else:
-                chain.head = Head(number - 1, str(values.get("previous")))
+                self.head = Head(number - 1, str(entry.get("previous")))
+        self.add(text, stored_digest)
+        if span := self._span(0):
+            span[1].append(self.head.digest)
 
-    def finish(self, chain: Chain) -> None:
-        """Advance the chain to the end of its last checkpoint, and check the entries within each."""
-        while (span := self._span(chain.pipeline, chain.head.number + 1)) is not None:
-            chain.head = Head(span.last, span.head)
-        for span in self._spans.get(chain.pipeline, ()):
-            digests = self._digests.get((span.pipeline, span.first), [])
-            if len(digests) != span.kept or entries_digest(digests) != span.entries:
-                raise chain.fault(f"the export does not have the entries of the checkpoint of {span.where}")
-            chain.removed += span.removed
-            chain.decisions += span.removed
-        chain.unchecked = self._unchecked.get(chain.pipeline, 0)
+    def finish(self) -> Verified:
+        """Advance to the end of the last checkpoint, check the entries within each, and end the chain."""
+        while span := self._span(1):
+            self.head = Head(span[0].last, span[0].head)
+        for checkpoint, digests in self._spans:
+            if len(digests) != checkpoint.kept or entries_digest(digests) != checkpoint.entries:
+                words = f"the export does not have the entries of the checkpoint of {checkpoint.where}"
+                raise self.fault(words)
+            self.removed += checkpoint.removed
+            self.decisions += checkpoint.removed
+        return self.ended()
 
-    def note(self, chain: Chain) -> None:
-        """Remember the newest entry of the chain, if it is within a checkpoint."""
-        span = self._span(chain.pipeline, chain.head.number)
-        if span is not None:
-            self._digests.setdefault((span.pipeline, span.first), []).append(chain.head.digest)
-
-    def _span(self, pipeline: str, number: int) -> Checkpoint | None:
-        """The checkpoint that covers the entry of that number."""
-        spans = self._spans.get(pipeline, ())
-        return next((each for each in spans if each.first <= number <= each.last), None)
+    def _span(self, ahead: int) -> tuple[Checkpoint, list[str]] | None:
+        """The checkpoint that covers the entry `ahead` of the newest one, with the digests within it."""
+        number = self.head.number + ahead
+        return next((each for each in self._spans if each[0].first <= number <= each[0].last), None)
 
 
 def verify_lines(
@@ -463,31 +429,35 @@ def verify_lines(
     RecordError names the first changed line. `verifies` checks the signatures of checkpoints, which come
     before the entries; without it they are counted as unchecked.
     """
-    gaps = Gaps(verifies)
-    chains: dict[str, Chain] = {}
+    chains: dict[str, ExportedChain] = {}
+
+    def chain_of(pipeline: str) -> ExportedChain:
+        return chains.setdefault(pipeline, ExportedChain(pipeline, anchors.get(pipeline)))
+
     for index, line in enumerate(lines, 1):
         try:
             values = json.loads(line)
             if "checkpoint" in values:
-                gaps.add(values)
+                known = {each.name: values["checkpoint"][each.name] for each in fields(Checkpoint)}
+                checkpoint, key_id = Checkpoint(**known), str(values["key_id"])
+                chain, check = chain_of(checkpoint.pipeline), verifies if key_id else None
+                if check and not check(key_id, str(values["signature"]), checkpoint.text):
+                    raise chain.fault(f"the checkpoint of {checkpoint.where} is not signed with a known key")
+                chain.cover(checkpoint, unchecked=check is None)
                 continue
             text, stored_digest = canonical_json(values["entry"]), str(values["digest"])
-            pipeline = record_in(values["entry"])
+            chain = chain_of(record_in(values["entry"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RecordError(f"line {index} is not an entry of a record: {error}", hint=RESTORE) from error
-        chain = chains.setdefault(pipeline, Chain(pipeline, anchors.get(pipeline)))
         try:
-            gaps.bridge(chain, values["entry"])
-            chain.add(text, stored_digest)
-            gaps.note(chain)
+            chain.add_line(values["entry"], text, stored_digest)
         except (KeyError, AttributeError) as error:
             raise chain.fault(f"entry {chain.head.number + 1} was changed") from error
+    chains = {name: chain for name, chain in chains.items() if chain.head.number}
     missing = [name for name in anchors if name not in chains]
     if missing:
         raise RecordError(f"there is no entry of {', '.join(missing)}", hint=RESTORE)
-    for chain in chains.values():
-        gaps.finish(chain)
-    return {name: chain.ended() for name, chain in chains.items()}
+    return {name: chain.finish() for name, chain in chains.items()}
 
 
 # The interval of reads of the store; a tick is some seconds.

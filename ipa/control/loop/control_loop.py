@@ -384,7 +384,8 @@ class ControlLoop:
             "state": {},
         }
         try:
-            inputs, faults = salvaged(DecisionInputs, json.loads(decision.inputs), otherwise)
+            recorded = {**otherwise, **json.loads(decision.inputs)}
+            inputs, faults = salvaged(DecisionInputs, recorded, otherwise)
         except (ValueError, InputError) as error:
             log.info("the inputs of %s are not taken up: %s", decision.decision_id, error)
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from ipa.control.engine.actuation import Actuation, ActuationPhase
@@ -94,8 +94,8 @@ def after_tick(
     """The snapshot after a tick that took `tick_s`; its history goes back `HISTORY_S`."""
     points = max(1, round(HISTORY_S / request.settings.tick_s))
     would = state.shadow or request.observation.running() or ()
-    return Snapshot(
-        pipeline=before.pipeline,
+    return replace(
+        before,
         tick=state.tick,
         control=request.control,
         phase=state.actuation.phase,
@@ -104,10 +104,7 @@ def after_tick(
         forecast=decision.forecast or before.forecast,
         plan=decision.plan or before.plan,
         decision=decision,
-        next_tick_at=before.next_tick_at,
         tick_s=tick_s,
-        skipped_ticks=before.skipped_ticks,
-        early_ticks=before.early_ticks,
         would=would if request.control.mode is Mode.SHADOW else (),
         correction=state.correction,
         feedback=state.feedback,

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ipa.model.errors import PluginError
 
@@ -92,8 +92,12 @@ class TimeLimit:
 
     def __init__(self, who: str, limit_s: float, wait: Wait = threading.Event.wait) -> None:
         self._who, self._limit_s, self._wait = who, limit_s, wait
-        self._lock = threading.Lock()
-        self.late = 0  # calls that go on though nobody waits for them
+        self._late: set[Future[Any]] = set()
+
+    @property
+    def late(self) -> int:
+        """The number of calls that go on though nobody waits for them."""
+        return len(self._late)
 
     def __call__(self, function: Callable[[], T]) -> T:
         """The function's value, while other loops compute; PluginError if it is late."""
@@ -109,7 +113,7 @@ class TimeLimit:
         if self.late >= MOST_LATE:
             return late(f"not asked: {MOST_LATE} earlier answers are still missing")
         answer: Future[T] = Future()
-        done, given_up = threading.Event(), threading.Event()
+        done = threading.Event()
 
         def run() -> None:
             try:
@@ -118,18 +122,15 @@ class TimeLimit:
                 # The caller raises it.
                 answer.set_exception(error)
                 log.debug("%s raised", self._who, exc_info=True)
-            with self._lock:
-                done.set()
-                self.late -= given_up.is_set()
+            self._late.discard(answer)
+            done.set()
 
         threading.Thread(target=run, name="time-limited", daemon=True).start()
         if not self._wait(done, self._limit_s):
-            with self._lock:
-                # It may have ended just now.
-                if not done.is_set():
-                    given_up.set()
-                    self.late += 1
-        if given_up.is_set():
-            log.warning("no answer within %g s", self._limit_s)
-            return late(f"no answer within {self._limit_s:g} s")
+            self._late.add(answer)
+            if not answer.done():
+                log.warning("no answer within %g s", self._limit_s)
+                return late(f"no answer within {self._limit_s:g} s")
+            # It ended just now.
+            self._late.discard(answer)
         return answer.result()
