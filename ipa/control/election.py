@@ -95,21 +95,13 @@ class LeaseStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """A write in flight, and the time at which it was sent."""
-
-    lease: Lease
-    sent_s: float
-    is_new: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Election:
     """The state of one replica. All times are of its own clock, which must not stop while the replica does.
 
     `lease` is the record as last read and `changed_s` when a read last differed; `is_current` is true if it
-    can be written onto; `mine` is this replica's own newest record while it holds the Lease. It leads in
-    `from_s` ≤ now < `until_s`. `term` counts how often it became leader.
+    can be written onto; `mine` is this replica's own newest record while it holds the Lease; `tried` is the
+    write in flight, sent at `sent_s`. It leads in `from_s` ≤ now < `until_s`. `term` counts how often it
+    became leader.
     """
 
     me: str
@@ -119,7 +111,8 @@ class Election:
     seen_s: float = -inf
     is_current: bool = False
     mine: Lease | None = None
-    tried: Attempt | None = None
+    tried: LeaseStep | None = None
+    sent_s: float = -inf
     from_s: float = inf
     until_s: float = -inf
     due_s: float = -inf
@@ -181,8 +174,7 @@ def next_step(election: Election, now_s: float, stamp: str) -> LeaseStep:
 
 def sending(election: Election, step: LeaseStep, now_s: float) -> Election:
     """The election while a write is in flight; to be called before the write is sent."""
-    assert step.lease is not None
-    return replace(election, tried=Attempt(step.lease, now_s, step.act is LeaseAction.CREATE))
+    return replace(election, tried=step, sent_s=now_s)
 
 
 def saw(election: Election, lease: Lease | None, now_s: float, jitter: float) -> Election:
@@ -200,7 +192,7 @@ def saw(election: Election, lease: Lease | None, now_s: float, jitter: float) ->
     tried = election.tried
     if lease is not None and tried is not None and lease == tried.lease:
         # It was not answered, and happened, perhaps long ago: renew it at once.
-        return replace(_held(election, tried, lease.version, now_s, jitter), due_s=now_s)
+        return replace(wrote(election, lease.version, now_s, jitter), due_s=now_s)
     election = replace(election, tried=None)
     if lease is None:
         return election
@@ -216,8 +208,33 @@ def saw(election: Election, lease: Lease | None, now_s: float, jitter: float) ->
 
 def wrote(election: Election, version: str, now_s: float, jitter: float) -> Election:
     """The election after its write was answered with the new version."""
-    assert election.tried is not None
-    return _held(election, election.tried, version, now_s, jitter)
+    times, tried = election.times, election.tried
+    assert tried is not None and tried.lease is not None
+    lease, from_s, term = replace(tried.lease, version=version), election.from_s, election.term
+    if not leads(election, now_s):
+        if tried.act is LeaseAction.CREATE:
+            # The holder of the deleted Lease may not know yet.
+            from_s = now_s + times.lease_s
+        elif _is_ours(election, lease) and from_s < inf:
+            # Nobody else wrote since: leads anew after a lapse, or goes on waiting to lead.
+            from_s = max(from_s, now_s)
+        else:
+            from_s = now_s
+        term += from_s != election.from_s
+    return replace(
+        election,
+        lease=lease,
+        changed_s=now_s,
+        seen_s=now_s,
+        is_current=True,
+        mine=lease,
+        tried=None,
+        from_s=from_s,
+        until_s=election.sent_s + times.renew_deadline_s,
+        due_s=now_s + _retry_s(election, jitter),
+        refused_before=False,
+        term=term,
+    )
 
 
 def refused(election: Election, now_s: float, jitter: float) -> Election:
@@ -255,35 +272,6 @@ def release_of(election: Election, now_s: float, stamp: str) -> Lease | None:
     if lease is None or not _is_ours(election, lease) or now_s < election.from_s:
         return None
     return replace(lease, holder="", lease_s=RELEASED_S, acquired_at="", renewed_at=stamp)
-
-
-def _held(election: Election, attempt: Attempt, version: str, now_s: float, jitter: float) -> Election:
-    times, lease = election.times, replace(attempt.lease, version=version)
-    from_s, term = election.from_s, election.term
-    if not leads(election, now_s):
-        if attempt.is_new:
-            # The holder of the deleted Lease may not know yet.
-            from_s = now_s + times.lease_s
-        elif _is_ours(election, lease) and from_s < inf:
-            # Nobody else wrote since: leads anew after a lapse, or goes on waiting to lead.
-            from_s = max(from_s, now_s)
-        else:
-            from_s = now_s
-        term += from_s != election.from_s
-    return replace(
-        election,
-        lease=lease,
-        changed_s=now_s,
-        seen_s=now_s,
-        is_current=True,
-        mine=lease,
-        tried=None,
-        from_s=from_s,
-        until_s=attempt.sent_s + times.renew_deadline_s,
-        due_s=now_s + _retry_s(election, jitter),
-        refused_before=False,
-        term=term,
-    )
 
 
 def _is_ours(election: Election, lease: Lease) -> bool:
