@@ -167,24 +167,23 @@ def salvaged(kind: type[T], value: Any, otherwise: Mapping[str, Any] | None) -> 
                 raise InputError(faults[0]) from error
 
 
-def _replace_faulty(value: Any, path: Sequence[Any], otherwise: Any) -> bool:
+def _replace_faulty(value: Any, path: Sequence[Any], otherwise: Mapping[str, Any]) -> bool:
     """Replace the innermost entry of a mapping on the path; False if that changes nothing.
 
     The path goes on to a missing entry, or to the name of a type, if all that is above it is faulty.
     """
-    entries: dict[str, Any] = {}
+    entries, part = {}, value
     for key in path:
-        if isinstance(value, dict) and key in value:
-            entries, name, place = value, key, otherwise
-            otherwise = otherwise.get(key) if isinstance(otherwise, Mapping) else None
-        elif not (isinstance(value, list) and isinstance(key, int)):
+        if isinstance(part, dict) and key in part:
+            entries, name = part, key
+        elif not (isinstance(part, list) and isinstance(key, int)):
             break
-        value = value[key]
+        part = part[key]
     if not entries:
         return False
     faulty = entries.pop(name)
-    if isinstance(place, Mapping) and name in place:
-        entries[name] = place[name]
+    if entries is value and name in otherwise:
+        entries[name] = otherwise[name]
     return name not in entries or entries[name] != faulty
 
 

@@ -180,7 +180,7 @@ def sending(election: Election, step: LeaseStep, now_s: float) -> Election:
 def saw(election: Election, lease: Lease | None, now_s: float, jitter: float) -> Election:
     """The election after the answer to a read; `lease` None if there is no Lease. `jitter` is in 0..1."""
     # By version: what says the same may have said something else meanwhile.
-    news = election.seen_s == -inf or _version(lease) != _version(election.lease)
+    news = election.seen_s == -inf or (lease and lease.version) != (election.lease and election.lease.version)
     election = replace(
         election,
         lease=lease,
@@ -196,7 +196,8 @@ def saw(election: Election, lease: Lease | None, now_s: float, jitter: float) ->
     election = replace(election, tried=None)
     if lease is None:
         return election
-    if _is_ours(election, lease) and (leads(election, now_s) or _version(lease) == _version(election.mine)):
+    mine = election.mine
+    if _is_ours(election, lease) and (leads(election, now_s) or (mine and lease.version == mine.version)):
         return election
     # Another's; or ours from before a lapse, since when somebody else wrote.
     election = replace(resigned(election), mine=None)
@@ -282,10 +283,6 @@ def _is_ours(election: Election, lease: Lease) -> bool:
         and lease.holder == election.me
         and (lease.acquired_at, lease.transitions) == (mine.acquired_at, mine.transitions)
     )
-
-
-def _version(lease: Lease | None) -> str | None:
-    return None if lease is None else lease.version
 
 
 def _retry_s(election: Election, jitter: float) -> float:

@@ -95,7 +95,7 @@ def test_it_takes_a_place_of_a_solve_and_no_more_time_than_it_has(
     assert ApiClient(full).post(address).status_code == 429
     slow = over(services, replayer=Replayer(world, within_s=0.0))
     assert ApiClient(slow).post(address).json()["code"] == "deadline"
-    few = replace(services, limits=ApiLimits(rate_rps=1.0))
+    few = replace(services, limits=ApiLimits(rate_rps=0.01))
     api = ApiClient(few)
     assert [api.post(address).status_code for _ in range(2)] == [200, 429]
 

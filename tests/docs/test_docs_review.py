@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipa.cli.main import run
-from tests.fakes.reviewed import PIPELINE, edit, git, make, remember
+from tests.fakes.reviewed import PIPELINE, edit, entered, git, remember
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = "profiles/video/crop.yaml"
@@ -40,12 +40,7 @@ def ran(line: str, capfd: pytest.CaptureFixture[str]) -> str:
 def test_the_page_shows_what_its_commands_print(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    make(folder)
-    monkeypatch.chdir(folder)
-    for name in ("IPA_PIPELINES_DIR", "IPA_PROFILES_DIR"):
-        monkeypatch.delenv(name, raising=False)
+    folder = entered(tmp_path, monkeypatch)
     remember(monkeypatch)
     printed, shown = "", 0
     for kind, body in BLOCK.findall(PAGE):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import reviewed
 from tests.fakes.commands import Ipa
-from tests.fakes.reviewed import BREAKING, COSTLY, PIPELINE, TRACE_S, edit, git, make
+from tests.fakes.reviewed import BREAKING, COSTLY, PIPELINE, TRACE_S, edit, git
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt-get install git"),
@@ -20,15 +20,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    make(folder)
-    monkeypatch.chdir(folder)
-    for name in ("IPA_PIPELINES_DIR", "IPA_PROFILES_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    return folder
+repository = pytest.fixture(reviewed.entered)
 
 
 @pytest.fixture

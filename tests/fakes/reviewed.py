@@ -73,3 +73,14 @@ def edit(file: Path, change: tuple[str, str]) -> None:
     text = file.read_text()
     assert text.count(change[0]) == 1, change
     file.write_text(text.replace(*change))
+
+
+def entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new repository, as the working directory."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    make(folder)
+    monkeypatch.chdir(folder)
+    for name in ("IPA_PIPELINES_DIR", "IPA_PROFILES_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return folder

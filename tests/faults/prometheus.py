@@ -20,7 +20,7 @@ import requests
 
 from ipa.adapters.prometheus.scraper import SeriesStore
 from ipa.model.pipeline import Pipeline
-from tests.fakes.kube.server import Listener
+from tests.fakes.kube.server import Listening
 from tests.fakes.promql import respond
 from tests.fakes.world import PIPELINE
 
@@ -64,7 +64,7 @@ class Monotonic(Protocol):
         ...
 
 
-class FakePrometheus:
+class FakePrometheus(Listening):
     """A running fake; use as a context manager."""
 
     def __init__(
@@ -95,29 +95,11 @@ class FakePrometheus:
         self.drips = False
         self.dripped = 0
         self.requests = 0
-        self.stopping = threading.Event()
         self._store = SeriesStore()
         self._lock = threading.Lock()
         self._scraped_s = int(clock.monotonic_s()) - history_s
         handler = type("Handler", (_Handler,), {"fake": self})
-        self._http = Listener(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        """Base URL."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def __enter__(self) -> FakePrometheus:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopping.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        self._listen(handler)
 
     def answer(self, path: str, parameters: Mapping[str, str]) -> tuple[int, bytes]:
         """Status and body; status 0 closes the connection without a word."""

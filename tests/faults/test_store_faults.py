@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,9 +73,17 @@ def recorded_world(path: Path) -> Iterator[RecordedWorld]:
 
 
 @contextmanager
-def full(recorded: RecordedWorld) -> Iterator[None]:
+def connecting(engine: Engine, connected: Callable[..., None]) -> Iterator[None]:
+    """Connections are new, and made so."""
+    engine.dispose()
+    event.listen(engine, "connect", connected)
+    yield
+    event.remove(engine, "connect", connected)
+    engine.dispose()
+
+
+def full(recorded: RecordedWorld) -> AbstractContextManager[None]:
     """No page can be added: what SQLite says of a full disk."""
-    recorded.engine.dispose()
 
     def connected(connection: sqlite3.Connection, _record: object) -> None:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -85,24 +93,12 @@ def full(recorded: RecordedWorld) -> Iterator[None]:
             while True:
                 connection.execute(FILLER)
 
-    event.listen(recorded.engine, "connect", connected)
-    yield
-    event.remove(recorded.engine, "connect", connected)
-    recorded.engine.dispose()
+    return connecting(recorded.engine, connected)
 
 
-@contextmanager
-def read_only(recorded: RecordedWorld) -> Iterator[None]:
+def read_only(recorded: RecordedWorld) -> AbstractContextManager[None]:
     """Remounted read-only: every write is refused."""
-    recorded.engine.dispose()
-
-    def connected(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA query_only = ON")
-
-    event.listen(recorded.engine, "connect", connected)
-    yield
-    event.remove(recorded.engine, "connect", connected)
-    recorded.engine.dispose()
+    return connecting(recorded.engine, lambda connection, _: connection.execute("PRAGMA query_only = ON"))
 
 
 @contextmanager

@@ -30,17 +30,11 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.policies.ours import Ours
 from tests.amounts import many
 from tests.fakes.world import PIPELINE, SMALLEST, planner, profiled, scenario, window_max
+from tests.faults import drive
 
 VARIANTS = [(stage.name, variant.name) for stage in PIPELINE.stages for variant in stage.variants]
 BAD: dict[str, Callable[[Signals], Signals]] = {
-    "absent": lambda signals: replace(signals, arrival_rate_rps=Missing(MissingReason.ABSENT)),
-    "unreachable": lambda signals: replace(signals, load=Missing(MissingReason.UNREACHABLE)),
-    "nan": lambda signals: replace(signals, arrival_rate_rps=Measured(float("nan"))),
-    "negative": lambda signals: replace(signals, arrival_rate_rps=Measured(-1.0)),
-    "infinite": lambda signals: replace(
-        signals, load=Measured(LoadHistory(1.0, (float("inf"), float("nan"), -1.0)))
-    ),
-    "stale": lambda signals: replace(signals, load=replace(signals.load, age_s=60.0)),
+    **drive.BAD,
     "ended": lambda signals: replace(signals, load=Measured(LoadHistory(1.0, (9.0, *[None] * 30)))),
 }
 

@@ -69,8 +69,7 @@ class ReasonLog:
     def __call__(self, decision: Decision, snapshot: object) -> None:
         """Log the decision if it is a change, or its reason differs from the previous decision's."""
         last, reason = self._logged.get(decision.pipeline), decision.reason
-        is_apply = decision.action is Action.APPLY
-        if last is not None and reason is last.reason and not is_apply:
+        if last is not None and reason is last.reason and decision.action is not Action.APPLY:
             return
         was_held = last if last is not None and last.action is Action.HOLD else None
         if last is not None and last.action is Action.APPLY and reason is ReasonCode.IN_PROGRESS:
@@ -90,8 +89,8 @@ class ReasonLog:
             lasted_s = (now - begun).total_seconds()
             ended = f"{was_held.reason.value} ended after {lasted_s:.0f} s"
             words = f"{ended}: {words}" if is_routine else f"{words} ({ended})"
-        level = logging.ERROR if reason is ReasonCode.AUDIT_FAILED else logging.INFO
-        level = logging.WARNING if level == logging.INFO and reason in UNHEALTHY else level
+        level = logging.WARNING if reason in UNHEALTHY else logging.INFO
+        level = logging.ERROR if reason is ReasonCode.AUDIT_FAILED else level
         address = ADDRESS.search(decision.detail)
         fields = {
             "pipeline": decision.pipeline,

@@ -12,7 +12,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from ipa.control.engine.guards import total_cores
 from ipa.control.ports import Attribution, PipelineControl
 from ipa.model.decision import Action, Change, Decision
 from ipa.model.errors import RecordError
+from ipa.model.recording import UNLESS_DEFAULT, recorded_as
 
 # The author of decisions that no person asked for.
 SERVICE = "ipa"
@@ -62,12 +63,12 @@ class Entry:
     at: str
     by: str = ""
     why: str = ""
-    was: Any = None
-    becomes: Any = None
+    was: Any = field(default=None, metadata=recorded_as("from"))
+    becomes: Any = field(default=None, metadata=recorded_as("to"))
     decision_id: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     content: str = ""
-    record: str = ""
+    record: str = field(default="", metadata=UNLESS_DEFAULT)
 
     @property
     def key(self) -> str:
@@ -76,26 +77,8 @@ class Entry:
 
     def text(self, seq: int, number: int, previous: str) -> str:
         """Return the text as entry `number` of its pipeline, `seq` of all, after the digest `previous`."""
-        apart = {"record": self.record} if self.key != self.pipeline else {}
-        return canonical_json(
-            {
-                **apart,
-                "seq": seq,
-                "number": number,
-                "pipeline": self.pipeline,
-                "kind": self.kind,
-                "what": self.what,
-                "at": self.at,
-                "by": self.by,
-                "why": self.why,
-                "from": self.was,
-                "to": self.becomes,
-                "decision_id": self.decision_id,
-                "facts": self.facts,
-                "content": self.content,
-                "previous": previous,
-            }
-        )
+        entry = replace(self, record="") if self.key == self.pipeline else self
+        return canonical_json({**plain(entry), "seq": seq, "number": number, "previous": previous})
 
 
 @dataclass(frozen=True)
@@ -369,7 +352,7 @@ class SignedCheckpoint:
     def line(self) -> str:
         """The checkpoint as a line of an export."""
         return canonical_json(
-            {"checkpoint": asdict(self.checkpoint), "key_id": self.key_id, "signature": self.signature}
+            {"checkpoint": self.checkpoint, "key_id": self.key_id, "signature": self.signature}
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -21,8 +22,8 @@ class ComputeLock:
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self._patience_s = patience_s
         self._lock = threading.Lock()
-        self._counting = threading.Lock()
-        self._inside = 0
+        # An entry for each thread that computes or waits to.
+        self._inside: deque[None] = deque()
         self._mine = threading.local()
 
     @contextmanager
@@ -33,14 +34,14 @@ class ComputeLock:
             yield
         finally:
             self._leave()
-            self._count(-1)
+            self._inside.pop()
 
     @contextmanager
     def away(self) -> Iterator[None]:
         """Release the lock while waiting for something else, if this thread holds it."""
         had = self._leave()
         if had:
-            self._count(-1)
+            self._inside.pop()
         try:
             yield
         finally:
@@ -50,10 +51,10 @@ class ComputeLock:
     @property
     def is_wanted(self) -> bool:
         """True if a thread computes or waits to compute."""
-        return self._inside > 0
+        return bool(self._inside)
 
     def _take(self) -> None:
-        self._count(1)
+        self._inside.append(None)
         self._mine.has = self._lock.acquire(timeout=self._patience_s)
 
     def _leave(self) -> bool:
@@ -63,10 +64,6 @@ class ComputeLock:
         if had:
             self._lock.release()
         return had
-
-    def _count(self, more: int) -> None:
-        with self._counting:
-            self._inside += more
 
 
 # One per process, like the interpreter.

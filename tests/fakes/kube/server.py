@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import yaml
@@ -66,7 +66,35 @@ class Listener(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class FakeKube:
+class Listening:
+    """A context in which a thread serves."""
+
+    def _listen(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.stopping = threading.Event()
+        self._http = Listener(("127.0.0.1", 0), handler)
+        self._http.daemon_threads = True
+        # Short polls, so that stopping takes no half second.
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return f"http://127.0.0.1:{self._http.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+class FakeKube(Listening):
     """A running fake; use as a context manager. `tick()` moves the cluster's clock."""
 
     def __init__(self, *, crd: Path | None = None, kinds: Kinds | None = None, **cluster: Any) -> None:
@@ -80,7 +108,6 @@ class FakeKube:
         self.verbs: set[tuple[str, str, str]] = set()
         self.writes: list[Request] = []
         self.requests: list[Request] = []
-        self.stopping = threading.Event()
         # Called, with the store's lock held, before a request is served: a hand that is faster than ours.
         self.before: Callable[[Request], None] | None = None
         # Called with nothing held: time goes by before the request is served.
@@ -94,17 +121,7 @@ class FakeKube:
         self.skew_s = 0.0
         # Watches begun before it grew say nothing more.
         handler = type("Handler", (_Handler,), {"kube": self})
-        self._http = Listener(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True
-        # Short polls, so that stopping takes no half second.
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        )
-
-    @property
-    def url(self) -> str:
-        """Base URL."""
-        return f"http://127.0.0.1:{self._http.server_port}"
+        self._listen(handler)
 
     def kubeconfig(self, folder: Path, token: str = "fake") -> Path:
         """A kubeconfig file for it, written to the folder."""
@@ -139,16 +156,6 @@ class FakeKube:
             self.store.version += 1
             self.store.compact()
             self.store.changed.notify_all()
-
-    def __enter__(self) -> FakeKube:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopping.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
