@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,9 +12,13 @@ from experiments.bench_fleet import least_cores, random_fleet
 from ipa.model.errors import DeadlineError, InfeasibleError, InputError
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import Termination
+from ipa.optimize.backends import highs
+from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
+from ipa.optimize.fleet import master
 from ipa.optimize.fleet.master import FleetPlan
 from ipa.optimize.fleet.plan import Member, plan_fleet
+from ipa.optimize.linear_program import Milp, MilpSolution
 from ipa.optimize.problem import Compat
 from ipa.optimize.solve import solve
 
@@ -61,6 +66,21 @@ def test_members_add_up_and_hold_their_own_limits() -> None:
         assert done.objective == pytest.approx(each.objective, rel=1e-9)
         assert done.latency_s is not None
         assert done.latency_s <= member.problem.sla_s * (1 + 1e-9)
+
+
+def test_the_solver_sees_whole_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 500 pipelines HiGHS does not prove the best in minutes if whole cores become shares of a budget."""
+    budget_cores, milps = round(middle_budget(FLEET)) + 0.5, list[Milp]()
+
+    def maximise(milp: Milp, deadline: Deadline) -> MilpSolution:
+        milps.append(milp)
+        return highs.maximise(milp, deadline)
+
+    monkeypatch.setattr(master, "highs", SimpleNamespace(maximise=maximise, relaxed=highs.relaxed))
+    plan_fleet(FLEET, budget_cores)
+    budget = milps[0].rows[-1]
+    assert budget.upper == pytest.approx(budget_cores)
+    assert all(cores == round(cores) for cores in budget.coefficients)
 
 
 def test_the_price_is_what_a_little_more_budget_brings() -> None:
