@@ -164,13 +164,14 @@ def late_requests(candidates: Sequence[Candidate], loads: Loads) -> tuple[Floats
         np.stack(each, axis=1)
         for each in zip(*(_performance(each, times_s, rates_rps) for each in candidates), strict=True)
     )
-    waiting = np.full((len(candidates), len(WEIGHTS)), loads.waiting)
-    late, further = np.zeros_like(waiting), np.zeros_like(waiting)
-    for rates, able, share, twice in zip(rates_rps, able_rps, shares, later, strict=True):
-        waiting = np.clip(waiting + (rates - able) * STEP_S, 0.0, able * loads.deadline_s)
-        late += np.where(waiting > wait_s * able, 1.0, share) * rates * STEP_S
-        further += (np.maximum(rates - able, 0.0) + twice * rates) * STEP_S
-    left, spare = np.maximum(waiting - wait_s * able_then, 0.0), able_then - loads.rates_rps
+    queue, queues, demand = np.full((len(candidates), len(WEIGHTS)), loads.waiting), [], rates_rps[:, None]
+    missing = demand - able_rps
+    for more, most in zip(missing * STEP_S, able_rps * loads.deadline_s, strict=True):
+        queue = np.minimum(np.maximum(queue + more, 0.0), most)
+        queues.append(queue)
+    late = (np.where(np.array(queues) > wait_s * able_rps, 1.0, shares) * demand * STEP_S).sum(axis=0)
+    further = ((np.maximum(missing, 0.0) + later * demand) * STEP_S).sum(axis=0)
+    left, spare = np.maximum(queue - wait_s * able_then, 0.0), able_then - loads.rates_rps
     drain_s = np.where(spare * HORIZON_S > left, left / np.maximum(spare, 1e-9), HORIZON_S * (left > 0))
     return late @ WEIGHTS, (further + drain_s * loads.rates_rps) @ WEIGHTS
 
