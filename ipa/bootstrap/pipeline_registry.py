@@ -31,6 +31,7 @@ from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import RequestAddress
 from ipa.model.profile import StageProfile
+from ipa.optimize.solve import SolveCache
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
@@ -46,6 +47,7 @@ Profiles = Mapping[str, StageProfile]
 log = logging.getLogger("ipa.roster")
 # A loop that ends may have a tick under way, and that a write.
 END_S = 15.0
+SHARED_PLANS = SolveCache(512)  # several ticks of a thousand copies of a pipeline, and soon looked through
 
 
 def make_inputs(
@@ -60,6 +62,7 @@ def make_inputs(
         settings.solver_deadline_s,
         supervised,
         find_target(settings).serving(pipeline).rolling,
+        plans=SHARED_PLANS,
     )
 
 

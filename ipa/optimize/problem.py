@@ -195,7 +195,8 @@ class PlanningProblem:
     too large a graph.
     """
 
-    pipeline: str
+    # Not compared: a problem of another name has the same plans.
+    pipeline: str = field(compare=False)
     rate_rps: float
     sla_s: float
     stages: tuple[StageProblem, ...]

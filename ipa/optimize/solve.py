@@ -80,9 +80,13 @@ UNHURRIED = 0.5
 
 
 class SolveCache:
-    """Solves, and caches the newest `most` plans: equal problems have equal plans."""
+    """Solves, and caches the newest `most` plans: equal problems have equal plans.
 
-    def __init__(self, most: int) -> None:
+    Plans that are not cached come from `beyond`, such as the cache that several pipelines share, if given.
+    """
+
+    def __init__(self, most: int, beyond: SolveCache | None = None) -> None:
+        self._beyond = beyond
         # Threads append and look through a copy.
         self._cached: deque[tuple[tuple[object, ...], PlanningProblem, Plan]] = deque(maxlen=most)
 
@@ -100,8 +104,10 @@ class SolveCache:
         key = (problem.rate_rps, problem.sla_s, problem.running, solver, explain)
         for cached_key, cached_problem, cached in tuple(self._cached):
             if cached_key == key and cached_problem == problem:
-                return cached
-        plan = solve(problem, solver, deadline_s, explain=explain, solvers=solvers)
+                is_own = cached.pipeline == problem.pipeline
+                return cached if is_own else replace(cached, pipeline=problem.pipeline)
+        solving = solve if self._beyond is None else self._beyond.solve
+        plan = solving(problem, solver, deadline_s, explain=explain, solvers=solvers)
         if plan.termination in PROVED and plan.solve_s <= UNHURRIED * deadline_s:
             self._cached.append((key, problem, plan))
         return plan

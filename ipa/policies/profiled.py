@@ -31,7 +31,8 @@ PLANS, PREDICTIONS = 32, 64
 class Profiled:
     """Plans for a pipeline and predicts the performance of configurations.
 
-    Without `explain` plans have neither prices nor remedies. `until` is the deadline of all planning.
+    Without `explain` plans have neither prices nor remedies. `until` is the deadline of all planning, `plans`
+    the cache that is shared with other pipelines.
 
     Errors of the constructor: those of `planning_problem`; of planning: SolverError, DeadlineError.
     """
@@ -50,6 +51,7 @@ class Profiled:
         rolling: Rolling = SIDE_BY_SIDE,
         explain: bool = True,
         until: Deadline | None = None,
+        plans: SolveCache | None = None,
     ) -> None:
         def problem(allocation: Allocation, compat: Compat) -> PlanningProblem:
             made = planning_problem(
@@ -63,7 +65,7 @@ class Profiled:
         self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
         self._explain, self._until = explain, until
         self._slowed: dict[Slowdowns, tuple[PlanningProblem, PlanningProblem]] = {}
-        self._plans = SolveCache(PLANS)
+        self._plans = SolveCache(PLANS, plans)
         self._described = lru_cache(PREDICTIONS)(self._describe)
         self._late_ratios = lru_cache(PREDICTIONS)(self._late_of)
         self._services: dict[tuple[str, str, int, float], ServiceTime] = {}

@@ -18,6 +18,7 @@ from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linear_program import Solvers
 from ipa.optimize.problem import Compat
+from ipa.optimize.solve import SolveCache
 from ipa.plugins import Plugin
 from ipa.policies.autoscalers import Hpa, Kpa, VpaPlus
 from ipa.policies.base import Policy, PolicyState, Predictor
@@ -187,6 +188,8 @@ class PolicyInputs:
     until: Deadline | None = None
     # Add remedies for infeasible problems to plans.
     explain: bool = True
+    # Plans that pipelines share.
+    plans: SolveCache | None = None
 
     def profiled(self) -> Profiled:
         """ipa's planner and predictor over these profiles."""
@@ -222,6 +225,7 @@ class PolicyInputs:
             rolling=self.rolling.of(self.pipeline),
             explain=self.explain,
             until=self.until,
+            plans=self.plans,
         )
 
 
