@@ -36,6 +36,8 @@ def test_an_equal_problem_has_the_plan_that_was_made(solved: list[PlanningProble
     plans = SolveCache(4)
     first = plans.solve(planning_problem(PIPELINE, PROFILES, 5.0), "exact")
     assert plans.solve(planning_problem(PIPELINE, PROFILES, 5.0), "exact") is first
+    twin = planning_problem(replace(PIPELINE, name="twin"), PROFILES, 5.0)
+    assert SolveCache(4, beyond=plans).solve(twin, "exact") == replace(first, pipeline="twin")
     assert len(solved) == 1
 
 
@@ -98,17 +100,6 @@ def test_a_load_that_stands_still_is_planned_for_once(solved: list[PlanningProbl
     known.plan(held, 5.0, SMALLEST)
     assert len(solved) == 2
     assert known.predict(SMALLEST, 5.0) == Profiled(PIPELINE, PROFILES).predict(SMALLEST, 5.0)
-
-
-def test_pipelines_that_differ_in_their_name_alone_share_plans(solved: list[PlanningProblem]) -> None:
-    shared, twin = SolveCache(4), replace(PIPELINE, name="twin")
-    one, other = (Profiled(each, PROFILES, solver="exact", plans=shared) for each in (PIPELINE, twin))
-    first, again = one.plan(PIPELINE, 5.0, SMALLEST), other.plan(twin, 5.0, SMALLEST)
-    assert len(solved) == 1
-    assert (first.pipeline, again) == (PIPELINE.name, replace(first, pipeline="twin"))
-    held = replace(twin, bounds=replace(twin.bounds, max_replicas=2))
-    other.plan(held, 5.0, SMALLEST)
-    assert len(solved) == 2
 
 
 def test_what_ifs_that_differ_in_rate_or_sla_share_their_stages() -> None:
