@@ -232,11 +232,6 @@ def test_a_mean_that_rises_while_its_window_fills_is_no_rise() -> None:
     assert loaded(FORECAST, NO_FEEDBACK, observation) is FORECAST
 
 
-def test_a_scrape_that_is_lost_is_no_rise() -> None:
-    means = (22.0, 22.3, 21.9, 22.4, 16.5, 22.9)
-    assert risen_rps(LoadHistory(1.0, means, averaged_s=5.0), 1.0) == 0.0
-
-
 def test_chance_is_no_rise_and_a_falling_load_none() -> None:
     for per_second in ([20.0] * 10 + [26.0], [20.0] * 10 + [0.0]):
         assert present_rps(rising(per_second, 21.0)) == 21.0
