@@ -1,6 +1,6 @@
 """A fast event loop of one stage: central queue, batches by size or timeout, n replicas.
 
-The rules are those of `ipa.dataplane.batching`, without drops and failures. Since the queue is first in,
+The rules are those of `ipa.serving.batching`, without drops and failures. Since the queue is first in,
 first out, a batch is one step of the loop: it starts at the later of the moment it is due and the moment a
 replica is free.
 """

@@ -12,10 +12,10 @@ from typing import Any, Self
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
-from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.http import FIRST_PART, Call, Response
 from ipa.metering import table
 from ipa.metering.make import counter, gauge, histogram, new_registry
+from ipa.serving.batching import LossCause, Outcome
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # A scraper sends its request at once.

@@ -38,10 +38,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ipa.dataplane import http, tensors
-from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.environment import edge, required, serve, setting
-from ipa.dataplane.expectation import (
+from ipa.dataplane.metrics import QueueMetrics
+from ipa.dataplane.stagequeue import Sender, StageQueue, parse_config, parse_parts
+from ipa.dataplane.v2 import UNDECLARED, V2Server, json_response, parse_model, v2_response
+from ipa.model.errors import InputError
+from ipa.model.measured import ANY_VARIANT
+from ipa.model.serving import FAN_OUT
+from ipa.serving.batching import LossCause, Outcome, QueuedRequest
+from ipa.serving.batchqueue import QueueConfig
+from ipa.serving.body_budget import aside
+from ipa.serving.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
     ARRIVALS_HEADER,
@@ -54,20 +62,7 @@ from ipa.dataplane.expectation import (
     parse_times,
     server_timing,
 )
-from ipa.dataplane.metrics import QueueMetrics
-from ipa.dataplane.replicas import UNKNOWN_VARIANTS
-from ipa.dataplane.stagequeue import (
-    QueueConfig,
-    Sender,
-    StageQueue,
-    parse_config,
-    parse_parts,
-)
-from ipa.dataplane.v2 import UNDECLARED, V2Server, json_response, parse_model, v2_response
-from ipa.model.errors import InputError
-from ipa.model.measured import ANY_VARIANT
-from ipa.model.serving import FAN_OUT
-from ipa.serving.body_budget import aside
+from ipa.serving.replicas import UNKNOWN_VARIANTS
 
 log = logging.getLogger("ipa.dataplane")
 
@@ -222,7 +217,7 @@ class QueueServer(V2Server):
         ahead = parse_times(call.headers.get(AHEAD_HEADER))
         aim_s = parse_ms(call.headers.get(AIM_HEADER))
         queue = self._queue_of(call.part())
-        queue.set_arrivals_ratio(parse_ratio(call.headers.get(ARRIVALS_HEADER)))
+        queue.set_arrivals_ratio(parse_ratio(call.headers.get(ARRIVALS_HEADER)), came_s)
         try:
             text, rest = tensors.json_part(call.body, call.headers.get(tensors.JSON_LENGTH_HEADER))
             body = await call.parse_object(text)
@@ -236,7 +231,7 @@ class QueueServer(V2Server):
             response = await aside(is_large, self._answer, call, parsed, request, now_s())
         except InputError as error:
             raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
-        expected = queue.expected(request.items).to_header()
+        expected = queue.expected(now_s(), request.items).to_header()
         times = {EXPECTED_HEADER: expected, TOOK_HEADER: f"{(now_s() - came_s) * 1000:.3f}"}
         return response.with_headers(times)
 

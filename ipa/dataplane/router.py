@@ -46,10 +46,15 @@ from typing import Any
 import orjson
 
 from ipa.dataplane import http, tensors
-from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.environment import edge, required, serve, setting
-from ipa.dataplane.expectation import (
+from ipa.dataplane.metrics import RouterMetrics
+from ipa.dataplane.v2 import UNDECLARED, DeclaredModel, V2Server, json_response, parse_model, v2_response
+from ipa.model.errors import InputError
+from ipa.model.serving import FAN_OUT
+from ipa.serving.batching import LossCause, Outcome
+from ipa.serving.body_budget import aside
+from ipa.serving.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
     ARRIVALS_HEADER,
@@ -68,11 +73,6 @@ from ipa.dataplane.expectation import (
     server_timing,
     total,
 )
-from ipa.dataplane.metrics import RouterMetrics
-from ipa.dataplane.v2 import UNDECLARED, DeclaredModel, V2Server, json_response, parse_model, v2_response
-from ipa.model.errors import InputError
-from ipa.model.serving import FAN_OUT
-from ipa.serving.body_budget import aside
 
 # As many as a UUID has.
 PUID_BYTES = 16

@@ -24,10 +24,10 @@ from mlserver.types import (
     ResponseOutput,
 )
 
-from ipa.dataplane.expectation import PUID_HEADER
 from ipa.dataplane.quota import BatchMoment, BatchTimes, CpuQuota, GivenCores
 from ipa.model.plan import quota_cores
 from ipa.model.serving import FAN_OUT
+from ipa.serving.expectation import PUID_HEADER
 
 BITS = (8, 16, 32, 64)
 # https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol: tensor data types

@@ -85,7 +85,7 @@ class Batches:
         return self.count * self.service_s / self.window_s
 
 
-# The causes of requests that were given up; all others of `ipa.dataplane.batching.LossCause` are faults.
+# The causes of requests that were given up; all others of `ipa.serving.batching.LossCause` are faults.
 DROPS = frozenset({"overload", "queue_full", "no_time_left", "no_replicas", "batch_late"})
 
 
@@ -93,7 +93,7 @@ DROPS = frozenset({"overload", "queue_full", "no_time_left", "no_replicas", "bat
 class Loss:
     """Requests without an answer: how many, the stage that had them, and the data plane's cause.
 
-    The causes are those of `ipa.dataplane.batching.LossCause`.
+    The causes are those of `ipa.serving.batching.LossCause`.
     """
 
     stage: str

@@ -19,10 +19,14 @@ from ipa.model.plan import cores_of
 from ipa.model.profile import OperatingPoint, ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import BESIDE_CORES, Resources
 from ipa.profiling.fit import fit_variant
+from ipa.queueing.service import ServiceTime
+from ipa.queueing.tail import sojourn
 
 # The paper has SLA_s = 5 × the mean batch-1 latency. The released code multiplies by five twice; base
 # allocations and published SLAs come from that.
 SLA_FACTOR = 25.0
+# Halvings of an interval: the rest is far below the precision of measured latencies.
+HALVINGS = 30
 
 
 def point_latency_s(point: ProfilePoint, objective: Objective) -> float:
@@ -210,3 +214,39 @@ def _mean_ratio(points: Sequence[ProfilePoint], batch_size: int) -> float | None
     nearest = min(with_mean, key=lambda point: (abs(log(point.batch_size / batch_size)), point.batch_size))
     assert nearest.latency_mean_s is not None
     return min(1.0, nearest.latency_mean_s / nearest.latency_s)
+
+
+def under_load(point: OperatingPoint, percentile: float = 99.0) -> ServiceTime:
+    """The constant service time of a replica whose latency was measured at its throughput, waiting included.
+
+    With this service time, the latency's quantile under random arrivals at that rate is the measured one
+    (`ipa.queueing.tail.sojourn`); the rate itself is within the replica's capacity.
+    """
+    batch_size, rate_rps = point.batch_size, point.capacity_rps
+    low_s, high_s = 0.0, batch_size / rate_rps
+    for _ in range(HALVINGS):
+        middle_s = (low_s + high_s) / 2
+        time = sojourn(batch_size, 1, middle_s, middle_s, rate_rps, percentile=percentile, timeout_s=0.0)
+        if float(time.quantile_s) <= point.latency_s:
+            low_s = middle_s
+        else:
+            high_s = middle_s
+    return ServiceTime(high_s, high_s / batch_size)
+
+
+def largest_batch(stage: Stage, bounds: Bounds, batch_size: int) -> int:
+    """The most items of a batch if batches of `batch_size` cannot carry the arrivals.
+
+    It is the largest that the file allows; `batch_size` if it has no limit, or pins the size.
+    """
+    sizes = stage.limits(bounds).batch_sizes
+    return batch_size if stage.pin.batch_size is not None or not sizes else max(sizes)
+
+
+def profiled_times(stage: Stage, bounds: Bounds, cores: float) -> dict[str, tuple[float, float]]:
+    """The `profiled_s` of a stage's queue whose replicas have that many cores."""
+    return {
+        name: (measured.batch_core_s[0] / cores, measured.batch_core_s[1] / cores)
+        for (of, name), measured in bounds.measured.items()
+        if of == stage.name and measured.batch_core_s[0] > 0
+    }

@@ -19,7 +19,6 @@ from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import PeakForecaster
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import AlwaysLeading, DecisionLog, Leadership, PipelineControl, Workload
-from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
@@ -28,6 +27,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.policies.base import Policy
 from ipa.policies.table import PolicyInputs, make_policy
+from ipa.serving.batching import Outcome
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.ground_truth import GroundTruth

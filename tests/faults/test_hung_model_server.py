@@ -15,13 +15,13 @@ import orjson
 import pytest
 
 from experiments.attack.stub import HANG
-from ipa.dataplane.batching import MAX_LOSSES, Outcome
 from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.metrics import QueueMetrics
-from ipa.dataplane.replicas import FIRST_SUSPECT_AFTER_S, SUSPECT_AFTER_S
 from ipa.dataplane.router import RouterServer
 from ipa.dataplane.stagequeue import StageQueue
 from ipa.dataplane.tensors import Tensor, Tensors
+from ipa.serving.batching import MAX_LOSSES, Outcome
+from ipa.serving.replicas import FIRST_SUSPECT_AFTER_S, SUSPECT_AFTER_S
 from ipa.targets.local import front, runner
 from ipa.targets.local.workload import LocalWorkload
 from tests.fakes import virtual_loop

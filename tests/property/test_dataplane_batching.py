@@ -7,9 +7,10 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
-from ipa.dataplane.tensors import Tensor, Tensors, merge, split
+from ipa.dataplane.stagequeue import answer_batch, merged_inputs
+from ipa.dataplane.tensors import Tensor, Tensors, kind_of, merge, split
 from ipa.model.serving import FAN_OUT
+from ipa.serving.batching import Batch, Batcher, Outcome, QueuedRequest
 from tests.amounts import many
 
 EVENTS = st.one_of(
@@ -26,7 +27,7 @@ EVENTS = st.one_of(
 
 
 def outputs(batch: Batch) -> Tensors:
-    data = batch.inputs()[0].data
+    data = merged_inputs(batch)[0].data
     return (Tensor("y", "INT64", (len(data),), [-x for x in data]),)
 
 
@@ -44,7 +45,9 @@ class World:
     def arrive(self, items: int, budget_s: float, datatype: str) -> None:
         data = list(range(self.next, self.next + items))
         self.next += items
-        request = QueuedRequest((Tensor("x", datatype, (items,), data),), self.now_s, self.now_s + budget_s)
+        inputs = (Tensor("x", datatype, (items,), data),)
+        deadline_s, kind = self.now_s + budget_s, kind_of(inputs)
+        request = QueuedRequest((inputs, {}), items, self.now_s, deadline_s, kind=kind)
         had = self.batcher.waiting_items
         if self.batcher.offer(request):
             self.accepted.append((request, data))
@@ -74,7 +77,7 @@ class World:
     def answer(self, which: int) -> None:
         if self.flying:
             batch = self.flying.pop(which % len(self.flying))
-            self.ended += self.batcher.answer(batch, outputs(batch))
+            self.ended += answer_batch(self.batcher, batch, outputs(batch))
 
     def lose(self, which: int) -> None:
         if self.flying:

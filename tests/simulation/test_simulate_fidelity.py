@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
 from math import factorial, inf
 
 import ciw
@@ -12,15 +10,15 @@ import pytest
 import simpy
 from numpy.typing import NDArray
 
-from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
-from ipa.dataplane.tensors import parse
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.queueing.service import ServiceTime
+from ipa.serving.batching import Batcher, Outcome
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.columns import Items
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.queue import SPREAD, Pods
 from ipa.simulate.stage import StageSim
+from tests.fakes.replayed import replay
 from tests.fakes.simpy_stage import SimpyStage, feed
 
 # Two simulators that add up the same numbers in another order may differ by so much.
@@ -219,97 +217,42 @@ def test_a_chain_of_single_requests_is_equal_to_ciw_request_by_request(servers: 
     assert np.max(np.abs(finished.done_s - expected)) <= SAME_S
 
 
-@pytest.mark.parametrize("seed", range(9))
-def test_a_stage_is_equal_to_the_data_planes_own_batcher(seed: int) -> None:
-    """Requests of several items, and early drop one by one."""
+@pytest.mark.parametrize(
+    ("seed", "usual_s"), [*((seed, None) for seed in range(9)), *((seed, 3.0) for seed in range(6))]
+)
+def test_a_stage_is_equal_to_the_data_planes_own_batcher(seed: int, usual_s: float | None) -> None:
+    """Requests of several items, and early drop one by one; or more requests than are served.
+
+    Of these some give way: a batch takes at most 3 s as a rule.
+    """
     rng = np.random.default_rng([seed, 2])
-    size, replicas = int(rng.choice([2, 4, 8])), int(rng.integers(1, 5))
-    timeout = float(rng.choice([0.0, 0.3, 2.0]))
-    times, items = poisson(1.0, 500, seed), rng.integers(1, 6, 500)
-    service = ServiceTime(0.37 * replicas * size, 0.2 * replicas, 0.1)
-    stage = StageSim(batch_timeout_s=timeout, drop_after_s=8.0, seed=seed)
+    size, replicas = int(rng.choice([1, 2, 4])), int(rng.integers(1, 4))
+    timeout_s, rate = float(rng.choice([0.0, 0.3, 2.0])), 1.0 if usual_s is None else 4.0
+    times, items = poisson(rate, 500, seed), rng.integers(1, 6 if usual_s is None else 2, 500)
+    service = ServiceTime(0.4 * replicas * size, 0.2 * replicas, 0.1)
+    drop = "request" if usual_s is None else "deadline"
+    stage = StageSim(batch_timeout_s=timeout_s, drop_after_s=8.0, drop=drop, seed=seed)
     stage.set_replicas(0.0, [Pods(replicas, size, service)])
+    stage.set_give_way(0.0, inf if usual_s is None else 8.0 - usual_s)
     stage.offer(times, np.arange(500), items=items)
     served = stage.run(1e6)
     requests, ends = replay(
-        times.tolist(), items.tolist(), service.means_s(size), size, replicas, timeout, seed
+        Batcher(size, timeout_s, 10**9),
+        times.tolist(),
+        items.tolist(),
+        replicas,
+        lambda count: service.mean_s(count, size),
+        factors(seed, 0.1, 2500).tolist(),
+        8.0,
+        usual_s,
     )
     dropped = {at for at, request in enumerate(requests) if request.outcome is Outcome.DROPPED}
     assert set(served.ids[served.lost].tolist()) == dropped
-    assert dropped
+    assert len(dropped) > (0 if usual_s is None else 100)
     assert len(served.ids) == 500
     is_served = ~served.lost
     expected = np.array([ends[request] for request in served.ids[is_served].tolist()])
     assert np.max(np.abs(served.done_s[is_served] - expected)) <= SAME_S
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_requests_give_way_as_in_the_data_planes_own_batcher(seed: int) -> None:
-    """More of them than are served; a batch takes at most 3 s as a rule."""
-    rng = np.random.default_rng([seed, 3])
-    size, replicas = int(rng.choice([1, 2, 4])), int(rng.integers(1, 4))
-    times, usual_s = poisson(4.0, 500, seed), 3.0
-    service = ServiceTime(0.4 * replicas * size, 0.3 * replicas, 0.1)
-    stage = StageSim(batch_timeout_s=0.3, drop_after_s=8.0, drop="deadline", seed=seed)
-    stage.set_replicas(0.0, [Pods(replicas, size, service)])
-    stage.set_give_way(0.0, 8.0 - usual_s)
-    stage.offer(times, np.arange(500))
-    served = stage.run(1e6)
-    requests, ends = replay(
-        times.tolist(), [1] * 500, service.means_s(size), size, replicas, 0.3, seed, usual_s=usual_s
-    )
-    dropped = {at for at, request in enumerate(requests) if request.outcome is Outcome.DROPPED}
-    assert set(served.ids[served.lost].tolist()) == dropped
-    assert len(dropped) > 100
-    is_served = ~served.lost
-    expected = np.array([ends[request] for request in served.ids[is_served].tolist()])
-    assert np.max(np.abs(served.done_s[is_served] - expected)) <= SAME_S
-
-
-def replay(
-    times: list[float],
-    items: list[int],
-    means: list[float],
-    size: int,
-    replicas: int,
-    timeout: float,
-    seed: int,
-    usual_s: float | None = None,
-) -> tuple[list[QueuedRequest], dict[int, float]]:
-    """The requests through a `Batcher` whose replicas take what the simulator's take, and their ends."""
-    batcher, draws = Batcher(size, timeout, 10**9), iter(factors(seed, 0.1, sum(items)).tolist())
-    coming = deque(zip(times, items, strict=True))
-    busy: list[tuple[float, int, Batch]] = []
-    requests: list[QueuedRequest] = []
-    ends: dict[int, float] = {}
-    number: dict[int, int] = {}
-    while coming or busy or batcher.waiting_items:
-        timer = batcher.next_batch_s() if len(busy) < replicas else None
-        moments = [moment for moment in (timer, batcher.next_drop_s(0.0)) if moment is not None]
-        now = min([*moments, *(end for end, *_ in busy[:1]), *([coming[0][0]] if coming else [])])
-        while busy and busy[0][0] <= now:
-            ended = heapq.heappop(busy)[2]
-            batcher.answer(ended, ended.inputs())
-        while coming and coming[0][0] <= now:
-            _, count = coming.popleft()
-            inputs = parse(
-                [{"name": "x", "shape": [count, 1], "datatype": "INT64", "data": [0] * count}], "x"
-            )
-            requests.append(QueuedRequest(inputs, now, now + 8.0))
-            number[id(requests[-1])] = len(requests) - 1
-            assert batcher.offer(requests[-1])
-        batcher.drop_late(now, 0.0)
-        while len(busy) < replicas:
-            if usual_s is not None:
-                batcher.give_way(now, usual_s)
-            if (batch := batcher.take(now)) is None:
-                break
-            end = now + means[batch.items] * next(draws)
-            heapq.heappush(busy, (end, len(ends), batch))
-            for piece in batch.slices:
-                at = number[id(piece.request)]
-                ends[at] = max(ends.get(at, 0.0), end)
-    return requests, ends
 
 
 def test_poisson_requests_spread_as_a_poisson_process() -> None:

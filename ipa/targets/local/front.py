@@ -17,11 +17,11 @@ import httpx
 
 from ipa.dataplane.environment import ADMIN_TOKEN, MAX_BODY, MAX_HELD, METRICS_SOCKET, PORT, SOCKET
 from ipa.dataplane.http import FIRST_PART, PART_HEADER
-from ipa.dataplane.stagequeue import QueueConfig
 from ipa.model.errors import UnavailableError
 from ipa.model.parts import Configs
 from ipa.model.pipeline import Stage
 from ipa.model.plan import StageConfig
+from ipa.serving.batchqueue import QueueConfig
 from ipa.targets.local.forkserver import ForkedProcesses
 from ipa.targets.local.replica import HOST, HUNG_AFTER, Phase, Replica
 

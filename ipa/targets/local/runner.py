@@ -19,13 +19,14 @@ import httpx
 
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.dataplane.http import FIRST_PART, PARTS
-from ipa.dataplane.stagequeue import QueueConfig
 from ipa.model.decision import Change
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.measured import resident_variants, stand_ins
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
-from ipa.model.pipeline import Bounds, Pipeline, Stage
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig, cores_of
+from ipa.profiling.points import largest_batch, profiled_times
+from ipa.serving.batchqueue import QueueConfig
 from ipa.targets.local.forkserver import ForkedProcesses, serving_priority
 from ipa.targets.local.front import Front, PartRun, StageRun, router_socket
 from ipa.targets.local.replica import (
@@ -57,15 +58,6 @@ MAX_BACKOFF_S = 10.0
 GIVE_UP_AFTER = 3
 # Health checks at once: some replicas may not answer for the whole of REQUEST_TIMEOUT_S.
 PROBES = 8
-
-
-def largest_batch(stage: Stage, bounds: Bounds, batch_size: int) -> int:
-    """The most items of a batch if batches of `batch_size` cannot carry the arrivals.
-
-    It is the largest that the file allows; `batch_size` if it has no limit, or pins the size.
-    """
-    sizes = stage.limits(bounds).batch_sizes
-    return batch_size if stage.pin.batch_size is not None or not sizes else max(sizes)
 
 
 class PipelineRunner:
@@ -481,11 +473,7 @@ class PipelineRunner:
         variants = {it.url: (it.variant, *others[it.url][0]) for it in ready}
         heavier = {url: names for url, (_, names) in others.items() if names}
         cores = min((it.cores for it in ready), default=run.config.cores)
-        profiled_s = {
-            name: (measured.batch_core_s[0] / cores, measured.batch_core_s[1] / cores)
-            for (stage, name), measured in self.pipeline.bounds.measured.items()
-            if stage == run.stage.name and measured.batch_core_s[0] > 0
-        }
+        profiled_s = profiled_times(run.stage, self.pipeline.bounds, cores)
         timeout_s = run.stage.batch_timeout_s
         return QueueConfig(batch_size, largest_batch_size, timeout_s, variants, profiled_s, heavier)
 

@@ -11,7 +11,7 @@ import httpx
 import orjson
 import pytest
 
-from ipa.dataplane import batching, http, stagequeue, tensors
+from ipa.dataplane import http, stagequeue, tensors
 from ipa.dataplane.http import Application, BodyLimits, Call, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.tensors import INLINE_BYTES
@@ -120,7 +120,7 @@ async def test_what_takes_long_is_not_done_by_the_event_loop(monkeypatch: pytest
     record_thread(tensors, "parse_request")
     record_thread(tensors, "dump_with_bytes")
     record_thread(stagequeue, "parse_answer")
-    record_thread(batching, "dump")
+    record_thread(stagequeue, "dump")
     answer = await Stage().post(body(b",".join([b"1234567"] * 50_000), "[1, 50000]"))
     assert answer.status_code == 200
     assert len(answer.json()["outputs"][0]["data"]) == 50_000

@@ -7,9 +7,9 @@ import asyncio
 import orjson
 import pytest
 
-from ipa.dataplane.expectation import AIM_HEADER, LAG_EVERY_S, LAGS_REMEMBERED, LoopLag
 from ipa.dataplane.http import BUDGET_HEADER
 from ipa.dataplane.router import RouterServer
+from ipa.serving.expectation import AIM_HEADER, LAG_EVERY_S, LAGS_REMEMBERED, LoopLag
 from tests.fakes import virtual_loop
 from tests.fakes.chain_loop import BODY, call
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.dataplane.expectation import (
+from ipa.serving.expectation import (
     COUNTED_S,
     KEPT_S,
     MOST_ARRIVALS_RATIO,

@@ -11,7 +11,6 @@ import orjson
 import pytest
 
 from ipa.dataplane.client import ConnectionLostError
-from ipa.dataplane.expectation import parse_timing, server_timing
 from ipa.dataplane.http import Application
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.router import RouterServer
@@ -27,6 +26,7 @@ from ipa.dataplane.tensors import (
 )
 from ipa.dataplane.v2 import UNDECLARED, DeclaredTensor, parse_model
 from ipa.model.errors import InputError
+from ipa.serving.expectation import parse_timing, server_timing
 
 REPLICA = "http://127.0.0.1:1"
 NOTHING: Any = None

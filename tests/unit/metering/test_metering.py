@@ -22,7 +22,6 @@ from ipa.api.context import HttpMetrics, stream_figures
 from ipa.bootstrap.app import record_figures
 from ipa.control.audit.reason_log import RUNBOOKS
 from ipa.control.engine.load_rules import fallback_forecast
-from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.dataplane.quota import BatchTimes
 from ipa.forecast.ladder import BACKTEST_RUNGS, DEFAULT_RUNGS
@@ -33,6 +32,7 @@ from ipa.metering.metric import OTHER, Metric
 from ipa.model.observation import Forecast
 from ipa.model.pipeline import Fallback
 from ipa.optimize.registry import BACKENDS
+from ipa.serving.batching import Outcome
 from ipa.targets.local.workload import cost_figures
 from tests.fakes.world import PIPELINE
 from tools.monitoring.alerts import ALERTS, Alert

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,45 +11,8 @@ from experiments.queueing.__main__ import NEAR, errors
 from experiments.queueing.paths import draw_path, measure_path
 from experiments.queueing.points import draw, measure
 from experiments.queueing.stage_loop import StageRules, item_counts, run_stage, service_factors
-from ipa.dataplane.batching import Batcher, QueuedRequest
-from ipa.dataplane.tensors import Tensors, parse
-
-
-@dataclass
-class Replayed:
-    """A stage run step by step with the data plane's own batcher."""
-
-    rules: StageRules
-
-    def run(self, arrivals: list[float], counts: list[int], factors: list[float]) -> list[float]:
-        rules, batcher = self.rules, Batcher(self.rules.batch_size, self.rules.timeout_s, 10**9)
-        coming = deque(zip(arrivals, counts, strict=True))
-        busy: list[float] = []
-        requests: list[QueuedRequest] = []
-        last: dict[int, float] = {}
-        draws = iter(factors)
-        while coming or busy or batcher.waiting_items:
-            timer = batcher.next_batch_s() if len(busy) < rules.replicas else None
-            moments = [busy[0]] if busy else []
-            moments += [coming[0][0]] if coming else []
-            moments += [] if timer is None else [timer]
-            now = min(moments)
-            while busy and busy[0] <= now:
-                heapq.heappop(busy)
-            while coming and coming[0][0] <= now:
-                _, items = coming.popleft()
-                requests.append(QueuedRequest(inputs_of(items), now, float("inf")))
-                assert batcher.offer(requests[-1])
-            while len(busy) < rules.replicas and (batch := batcher.take(now)):
-                end = now + rules.service_of(batch.items) * next(draws)
-                heapq.heappush(busy, end)
-                for piece in batch.slices:
-                    last[id(piece.request)] = max(last.get(id(piece.request), 0.0), end)
-        return [last[id(request)] for request in requests]
-
-
-def inputs_of(items: int) -> Tensors:
-    return parse([{"name": "x", "shape": [items, 1], "datatype": "INT64", "data": [0] * items}], "inputs")
+from ipa.serving.batching import Batcher
+from tests.fakes.replayed import replay
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -63,7 +24,8 @@ def test_the_event_loop_keeps_the_rules_of_the_data_plane(seed: int) -> None:
     arrivals = np.cumsum(rng.exponential(1.0, 400))
     counts = item_counts(rng, items, 400)
     factors = service_factors(rng, 0.1, int(counts.sum()))
-    expected = Replayed(rules).run(arrivals.tolist(), counts.tolist(), factors.tolist())
+    batcher, loads = Batcher(size, timeout, 10**9), (arrivals.tolist(), counts.tolist())
+    _, expected = replay(batcher, *loads, replicas, rules.service_of, factors.tolist())
     assert run_stage(arrivals, counts, rules, factors) == pytest.approx(expected, rel=1e-12)
 
 

@@ -37,11 +37,11 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import solve
 from ipa.policies.planning import planning_problem
+from ipa.profiling.points import largest_batch
 from ipa.settings import Settings
 from ipa.targets.local import front
 from ipa.targets.local.forkserver import STARTING_NICE, serving_priority
 from ipa.targets.local.replica import LEFT_FOR_S, Phase, Replica, VariantLoader, switch
-from ipa.targets.local.runner import largest_batch
 from ipa.targets.local.section import LocalPlace, LocalRun
 from ipa.targets.local.target import LOCAL, MACHINE_RATIO, QUEUE_S, ROUTER_S, local_findings, router_ports
 from tests.fakes.services import a_pipeline

@@ -1,4 +1,4 @@
-"""The queue's rules, without I/O or clock: order, batch forming, early drop, retry, splitting and joining.
+"""The queue's rules, without I/O or clock: order, batch forming, early drop and retry.
 
 Times are seconds of any one monotonic clock, and are passed as arguments.
 """
@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right, insort
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
 from math import inf
 from typing import Any, NamedTuple
-
-from ipa.dataplane.tensors import Tensors, dump, items_of, kind_of, merge, split, values_of
 
 # A request that was at this many model servers when each of them died is taken for the cause.
 MAX_LOSSES = 3
@@ -51,17 +49,16 @@ class QueuedRequest:
     """A request in the queue. `outcome` is None until it ends, which happens once; `detail` is the cause.
 
     After `deadline_s` its answer is useless. With an answer by `due_s`, and later stages as quick as usual,
-    the request meets its deadline; with one by `wanted_s`, the SLA. `members` are sent to the model
-    unchanged, together with the inputs.
+    the request meets its deadline; with one by `wanted_s`, the SLA. Only requests of one `kind` share a
+    batch. `content`, `parts` and `answer` are the caller's.
     """
 
-    inputs: Tensors
+    content: Any
+    items: int
     arrived_s: float
     deadline_s: float
-    members: Mapping[str, Any] = field(default_factory=dict)
     due_s: float = inf
     wanted_s: float = inf
-    items: int = 0
     kind: Hashable = None
     # When its first batch was taken, of the last try.
     taken_s: float = 0.0
@@ -72,16 +69,17 @@ class QueuedRequest:
     # Of a refused one: until another would be in time.
     retry_after_s: float = 0.0
     detail: str = ""
-    answer: Tensors = ()
-    # Items that are not in a batch.
+    answer: Any = ()
+    # Items that are not in a batch, those that were when it ended, and those that were served.
     waiting: int = 0
+    left: int = 0
+    served: int = 0
     # Model servers that died while they had it.
     losses: int = 0
-    # By first item: the number of items, their outputs.
-    parts: dict[int, tuple[int, Tensors]] = field(default_factory=dict)
+    # By first item: what was answered.
+    parts: dict[int, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.items, self.kind = items_of(self.inputs), kind_of(self.inputs, self.members)
         self.due_s = min(self.due_s, self.deadline_s)
         self.wanted_s = min(self.wanted_s, self.due_s)
         self.taken_s = self.arrived_s
@@ -134,21 +132,6 @@ class Batch(NamedTuple):
         """The slices whose requests still wait for an answer; none if the batch is no longer needed."""
         return [piece for piece in self.slices if piece.is_open]
 
-    @property
-    def values(self) -> int:
-        """The number of values in all requests with items in the batch."""
-        return sum(values_of(piece.request.inputs) for piece in self.slices)
-
-    def inputs(self) -> Tensors:
-        """The inputs of all slices, concatenated."""
-        return merge(
-            [tuple(it.rows(start, stop) for it in request.inputs) for request, start, stop, _ in self.slices]
-        )
-
-    def body(self) -> bytes:
-        """The V2 request to the model server."""
-        return dump("inputs", self.inputs(), **self.slices[0].request.members)
-
 
 @dataclass(slots=True)
 class Batcher:
@@ -195,17 +178,17 @@ class Batcher:
             request = self._slices[0].request
             if has_replicas:
                 detail = "less time budget is left than a batch takes"
-                self._end(request, Outcome.DROPPED, LossCause.NO_TIME_LEFT, detail)
+                self.end(request, Outcome.DROPPED, LossCause.NO_TIME_LEFT, detail)
             else:
                 detail = "no replica serves the stage"
-                self._end(request, Outcome.DROPPED, LossCause.NO_REPLICAS, detail)
+                self.end(request, Outcome.DROPPED, LossCause.NO_REPLICAS, detail)
             dropped.append(request)
             self._skip_ended()
         while self._in_flight and self._in_flight[0][0] <= now_s:
             request = heapq.heappop(self._in_flight)[2]
             if request.outcome is None:
                 detail = "the model did not answer within its time budget"
-                self._end(request, Outcome.DROPPED, LossCause.BATCH_LATE, detail)
+                self.end(request, Outcome.DROPPED, LossCause.BATCH_LATE, detail)
                 dropped.append(request)
         return dropped
 
@@ -222,7 +205,7 @@ class Batcher:
             if self.waiting_items - request.waiting < self.batch_size or request.due_s >= now_s + usual_s:
                 break
             detail = "less time budget is left than a batch usually takes"
-            self._end(request, Outcome.DROPPED, LossCause.NO_TIME_LEFT, detail)
+            self.end(request, Outcome.DROPPED, LossCause.NO_TIME_LEFT, detail)
             dropped.append(request)
         return dropped
 
@@ -282,34 +265,14 @@ class Batcher:
         moments += [self._slices[0].request.deadline_s - service_s] if self._slices else []
         return min(moments, default=None)
 
-    def answer(self, batch: Batch, outputs: Tensors, where: str = "") -> list[QueuedRequest]:
-        """Record the outputs of the batch, and return the requests that they complete or fail.
-
-        `where` is the prefix of the details of failures.
-        """
-        try:
-            answers = split(outputs, [piece.items for piece in batch.slices])
-        except ValueError as error:
-            return self.fail(batch, f"{where}{error}")
+    def serve(self, batch: Batch) -> list[QueuedRequest]:
+        """Count the items of the batch as served, and return the requests that end with them."""
         ended = []
-        for piece, part in zip(batch.slices, answers, strict=True):
-            request = piece.request
-            if not piece.is_open:
-                continue
-            if name := next((tensor.name for tensor in part if tensor.has_null), ""):
-                detail = f"{where}output {name!r} contains null, which stands for NaN or infinity"
-                ended += self._fail([request], LossCause.MODEL_ERROR, detail)
-                continue
-            request.parts[piece.start] = (piece.items, part)
-            if sum(items for items, _ in request.parts.values()) < request.items:
-                continue
-            ended.append(request)
-            try:
-                request.answer = merge([request.parts[start][1] for start in sorted(request.parts)])
-            except ValueError as error:
-                self._fail([request], LossCause.MODEL_ERROR, str(error))
-            else:
-                self._end(request, Outcome.ANSWERED)
+        for piece in batch.open_slices:
+            piece.request.served += piece.items
+            if piece.request.served == piece.request.items:
+                self.end(piece.request, Outcome.ANSWERED)
+                ended.append(piece.request)
         return ended
 
     def fail(self, batch: Batch, detail: str) -> list[QueuedRequest]:
@@ -321,7 +284,7 @@ class Batcher:
         if len({piece.request for piece in batch.slices}) > 1:
             self._enqueue(Slice(*piece[:3], is_alone=True) for piece in batch.open_slices)
             return []
-        return self._fail(_requests(batch.open_slices), LossCause.MODEL_ERROR, detail)
+        return self.fail_requests(_requests(batch.open_slices), LossCause.MODEL_ERROR, detail)
 
     def lose(self, batch: Batch, detail: str) -> list[QueuedRequest]:
         """Put the requests of a batch whose replica died back in the queue. Return the requests that fail.
@@ -338,7 +301,7 @@ class Batcher:
         )
         detail = f"{MAX_LOSSES} model servers died while serving it; the last: {detail}"
         lost = _requests(piece for piece in slices if piece.request.losses >= MAX_LOSSES)
-        return self._fail(lost, LossCause.LOST_REPLICAS, detail)
+        return self.fail_requests(lost, LossCause.LOST_REPLICAS, detail)
 
     def requeue(self, batch: Batch) -> None:
         """Put the requests of a batch that no replica has started back in the queue."""
@@ -353,16 +316,20 @@ class Batcher:
             self.waiting_items += piece.items
             heapq.heappush(self._arrivals, (request.arrived_s, next(self._order), request))
 
-    def _fail(self, requests: list[QueuedRequest], cause: LossCause, detail: str) -> list[QueuedRequest]:
+    def fail_requests(
+        self, requests: list[QueuedRequest], cause: LossCause, detail: str
+    ) -> list[QueuedRequest]:
+        """Fail the requests, and return them."""
         for request in requests:
-            self._end(request, Outcome.FAILED, cause, detail)
+            self.end(request, Outcome.FAILED, cause, detail)
         return requests
 
-    def _end(
+    def end(
         self, request: QueuedRequest, outcome: Outcome, cause: LossCause | None = None, detail: str = ""
     ) -> None:
+        """End the request, whose waiting items leave the queue; RuntimeError if it has ended."""
         self.waiting_items -= request.waiting
-        request.waiting = 0
+        request.left, request.waiting = request.waiting, 0
         request.end(outcome, cause, detail)
 
     def _skip_ended(self) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from operator import truediv
 from typing import Any
 
-from ipa.dataplane.tensors import NOTHING
 from ipa.model.profile import time_per_item
 
 # A replica that broke a connection gets no batch for this long; a dead one is replaced within seconds.
@@ -38,6 +37,7 @@ UNSEEN_RATIO = 0.5
 UNKNOWN_VARIANTS = ("",)
 # Without a profile each item of a batch takes as much as the first.
 ALL_ALIKE = (1.0, 1.0)
+NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(slots=True)
