@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,14 @@ def run_simulated(case: Case, profiles: Mapping[str, StageProfile], seed: int) -
     """The result of the same arrivals, configurations and change in the simulator."""
     half_s = case.duration_s - case.change_s
     world = SimWorld(
-        case.pipeline,
+        replace(case.pipeline, drop_after_s=case.pipeline.deadline_s),
         GroundTruth(case.pipeline, profiles),
         case.before,
         case.times_s,
         cluster=ClusterSettings(),
         metrics=MetricsSettings(batches_window_s=half_s - SETTLE_S),
         seed=seed,
+        drop="deadline",
     )
     world.clock.wait(case.change_s)
     means = _means(case, world, case.before)

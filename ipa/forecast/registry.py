@@ -12,7 +12,7 @@ FORECASTERS = Registry(
     "forecaster",
     {
         LADDER: "ipa.forecast.ladder:forecast",
-        FORESIGHT: "ipa.simulate.run:Foresight",
+        FORESIGHT: "ipa.forecast.reactive:Foresight",
         "learned": "ipa.forecast.learned:Learned",
         "window": "ipa.forecast.reactive:WindowMaximum",
         "level": "ipa.forecast.level:Level",

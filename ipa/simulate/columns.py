@@ -67,6 +67,7 @@ class FormedBatches(NamedTuple):
     """Batches by number and the items in them, in the order of the queue.
 
     Batch k ends before item `stops[k]`; `lost` marks items, and all items of a batch of server -1 are lost.
+    Metrics have the times `observed_s`, of the planned variant; not those of lighter ones (NaN).
     """
 
     ids: Ints
@@ -77,6 +78,7 @@ class FormedBatches(NamedTuple):
     ends_s: Floats
     server: Ints
     lost: Bools
+    observed_s: Floats
 
     def items(self) -> Items:
         """The items one by one."""
@@ -124,16 +126,16 @@ class BatchLog:
         while self._pieces[0].starts_s[-1] < oldest_s:
             self._pieces.popleft()
 
-    def latencies_in(self, since_s: float, until_s: float) -> Floats:
-        """The seconds from arrival to end of the items served after `since_s` and until `until_s`."""
-        latencies_s: list[Floats] = [np.empty(0)]
+    def items_in(self, since_s: float, until_s: float) -> Items:
+        """The items served after `since_s` and until `until_s`."""
+        pieces = []
         for formed in reversed(self._pieces):
             if formed.starts_s[-1] + self._longest_s <= since_s:
                 break
             items = formed.items()
             ended = (items.done_s > since_s) & (items.done_s <= until_s) & ~items.lost & (items.server >= 0)
-            latencies_s.append((items.done_s - items.arrived_s)[ended])
-        return np.concatenate(latencies_s)
+            pieces.append(items.pick(ended))
+        return Items.joined(pieces)
 
     def sums(self, since_s: float, until_s: float) -> tuple[int, float, int]:
         """The number of batches that ended after `since_s` and until `until_s`, their seconds and items.
@@ -145,12 +147,13 @@ class BatchLog:
             if formed.starts_s[-1] + self._longest_s <= since_s:
                 break
             ended = (formed.ends_s > since_s) & (formed.ends_s <= until_s) & (formed.server >= 0)
+            ended &= ~np.isnan(formed.observed_s)
             if not ended.any():
                 continue
             lost = np.concatenate([[0], np.cumsum(formed.lost)])[formed.stops]
             items = np.diff(formed.stops - lost, prepend=0)
             count += int(np.count_nonzero(ended))
-            seconds += float(np.sum((formed.ends_s - formed.starts_s)[ended]))
+            seconds += float(np.sum(formed.observed_s[ended]))
             total += int(np.sum(items[ended]))
         return count, seconds, total
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import floor, inf
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Edge, Pipeline, StageKind
+from ipa.serving.expectation import UNKNOWN, Passage, StageTimes, total
+from ipa.simulate.choosing import ChoosingQueue
 from ipa.simulate.columns import NO_ITEMS, Bools, Floats, Ints, Items, RowTable
 from ipa.simulate.queue import Pods
 from ipa.simulate.stage import StageSim
@@ -95,18 +98,15 @@ class Routes:
         for key, rng in self._rounding_rngs.items():
             columns["rounding", *key][ids] = rng.random(count)
         for at, before in enumerate(self.before):
-            live = np.array([visits[link.parent] & self._takes(link, ids) for link in before], dtype=np.bool_)
+            live = np.array([visits[link.parent] & self.takes(link, ids) for link in before], dtype=np.bool_)
             visits.append(np.asarray(live.any(axis=0)) if before else np.ones(count, dtype=np.bool_))
             if at in self._joins:
                 columns["left", at][ids] = live.sum(axis=0)
         if self._forks:
             columns[ENDS_LEFT][ids] = np.sum([visits[at] for at in self._ends], axis=0)
 
-    def takes(self, link: Link, ids: Ints) -> Bools | None:
-        """Per request: True if it takes the link; None if all do."""
-        return self._takes(link, ids) if link.parent in self._routers else None
-
-    def _takes(self, link: Link, ids: Ints) -> Bools:
+    def takes(self, link: Link, ids: Ints) -> Bools:
+        """Per request: True if it takes the link."""
         if link.parent not in self._routers:
             return np.ones(len(ids), dtype=np.bool_)
         return np.asarray(self._table.columns["branch", link.parent][ids] == link.child)
@@ -220,6 +220,10 @@ class Admission:
         return np.array(refused, dtype=np.bool_)
 
 
+# A queue hears of the others so often; in a binary fraction, so that no moment is rounded.
+TOLD_S = 1 / 8
+
+
 class PipelineSim:
     """The stages of a pipeline in virtual time; `run` advances it, in calls of any length with equal results.
 
@@ -247,15 +251,22 @@ class PipelineSim:
                 batch_timeout_s=stage.batch_timeout_s,
                 drop_after_s=pipeline.drop_after_s,
                 drop=drop,
-                queue=queue,
+                queue="choosing" if queue == "central" and stage.residents > 1 and drop != "batch" else queue,
                 seed=(seed, 0, at),
                 kernel=kernel,
+                aim_s=pipeline.sla.latency_s,
             )
             for at, stage in enumerate(pipeline.stages)
             if stage.variants
         }
+        # The queues that choose variants, by stage.
+        queues = ((name, stage.queue) for name, stage in self._stages.items())
+        self._choosing = {name: queue for name, queue in queues if isinstance(queue, ChoosingQueue)}
+        self._passage = Passage(len(pipeline.stages))
+        # By number of the stage: the requests that come to the pipeline for each that comes there.
+        self._ratios = [1.0] * len(pipeline.stages)
         self._admission: Admission | None = None
-        if drop == "deadline" and pipeline.drop_after_s is not None:
+        if drop == "deadline" and pipeline.drop_after_s is not None and not self._choosing:
             self._admission = Admission(pipeline.drop_after_s)
         self._capacities: dict[str, StageCapacity] = {}
         self._routes = Routes(pipeline, seed)
@@ -279,15 +290,19 @@ class PipelineSim:
             )
         return self._stages[name]
 
+    def served_in(self, since_s: float, until_s: float) -> dict[str, Counter[str]]:
+        """By stage that chooses variants, the items that each served after `since_s` and until `until_s`."""
+        return {name: self._stages[name].served_in(since_s, until_s) for name in self._choosing}
+
     def set_replicas(self, stage: str, at_s: float, pods: Sequence[Pods]) -> None:
         """Serve that stage with these groups of pods from `at_s` on, up to which it has run."""
         self.stage(stage).set_replicas(at_s, pods)
+        self._capacities[stage] = StageCapacity(
+            sum(it.count * it.batch_size / it.service.full_s for it in pods),
+            sum((it.count + 1) * it.batch_size for it in pods),
+            max((it.service.usual_s(it.batch_size, it.batch_size) for it in pods), default=0.0),
+        )
         if self._admission is not None:
-            self._capacities[stage] = StageCapacity(
-                sum(it.count * it.batch_size / it.service.full_s for it in pods),
-                sum((it.count + 1) * it.batch_size for it in pods),
-                max((it.service.usual_s(it.batch_size, it.batch_size) for it in pods), default=0.0),
-            )
             self._set_deadlines(at_s, self._admission)
 
     def _set_deadlines(self, at_s: float, admission: Admission) -> None:
@@ -327,6 +342,31 @@ class PipelineSim:
         `done_s` is when the last stage had served it, or when it was lost (dropped or failed at a stage).
         """
         ended: list[Items] = []
+        while self._choosing and (tell_s := (floor(self.now_s / TOLD_S) + 1) * TOLD_S) <= until_s:
+            ended.append(self._advance(tell_s))
+            self._tell(tell_s)
+        return Items.joined([*ended, self._advance(until_s)])
+
+    def _tell(self, at_s: float) -> None:
+        """Tell each queue that chooses what later stages expect, and what is lost, as the router does."""
+        # By number: the times from here on.
+        rest = [UNKNOWN] * len(self.pipeline.stages)
+        for at, stage in reversed(list(enumerate(self.pipeline.stages))):
+            after = [rest[link.child] for link in self._routes.links[at]]
+            choose = min if stage.kind is StageKind.ROUTER else max
+            rest[at] = choose(after, key=lambda times: times.wait_s + times.usual_s, default=UNKNOWN)
+            sim = self._stages.get(stage.name)
+            if sim is None:
+                continue
+            usual_s = self._capacities[stage.name].usual_s if stage.name in self._capacities else 0.0
+            own = StageTimes(0.0, usual_s, usual_s)
+            if queue := self._choosing.get(stage.name):
+                queue.set_ahead(at_s, rest[at], self._ratios[at])
+                own = queue.queue.expected(at_s)
+            rest[at] = total([own, rest[at]])
+
+    def _advance(self, until_s: float) -> Items:
+        ended: list[Items] = []
         for at, stage in enumerate(self.pipeline.stages):
             come = self._arrived(at, until_s)
             if self._admission is not None and not self._routes.before[at]:
@@ -334,6 +374,8 @@ class PipelineSim:
                 ended.append(come.pick(refused)._replace(lost=refused[refused]))
                 come = come.pick(~refused)
             sim = self._stages.get(stage.name)
+            if self._choosing:
+                self._count(at, come.done_s)
             if sim is None:
                 served = Items.passed(come.ids, come.born_s, come.done_s)
             else:
@@ -346,10 +388,18 @@ class PipelineSim:
             elif served.lost.any():
                 ended.append(served.pick(served.lost))
                 served = served.pick(~served.lost)
+                self._passage.lose(until_s)
             for link in links:
-                self._send(link, served, () if sim is None else sim.variants)
+                self._send(link, served, () if sim is None else sim.queue.variants)
         self.now_s = float(until_s)
         return self._finish(ended)
+
+    def _count(self, at: int, come_s: Floats) -> None:
+        """Count requests that arrive at a stage."""
+        for now_s in come_s.tolist():
+            if not self._routes.before[at]:
+                self._passage.come(now_s)
+            self._ratios[at] = self._passage.arrivals_ratio(at, now_s)
 
     def _arrived(self, at: int, until_s: float) -> Items:
         """The requests that begin at a stage before `until_s`, with the end of its parents' work."""
@@ -366,8 +416,7 @@ class PipelineSim:
 
     def _send(self, link: Link, served: Items, variants: Sequence[str]) -> None:
         takes = self._routes.takes(link, served.ids)
-        if takes is not None:
-            served = served.pick(takes)
+        served = served if takes.all() else served.pick(takes)
         if len(served.ids):
             self._routes.send(link, served.ids, variants, served.server)
             self._sent[link.child].append(served)

@@ -11,15 +11,13 @@ from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.policies.planning import planning_problem
-from ipa.profiling.points import BATCH_SIZES, Allocation
+from ipa.profiling.points import BATCH_SIZES, Allocation, under_load
 from ipa.queueing.service import ServiceTime, service_of
-from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import Serving
 
 # InfAdapter's ResNets were ready after 6.4 to 8.5 s; used for variants whose start was not measured.
 READINESS_S = 7.0
-# Halvings of an interval: the rest is far below the precision of measured latencies.
-HALVINGS = 30
+AS_PLANNED: Mapping[str, Mapping[str, int]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +116,28 @@ class GroundTruth:
         """The time until a new replica serves."""
         return self._point(config).readiness_s or self._readiness_s
 
-    def pas(self, serving: Mapping[str, Serving]) -> float:
-        """The pipeline's accuracy with those pods; a stage's is the mean weighted by its pods' capacities."""
+    def pas(
+        self, serving: Mapping[str, Serving], served: Mapping[str, Mapping[str, int]] = AS_PLANNED
+    ) -> float:
+        """The pipeline's accuracy with those pods.
+
+        A stage's is the mean over the items that its variants `served`, if given, else the mean weighted by
+        its pods' capacities.
+        """
         accuracies = [
-            self._accuracy(serving[stage.name]) if stage.name in serving else 1.0
+            self._accuracy(serving[stage.name], served.get(stage.name, {})) if stage.name in serving else 1.0
             for stage in self._problem.stages
         ]
         return self._problem.graph.accuracy(accuracies)
 
-    def _accuracy(self, serving: Serving) -> float:
+    def _accuracy(self, serving: Serving, served: Mapping[str, int]) -> float:
         points = [(config.replicas, self._point(config)) for _, config in serving]
-        total = sum(count * point.capacity_rps for count, point in points)
-        carried = sum(count * point.capacity_rps * point.accuracy for count, point in points)
-        return carried / total if total else 0.0
+        weighted = [(count * point.capacity_rps, point.accuracy) for count, point in points]
+        if served:
+            configs = ((items, replace(serving[0][1], variant=name)) for name, items in served.items())
+            weighted = [(items, self._point(config).accuracy) for items, config in configs]
+        total = sum(weight for weight, _ in weighted)
+        return sum(weight * accuracy for weight, accuracy in weighted) / total if total else 0.0
 
     def _point(self, config: StageConfig) -> OperatingPoint:
         """The point of the configuration, or of the nearest batch size of the same variant and cores."""
@@ -148,24 +155,6 @@ class GroundTruth:
                 hint="Measure it, or start with a configuration of the profiles.",
             )
         return min(same, key=lambda point: abs(log(point.batch_size / config.batch_size)))
-
-
-def under_load(point: OperatingPoint, percentile: float = 99.0) -> ServiceTime:
-    """The constant service time of a replica whose latency was measured at its throughput, waiting included.
-
-    With this service time, the latency's quantile under random arrivals at that rate is the measured one
-    (`ipa.queueing.tail.sojourn`); the rate itself is within the replica's capacity.
-    """
-    batch_size, rate_rps = point.batch_size, point.capacity_rps
-    low_s, high_s = 0.0, batch_size / rate_rps
-    for _ in range(HALVINGS):
-        middle_s = (low_s + high_s) / 2
-        time = sojourn(batch_size, 1, middle_s, middle_s, rate_rps, percentile=percentile, timeout_s=0.0)
-        if float(time.quantile_s) <= point.latency_s:
-            low_s = middle_s
-        else:
-            high_s = middle_s
-    return ServiceTime(high_s, high_s / batch_size)
 
 
 def _key(config: StageConfig) -> tuple[str, str, int, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import floor
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError
 from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.simulate.columns import KEPT_S, Floats, Items, served
 from ipa.simulate.stage import StageSim
 
@@ -143,21 +143,26 @@ class SimMetrics:
             parts={
                 str(slot): PartSignals(latency(slot), attainment(slot), batches(slot)) for slot in self.parts
             },
-            stages={
-                stage.name: self._stage(list(self.stages[stage.name].values()), quantile, times, age_s)
-                for stage in pipeline.served
-            },
+            stages={stage.name: self._stage(stage, quantile, times, age_s) for stage in pipeline.served},
         )
 
-    def _stage(self, sims: Sequence[StageSim], quantile: float, times: Counts, age_s: float) -> StageSignals:
+    def _stage(self, stage: Stage, quantile: float, times: Counts, age_s: float) -> StageSignals:
         """The signals of a stage, all parts together."""
-        newest_s = int(times[-1])
+        sims, newest_s = list(self.stages[stage.name].values()), int(times[-1])
         return StageSignals(
             self._rate(lambda second: sum(sim.items_before(second) for sim in sims), times, age_s),
             self._stage_latency(sims, quantile, newest_s, age_s),
             Measured(float(sum(sim.waiting_at(newest_s) for sim in sims)), age_s),
             self._batches(sims, newest_s, age_s),
+            self._served(sims, newest_s) if stage.residents > 1 else {},
         )
+
+    def _served(self, sims: Sequence[StageSim], newest_s: int) -> dict[str, float]:
+        """The items a second by variant, of a stage that keeps several loaded."""
+        window_s, served = self._settings.batches_window_s, Counter[str]()
+        for sim in sims:
+            served.update(sim.served_in(newest_s - window_s, newest_s))
+        return {variant: items / window_s for variant, items in served.items()}
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """The load over the last `window_s` seconds, as known now."""
@@ -219,8 +224,8 @@ class SimMetrics:
         if not self._settings.tells_stage_latencies:
             return NOT_ASKED
         since_s = newest_s - self._settings.latency_window_s
-        latencies_s = [sim.batches.latencies_in(since_s, newest_s) for sim in sims]
-        return _quantile(np.concatenate(latencies_s), quantile, age_s)
+        ended = Items.joined([sim.batches.items_in(since_s, newest_s) for sim in sims])
+        return _quantile(ended.done_s - ended.arrived_s, quantile, age_s)
 
     def _batches(self, sims: Sequence[StageSim], newest_s: int, age_s: float) -> Measured[Batches] | Missing:
         batches = served([sim.batches for sim in sims], newest_s - self._settings.batches_window_s, newest_s)

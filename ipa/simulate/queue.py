@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, NamedTuple
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ipa.model.plan import CFS_PERIOD_S
 from ipa.queueing.service import ServiceTime
+from ipa.serving.batchqueue import QueueConfig
 from ipa.simulate.columns import NO_ITEMS, Bools, Floats, FormedBatches, Ints, Items, Waiting
-from ipa.simulate.kernel import KEEP, KernelDriver, ServiceNoise
+from ipa.simulate.kernel import KEEP, KernelDriver, ServiceNoise, drive_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,9 @@ class Pods:
     """A group of equal replicas: their number, their largest batch, and their service time.
 
     `name` identifies pods from one call to the next: pods of a name that stays keep their work, whatever
-    their new batch size and service time. `variant` decides fan-outs that depend on it.
+    their new batch size and service time. `variant` decides fan-outs that depend on it. The last fields are
+    for a queue that chooses: other variants, its configuration without replicas, and by variant the service
+    times of batches of up to so many items, the smallest first.
     """
 
     count: int
@@ -29,6 +32,15 @@ class Pods:
     service: ServiceTime
     name: str = ""
     variant: str = ""
+    lighter: tuple[str, ...] = ()
+    heavier: tuple[str, ...] = ()
+    config: QueueConfig = field(default_factory=QueueConfig)
+    services: Mapping[str, tuple[tuple[int, ServiceTime], ...]] = field(default_factory=dict)
+
+    def service_of(self, variant: str, items: int) -> tuple[int, ServiceTime]:
+        """The batch size and service time that tell how long the variant serves this many items."""
+        known = self.services.get(variant) or ((self.batch_size, self.service),)
+        return next((it for it in known if it[0] >= items), known[-1])
 
 
 class DrainedPod(NamedTuple):
@@ -77,7 +89,8 @@ def _join(pieces: Sequence[Waiting]) -> Waiting:
     return ids, arrived_s, born_s
 
 
-def _cut(items: Waiting, which: Ints | Bools | slice) -> Waiting:
+def cut(items: Waiting, which: Ints | Bools | slice) -> Waiting:
+    """The items at these indices."""
     ids, arrived_s, born_s = items
     return ids[which], arrived_s[which], born_s[which]
 
@@ -94,7 +107,7 @@ class QueueSim:
         drop: int,
         drop_after_s: float,
         seed: tuple[int, ...],
-        drive: KernelDriver,
+        drive: KernelDriver = drive_plain,
         *,
         is_sealed: bool = False,
     ) -> None:
@@ -185,7 +198,7 @@ class QueueSim:
         items, self.flying = self.flying.pick(back), self.flying.pick(~back)
         if len(items.ids):
             joined = _join([items[:3], self._queued()])
-            self._waiting = _cut(joined, np.argsort(joined[1], kind="stable"))
+            self._waiting = cut(joined, np.argsort(joined[1], kind="stable"))
         return len(items.ids), 0
 
     def hurry(self, at_s: float) -> None:
@@ -241,14 +254,15 @@ class QueueSim:
         if not head:
             return []
         self._moved_s = float(starts[batches - 1])
-        self._waiting = _cut(waiting, slice(head, None))
+        self._waiting = cut(waiting, slice(head, None))
         formed = FormedBatches(
-            *_cut(waiting, slice(head)),
+            *cut(waiting, slice(head)),
             stops[:batches],
             starts[:batches],
             ends[:batches],
             server[:batches],
             lost[:head],
+            ends[:batches] - starts[:batches],
         )
         self.flying = Items.joined([self.flying, formed.items()])
         return [formed]
@@ -257,13 +271,13 @@ class QueueSim:
         """Take the items that ended before `until_s`, in order of their end."""
         items, done_s = self.flying, self.flying.done_s
         if np.all(done_s[1:] >= done_s[:-1]):
-            cut = int(np.searchsorted(done_s, until_s))
-            self.flying = items.pick(slice(cut, None))
-            return items.pick(slice(cut))
+            end = int(np.searchsorted(done_s, until_s))
+            self.flying = items.pick(slice(end, None))
+            return items.pick(slice(end))
         order = np.argsort(done_s, kind="stable")
-        cut = int(np.searchsorted(done_s[order], until_s))
-        self.flying = items.pick(np.sort(order[cut:]))
-        return items.pick(order[:cut])
+        end = int(np.searchsorted(done_s[order], until_s))
+        self.flying = items.pick(np.sort(order[end:]))
+        return items.pick(order[:end])
 
 
 # Of the seed by which requests are spread.
@@ -338,9 +352,9 @@ class ReplicaQueues:
         """Form all batches that begin before `until_s`."""
         if self._offered:
             offered = _join(self._offered)
-            cut = int(np.searchsorted(offered[1], until_s))
-            self._offered = [_cut(offered, slice(cut, None))]
-            self._give(_cut(offered, slice(cut)))
+            end = int(np.searchsorted(offered[1], until_s))
+            self._offered = [cut(offered, slice(end, None))]
+            self._give(cut(offered, slice(end)))
         formed: list[FormedBatches] = []
         for lane in self._lanes:
             formed += lane.queue.run(until_s)
@@ -390,7 +404,7 @@ class ReplicaQueues:
         drawn = self._rng.random(int(request[-1]) + 1) * len(lanes)
         to = drawn.astype(np.int64)[request]
         for place, lane in enumerate(lanes):
-            lane.queue.offer(_cut(items, to == place))
+            lane.queue.offer(cut(items, to == place))
 
 
 StageQueues = QueueSim | ReplicaQueues

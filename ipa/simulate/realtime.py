@@ -14,13 +14,12 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from ipa.control.ports import Clock, Load, Rollout, Signals, WorkloadState
-from ipa.model.decision import Change
+from ipa.control.ports import Clock, Load, Signals
 from ipa.model.errors import ConflictError
 from ipa.model.pipeline import Pipeline
-from ipa.model.rolling import PROCESSES, Rolling
+from ipa.model.rolling import PROCESSES
 from ipa.simulate.columns import Floats
-from ipa.simulate.world import SimWorld
+from ipa.simulate.world import SimWorkload, SimWorld
 
 # The load of the demo rises and falls in six minutes, with a burst every seven that lasts most of one.
 WAVE_S, BURST_EVERY_S, BURST_FROM_S, BURST_S = 360, 420, 150, 40
@@ -89,7 +88,7 @@ class RealtimeWorlds:
     def __init__(self, worlds: Mapping[str, SimWorld], clock: Clock) -> None:
         self._worlds, self._clock = dict(worlds), clock
         self._lock = threading.Lock()
-        self.workload, self.metrics = RealtimeWorkload(self), RealtimeMetrics(self)
+        self.workload, self.metrics = SimWorkload(self.at_now, PROCESSES), RealtimeMetrics(self)
 
     def check(self, pipeline: Pipeline) -> None:
         """ConflictError if the simulated world cannot take over the pipeline's changed file."""
@@ -114,29 +113,6 @@ class RealtimeWorlds:
 
 def _shape_of(pipeline: Pipeline) -> list[tuple[str, object, set[str]]]:
     return [(it.name, it.after, {variant.name for variant in it.variants}) for it in pipeline.stages]
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeWorkload:
-    """The Workload port over the realtime worlds."""
-
-    worlds: RealtimeWorlds
-    rolling: Rolling = PROCESSES
-
-    def read(self, pipeline: Pipeline) -> WorkloadState:
-        """The running configuration."""
-        with self.worlds.at_now(pipeline) as world:
-            return world.workload.read(pipeline)
-
-    def write(self, pipeline: Pipeline, change: Change) -> str:
-        """Write the configuration; returns the new revision, ConflictError if it has changed since."""
-        with self.worlds.at_now(pipeline) as world:
-            return world.workload.write(pipeline, change)
-
-    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """The progress of the rollout."""
-        with self.worlds.at_now(pipeline) as world:
-            return world.workload.rollout(pipeline, change)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from ipa.control.loop.time_limit import TimeLimit
 from ipa.control.ports import Attribution, PipelineControl
 from ipa.forecast.base import Forecaster
 from ipa.forecast.ladder import failure_in, forecast, last_rung, rungs_of
+from ipa.forecast.reactive import Foresight
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError
@@ -27,9 +27,9 @@ from ipa.model.measured import with_profiles
 from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_words
-from ipa.model.profile import AS_MEASURED, Slowdowns, StageProfile
+from ipa.model.profile import StageProfile
 from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, dimension
-from ipa.policies.base import Policy, Prediction, Predictor
+from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
@@ -91,23 +91,6 @@ def _forecast(load: LoadHistory, settings: ForecastSettings, rungs: tuple[Foreca
     return replace(expected, point_rps=expected.point_rps * times, upper_rps=expected.upper_rps * times)
 
 
-@dataclass(frozen=True, slots=True)
-class Foresight:
-    """A forecaster that knows the future: the highest rate of the next horizon, as a bound for any other."""
-
-    rates_rps: Sequence[float]
-    now_s: Callable[[], float]
-    horizon_s: float
-    margin_ratio: float = 0.0
-
-    def __call__(self, load: LoadHistory) -> Forecast:
-        """The true peak; after the end of the load its last rate."""
-        start = min(int(self.now_s()), len(self.rates_rps) - 1)
-        stop = ceil(self.now_s() + self.horizon_s)
-        peak_rps = float(max(self.rates_rps[start:stop])) * (1 + self.margin_ratio)
-        return Forecast(peak_rps, peak_rps, 1.0, self.horizon_s, FORESIGHT, 1.0)
-
-
 # The latencies of the summary: their names, and the shares of the answered requests that took no longer.
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999, "max": 1.0}
 
@@ -127,13 +110,6 @@ class SimTick:
     configs: str
     # What failed of policy, solver and forecaster, in words; empty if nothing did.
     failure: str = ""
-
-
-def failure_of(decision: Decision) -> str:
-    """The failure of the policy, solver or forecaster at the tick, in words; empty if none failed."""
-    if decision.reason is ReasonCode.SOLVER_FAILED:
-        return decision.detail
-    return failure_in(decision.forecast) if decision.forecast else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +240,6 @@ class MemoryLog:
 
 # The start for a zero load is planned for one request in ten seconds.
 LEAST_RPS = 0.1
-MOST_ANSWERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +291,7 @@ def simulate(setup: SimSetup) -> SimResult:
     if not setup.rates_rps:
         raise InputError("there is no load: rates_rps is empty")
     setup = replace(setup, pipeline=with_profiles(setup.pipeline, setup.profiles))
-    duration_s = float(len(setup.rates_rps))
+    duration_s, own_sla_s = float(len(setup.rates_rps)), setup.pipeline.objective(setup.objective).sla_s
     times_s = request_times(setup.rates_rps, setup.spacing, seed=(setup.seed, 1))
     inputs, policy = policy_of(setup)
     world = SimWorld(
@@ -337,7 +312,7 @@ def simulate(setup: SimSetup) -> SimResult:
         setup.pipeline,
         LoopPorts(world.clock, world.metrics, world.workload, memory, memory),
         policy=policy,
-        predict=_remembered(inputs.predictor()),
+        predict=inputs.predictor(),
         forecaster=forecaster_of(setup.forecast, setup.rates_rps, world.clock.monotonic_s),
         settings=setup.guards,
         window_s=setup.forecast.window_s,
@@ -353,7 +328,7 @@ def simulate(setup: SimSetup) -> SimResult:
         policy=policy.name,
         seed=setup.seed,
         duration_s=duration_s,
-        sla_s=sla_of(setup),
+        sla_s=setup.pipeline.sla.latency_s if own_sla_s is None else own_sla_s,
         born_s=world.born_s,
         done_s=world.done_s,
         pas_mean=pas_mean,
@@ -390,18 +365,6 @@ def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
     return inputs, policy(inputs) if is_factory else policy
 
 
-def _remembered(predict: Predictor) -> Predictor:
-    """The predictor with a cache: a tick asks for the same prediction several times."""
-    cached = lru_cache(MOST_ANSWERS)(predict)
-
-    def answer(
-        configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
-    ) -> Prediction | None:
-        return cached(tuple(configs), rate_rps, slowdowns)
-
-    return answer
-
-
 def _play(loop: ControlLoop, world: SimWorld, setup: SimSetup, duration_s: float) -> None:
     """Tick as the loop's own `step` does, but let unexpected exceptions end the run."""
     kills = sorted(setup.kills)
@@ -427,15 +390,10 @@ def first_configs(setup: SimSetup, inputs: PolicyInputs) -> tuple[StageConfig, .
     return plan.configs
 
 
-def sla_of(setup: SimSetup) -> float:
-    """The SLA in seconds: the objective's if it has one, else the pipeline's."""
-    own_s = setup.pipeline.objective(setup.objective).sla_s
-    return setup.pipeline.sla.latency_s if own_s is None else own_s
-
-
 def _tick(world: SimWorld, decision: Decision, snapshot: Snapshot) -> SimTick:
     _, pas, cores = world.timeline[-1]
     forecast = decision.forecast
+    failure = failure_in(forecast) if forecast else ""
     return SimTick(
         at_s=world.clock.monotonic_s(),
         reason=decision.reason.value,
@@ -446,5 +404,5 @@ def _tick(world: SimWorld, decision: Decision, snapshot: Snapshot) -> SimTick:
         cores=cores,
         pas=pas,
         configs=in_words(decision.configs),
-        failure=failure_of(decision),
+        failure=decision.detail if decision.reason is ReasonCode.SOLVER_FAILED else failure,
     )

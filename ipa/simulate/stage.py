@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import inf
 
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from ipa.model.errors import InputError
 from ipa.simulate import kernel
+from ipa.simulate.choosing import ChoosingQueue
 from ipa.simulate.columns import BatchLog, Floats, Ints, Items, RowTable, Waiting
 from ipa.simulate.kernel import drive
 from ipa.simulate.queue import DrainedPod, Pods, QueueSim, ReplicaQueues, StageQueues
@@ -113,6 +115,7 @@ DROPS = {
     "deadline": kernel.REQUEST,
     "batch": kernel.BATCH,
 }
+QUEUES = ("central", "replica", "choosing")
 
 
 class StageSim:
@@ -128,8 +131,9 @@ class StageSim:
     is reported with the end of the batch. "deadline" also drops requests older than the age of `set_give_way`
     if others would fill the batch without them, as the data plane's queue does. "batch" drops a whole batch
     whose oldest member is that old when it would begin (as IPA's released code does); "none". `queue`:
-    "central" for all replicas, or one in each "replica" (`ReplicaQueues`), requests at random. `kernel`:
-    "plain", "numba" (compiled), or "auto": plain first, compiled once it pays. Results are equal.
+    "central" for all replicas, one in each "replica" (`ReplicaQueues`), requests at random, or a central one
+    "choosing" the variant of each batch, to answer requests within `aim_s` of their birth (`ChoosingQueue`).
+    `kernel`: "plain", "numba" (compiled), or "auto": plain first, compiled once it pays. Results are equal.
     """
 
     def __init__(
@@ -141,11 +145,12 @@ class StageSim:
         queue: str = "central",
         seed: int | Sequence[int] = 0,
         kernel: str = "auto",
+        aim_s: float = inf,
     ) -> None:
         if drop not in DROPS:
             raise InputError(f"there is no drop rule {drop!r}", hint=f"There are: {', '.join(DROPS)}")
-        if queue not in ("central", "replica"):
-            raise InputError(f"there is no kind of queue {queue!r}", hint="There are: central, replica")
+        if queue not in QUEUES:
+            raise InputError(f"there is no kind of queue {queue!r}", hint=f"There are: {', '.join(QUEUES)}")
         if queue == "replica" and drop_after_s is not None and drop != "none":
             raise InputError("a queue in each replica drops no request", hint="Leave drop_after_s out.")
         if batch_timeout_s < 0 or (drop_after_s is not None and drop_after_s <= 0):
@@ -154,11 +159,14 @@ class StageSim:
         self._is_dropping_requests = rule == DROPS["request"]
         self._drop_after_s = float(drop_after_s or inf)
         seeds = (seed,) if isinstance(seed, int) else tuple(seed)
-        self._lanes: StageQueues = (
-            QueueSim(float(batch_timeout_s), rule, self._drop_after_s, seeds, drive(kernel))
-            if queue == "central"
-            else ReplicaQueues(float(batch_timeout_s), seeds, drive(kernel))
-        )
+        timeout_s = float(batch_timeout_s)
+        self.queue: StageQueues
+        if queue == "choosing":
+            self.queue = ChoosingQueue(timeout_s, self._drop_after_s, aim_s, seeds)
+        elif queue == "central":
+            self.queue = QueueSim(timeout_s, rule, self._drop_after_s, seeds, drive(kernel))
+        else:
+            self.queue = ReplicaQueues(timeout_s, seeds, drive(kernel))
         self._requests = Requests()
         self.now_s = 0.0  # the stage has run until then
         self._last_offer_s = 0.0
@@ -166,16 +174,6 @@ class StageSim:
         self._entered, self._left = CountsPerSecond(), CountsPerSecond()
         # The batches that its replicas took.
         self.batches = BatchLog()
-
-    @property
-    def variants(self) -> Sequence[str]:
-        """The variant of each replica, by number, in the order of the replicas' arrival."""
-        return self._lanes.variants
-
-    @property
-    def waiting(self) -> int:
-        """The number of items in the queue now."""
-        return self._lanes.waiting
 
     def set_replicas(self, at_s: float, pods: Sequence[Pods]) -> None:
         """Serve with these groups from `at_s` on.
@@ -188,13 +186,13 @@ class StageSim:
         ):
             raise InputError("groups need distinct names, counts of zero or more and batch sizes above zero")
         self._reach(at_s)
-        self._lanes.set_pods(float(at_s), pods)
+        self.queue.set_pods(float(at_s), pods)
 
     def set_give_way(self, at_s: float, after_s: float) -> None:
         """From `at_s` on requests of the age `after_s` give way to others (drop "deadline")."""
-        assert isinstance(self._lanes, QueueSim)
+        assert isinstance(self.queue, QueueSim)
         self._reach(at_s)
-        self._lanes.set_give_way(float(at_s), float(after_s))
+        self.queue.set_give_way(float(at_s), float(after_s))
 
     def fail(self, at_s: float, *, name: str = "", count: int | None = None) -> None:
         """At `at_s` `count` replicas of the group (None: all) fail, those with the lowest numbers.
@@ -203,7 +201,7 @@ class StageSim:
         lost, as are those in its queue. `set_replicas` starts others.
         """
         self._reach(at_s)
-        back, lost = self._lanes.fail(float(at_s), name, count)
+        back, lost = self.queue.fail(float(at_s), name, count)
         self._entered.add(np.full(back, at_s))
         self._left.add(np.full(lost, at_s))
 
@@ -233,7 +231,7 @@ class StageSim:
         if items is not None:
             entering = self._requests.expand(*entering, np.asarray(items, dtype=np.int64))
         self._entered.add(entering[1])
-        self._lanes.offer(entering)
+        self.queue.offer(entering)
 
     def run(self, until_s: float) -> Items:
         """Advance; return the requests that ended in [now_s, until_s), served or dropped. Others stay.
@@ -242,16 +240,24 @@ class StageSim:
         replica that served the last item (-1: none); `variants` has its variant.
         """
         self._reach(until_s)
-        done = self._requests.join(self._lanes.take_done(until_s), until_s)
+        done = self._requests.join(self.queue.take_done(until_s), until_s)
         if self._is_dropping_requests:
             late = done.done_s > done.born_s + self._drop_after_s
             if late.any():
                 done = done._replace(lost=done.lost | late)
         return done
 
+    def served_in(self, since_s: float, until_s: float) -> Counter[str]:
+        """The items served after `since_s` and until `until_s` by each variant."""
+        servers, counts = np.unique(self.batches.items_in(since_s, until_s).server, return_counts=True)
+        served = Counter[str]()
+        for server, count in zip(servers.tolist(), counts.tolist(), strict=True):
+            served[self.queue.variants[server]] += count
+        return served
+
     def drained(self) -> list[DrainedPod]:
         """Return the pods removed since the last call, with the end of their work."""
-        taken, self._lanes.drained = self._lanes.drained, []
+        taken, self.queue.drained = self.queue.drained, []
         return taken
 
     def items_before(self, second: int) -> int:
@@ -266,7 +272,7 @@ class StageSim:
         """Handle all events before `at_s`; InputError for a past moment."""
         if at_s < self.now_s:
             raise InputError(f"the stage has run until {self.now_s}: a time must be that or more, not {at_s}")
-        for formed in self._lanes.run(at_s):
+        for formed in self.queue.run(at_s):
             self._left.add(formed.starts_s, formed.stops)
             self.batches.add(formed)
         self.now_s = float(at_s)

@@ -7,6 +7,7 @@ pods start, roll and drain. Deterministic for a seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypedDict
@@ -15,10 +16,14 @@ import numpy as np
 
 from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
 from ipa.model.decision import Change
-from ipa.model.pipeline import Pipeline
+from ipa.model.measured import resident_variants, stand_ins
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.rolling import Rolling
 from ipa.model.serving import Batching, ServingSemantics
+from ipa.profiling.points import largest_batch, profiled_times
+from ipa.queueing.service import ServiceTime
+from ipa.serving.batchqueue import QueueConfig
 from ipa.simulate.cluster import FIRST, ClusterSettings, Serving, SimCluster
 from ipa.simulate.columns import Floats, Ints, Items
 from ipa.simulate.graph import PipelineSim
@@ -102,33 +107,32 @@ class SimClock:
 
 
 class SimWorkload:
-    """The Workload port over the simulated cluster."""
+    """The Workload port over simulated clusters; `world_of` opens the world of a pipeline as it is now."""
 
-    def __init__(self, world: SimWorld) -> None:
-        self._world = world
-        self._written = ""
-
-    @property
-    def rolling(self) -> Rolling:
-        """The cluster's rolling strategy."""
-        return self._world.cluster.settings.rolling
+    def __init__(
+        self, world_of: Callable[[Pipeline], AbstractContextManager[SimWorld]], rolling: Rolling
+    ) -> None:
+        self._world_of, self.rolling = world_of, rolling
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """The desired configuration, and its ready replicas."""
-        cluster = self._world.cluster
-        return WorkloadState(str(cluster.revision), cluster.states(), cluster.settled)
+        with self._world_of(pipeline) as world:
+            cluster = world.cluster
+            return WorkloadState(str(cluster.revision), cluster.states(), cluster.settled)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """Write the configuration; returns the new revision, ConflictError if it has changed since."""
-        revision = self._world.change(change.configs, change.revision)
-        self._written = change.decision_id
-        return revision
+        with self._world_of(pipeline) as world:
+            revision = world.change(change.configs, change.revision)
+            world.written = change.decision_id
+            return revision
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The progress of the rollout."""
-        if change.decision_id != self._written:
-            return Rollout(RolloutPhase.REPLACED, "another change was written after it")
-        return self._world.cluster.rollout(self._world.clock.monotonic_s())
+        with self._world_of(pipeline) as world:
+            if change.decision_id != world.written:
+                return Rollout(RolloutPhase.REPLACED, "another change was written after it")
+            return world.cluster.rollout(world.clock.monotonic_s())
 
 
 class QueueDiscipline(TypedDict):
@@ -148,7 +152,8 @@ def discipline_of(serving: ServingSemantics) -> QueueDiscipline:
 class SimWorld:
     """A pipeline with requests at `times_s` (rising, in s), and the ports of its control loop.
 
-    `truth` is the true performance of its pods; the first `configs` serve from the beginning.
+    `truth` is the true performance of its pods; the first `configs` serve from the beginning. `rules` are
+    `drop`, `queue` and `kernel` of `PipelineSim`.
     """
 
     def __init__(
@@ -160,10 +165,8 @@ class SimWorld:
         *,
         cluster: ClusterSettings,
         metrics: MetricsSettings,
-        drop: str = "request",
-        queue: str = "central",
         seed: int = 0,
-        kernel: str = "auto",
+        **rules: str,
     ) -> None:
         self.pipeline, self.truth = pipeline, truth
         self.cluster = SimCluster(
@@ -175,13 +178,15 @@ class SimWorld:
         self.clock = SimClock(self.advance)
         arrivals = np.bincount(times_s.astype(np.int64), minlength=1)
         self.metrics = SimMetrics(arrivals, metrics, self.clock.monotonic_s)
-        self.workload = SimWorkload(self)
+        self.workload = SimWorkload(lambda _: nullcontext(self), self.cluster.settings.rolling)
+        # The decision of the last change.
+        self.written = ""
         # (time, accuracy of the serving pods, cores held) from each moment on at which either changed.
         self.timeline: list[tuple[float, float, float]] = []
         self.born_s = times_s
         self.done_s = np.full(len(times_s), np.nan)
         self._made: Callable[[int], PipelineSim] = lambda slot: PipelineSim(
-            pipeline, drop=drop, queue=queue, seed=seed + SLOT_SEED * (slot - FIRST), kernel=kernel
+            pipeline, seed=seed + SLOT_SEED * (slot - FIRST), **rules
         )
         self._split = TrafficSplit(times_s, seed)
         # By slot that a part ever had; a single part has the first.
@@ -247,8 +252,10 @@ class SimWorld:
             ended = lane.sim.run(until_s)
             answered = ~ended.lost
             self.done_s[ended.ids[answered]] = ended.done_s[answered]
+            served = lane.sim.served_in(self._at_s, until_s) if answered.any() else {}
+            pas = self.truth.pas(lane.serving, served) if served else lane.pas
             self._answered += int(answered.sum())
-            self._accuracy_sum += int(answered.sum()) * lane.pas
+            self._accuracy_sum += int(answered.sum()) * pas
             pieces.append(ended)
             slots.append(np.full(len(ended.ids), slot))
             for stage in self.pipeline.served:
@@ -276,7 +283,8 @@ class SimWorld:
                 continue
             for stage in self.pipeline.served:
                 serving = self.cluster.serving(stage.name, slot)
-                pods = [self._pods(*each, at_s) for each in serving]
+                cores = min((config.cores for _, config in serving), default=1.0)
+                pods = [self._pods(stage, *each, cores, at_s) for each in serving]
                 if pods != lane.pods.get(stage.name):
                     lane.serving[stage.name], lane.pods[stage.name] = serving, pods
                     lane.sim.set_replicas(stage.name, at_s, pods)
@@ -297,9 +305,28 @@ class SimWorld:
             carried, total = carried + percent * pas, total + percent
         return carried / total
 
-    def _pods(self, template: str, config: StageConfig, at_s: float) -> Pods:
-        service = self.truth.service(config)
-        ratio = self.truth.slowdown_ratio(config, at_s)
-        if ratio != 1:
-            service = replace(service, full_s=service.full_s * ratio, one_s=service.one_s * ratio)
-        return Pods(config.replicas, config.batch_size, service, template, config.variant)
+    def _pods(self, stage: Stage, template: str, config: StageConfig, cores: float, at_s: float) -> Pods:
+        """Pods of a stage whose smallest have that many cores, with what their queue may choose from."""
+
+        def service(variant: str, batch_size: int) -> ServiceTime:
+            served = replace(config, variant=variant, batch_size=batch_size)
+            known, ratio = self.truth.service(served), self.truth.slowdown_ratio(served, at_s)
+            return (
+                known
+                if ratio == 1
+                else replace(known, full_s=known.full_s * ratio, one_s=known.one_s * ratio)
+            )
+
+        variant, size = config.variant, config.batch_size
+        pods = Pods(config.replicas, size, service(variant, size), template, variant)
+        if stage.residents == 1:
+            return pods
+        bounds, loaded = self.pipeline.bounds, resident_variants(self.pipeline, stage.name, variant)
+        lighter, heavier = stand_ins(self.pipeline, stage.name, variant, loaded)
+        largest = largest_batch(stage, bounds, size)
+        queue = QueueConfig(size, largest, profiled_s=profiled_times(stage, bounds, cores))
+        services = {
+            it: ((size, service(it, size)), (largest, service(it, largest)))
+            for it in (variant, *lighter, *heavier)
+        }
+        return replace(pods, lighter=lighter, heavier=heavier, config=queue, services=services)

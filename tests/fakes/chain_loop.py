@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, count, takewhile
 
 import orjson
 
@@ -123,9 +124,15 @@ def overload(
     seconds: float = 8.0,
     warm_up_s: float = 3.0,
     seed: int = 1,
+    times_s: Sequence[float] = (),
 ) -> Seen:
-    """The outcomes of Poisson arrivals at that rate, those of the first `warm_up_s` not counted."""
+    """The outcomes of Poisson arrivals at that rate, those of the first `warm_up_s` not counted.
+
+    With `times_s` requests are sent then instead.
+    """
     rng, arrivals = random.Random(seed), random.Random(seed + 1)
+    gaps_s = (arrivals.expovariate(rate_rps) for _ in count())
+    times_s = times_s or [*takewhile(lambda at_s: at_s < seconds, accumulate(gaps_s, initial=0.0))]
     results = Seen({stage.name: stage for stage in stages}, seconds - warm_up_s)
 
     def replicas(stage: ToyStage) -> Application:
@@ -180,9 +187,9 @@ def overload(
                 results.retry_after.append(headers.get("retry-after", ""))
 
         requests = []
-        while loop.time() < seconds:
+        for at_s in times_s:
+            await asyncio.sleep(at_s - loop.time())
             requests.append(loop.create_task(ask()))
-            await asyncio.sleep(arrivals.expovariate(rate_rps))
         await asyncio.gather(*requests)
         for name, application in {"router": router, **queues}.items():
             results.metrics[name] = (await call(application, "GET", "/metrics"))[1].decode()

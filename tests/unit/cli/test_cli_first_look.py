@@ -64,11 +64,10 @@ def test_the_log_of_a_simulation_has_its_clock() -> None:
 
 
 def test_a_stage_tells_wait_and_service_of_its_items() -> None:
-    log = BatchLog()
-    times, ints = np.array([0.0, 1.0, 2.0]), np.array([0, 1, 2])
-    lost = np.array([False, False, True])
-    stops, server = np.array([2, 3]), np.array([0, 0])
+    log, times, ints = BatchLog(), np.array([0.0, 1.0, 2.0]), np.array([0, 1, 2])
     starts, ends = np.array([1.0, 2.0]), np.array([1.5, 2.5])
-    log.add(FormedBatches(ints, times, times, stops, starts, ends, server, lost))
-    assert log.latencies_in(0.0, 2.0).tolist() == [1.5, 0.5]
-    assert log.latencies_in(2.0, 3.0).tolist() == []
+    batches = (np.array([2, 3]), starts, ends, np.array([0, 0]))
+    log.add(FormedBatches(ints, times, times, *batches, np.array([False, False, True]), ends - starts))
+    ended = log.items_in(0.0, 2.0)
+    assert (ended.done_s - ended.arrived_s).tolist() == [1.5, 0.5]
+    assert not len(log.items_in(2.0, 3.0).ids)

@@ -25,9 +25,7 @@ PUBLISHED = {
 def test_even_requests_are_where_the_integral_reaches_halves() -> None:
     assert request_times([2.0, 0.0, 4.0], "even").tolist() == [0.25, 0.75, 2.125, 2.375, 2.625, 2.875]
     assert request_times([0.5, 0.5, 0.5, 0.5], "even") == pytest.approx([1.0, 3.0])
-
-
-def test_bursts_are_at_their_seconds_start() -> None:
+    # Bursts are at their second's start.
     assert request_times([2.0, 0.0, 0.5, 0.5], "burst").tolist() == [0.0, 0.0, 2.0]
 
 
@@ -54,11 +52,6 @@ def test_no_rate_gives_no_requests(spacing: str, rates: list[float]) -> None:
 def test_rates_that_are_none_are_refused(rates: list) -> None:
     with pytest.raises(InputError, match="rates_rps"):
         request_times(rates)
-
-
-def test_a_spacing_that_there_is_not_is_refused() -> None:
-    with pytest.raises(InputError, match="'odd'"):
-        request_times([1.0], "odd")
 
 
 def test_steps() -> None:
@@ -89,6 +82,8 @@ def test_named_workloads_have_the_published_shape(name: str) -> None:
     assert np.mean(np.abs(difference)) <= 0.7
 
 
-def test_a_workload_that_there_is_not_is_refused() -> None:
+def test_a_workload_or_spacing_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match="'odd'"):
+        request_times([1.0], "odd")
     with pytest.raises(InputError, match="'calm'"):
         workload_rates("calm")

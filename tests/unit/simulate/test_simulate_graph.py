@@ -92,11 +92,11 @@ def test_fan_out_multiplies_items(fan_out: float | Mapping[str, float]) -> None:
         )
     sim.offer(np.arange(4000) / 100)
     sim.run(100.0)
-    assert sim.stage("b").waiting == pytest.approx(10_000, abs=150)
+    assert sim.stage("b").queue.waiting == pytest.approx(10_000, abs=150)
     sim.set_replicas("b", 100.0, [Pods(1, 64, ServiceTime(0.001, 0.001), variant="small")])
-    items = sim.stage("b").waiting
+    items = sim.stage("b").queue.waiting
     sim.run(200.0)
-    assert sim.stage("c").waiting == 2 * items
+    assert sim.stage("c").queue.waiting == 2 * items
 
 
 def test_the_fan_out_is_that_of_the_variant_that_served_it() -> None:
@@ -106,9 +106,9 @@ def test_the_fan_out_is_that_of_the_variant_that_served_it() -> None:
     sim.offer([0.0, 20.0])
     sim.run(10.0)
     sim.set_replicas("a", 10.0, [Pods(1, 1, ServiceTime(1.0, 1.0), "y", "large")])
-    assert sim.stage("b").waiting == 1
+    assert sim.stage("b").queue.waiting == 1
     sim.run(30.0)
-    assert sim.stage("b").waiting == 4
+    assert sim.stage("b").queue.waiting == 4
 
 
 def test_a_request_without_items_is_passed_at_once() -> None:
@@ -133,7 +133,7 @@ def test_a_request_is_lost_once_with_the_first_stage_that_loses_it() -> None:
     assert sim.inside == 0
 
 
-@pytest.mark.parametrize("queue", ["central", "replica"])
+@pytest.mark.parametrize("queue", ["central", "replica", "choosing"])
 def test_a_run_in_several_calls_is_equal_to_one_in_one_call(queue: str) -> None:
     stages = (
         stage("a"),
@@ -145,13 +145,13 @@ def test_a_run_in_several_calls_is_equal_to_one_in_one_call(queue: str) -> None:
         stage("y", Edge("j")),
         stage("z", Edge("x"), Edge("y"), kind=StageKind.COMBINER, variants=()),
     )
-    stages = tuple(replace(each, hop_s=0.01) for each in stages)
+    stages = tuple(replace(it, hop_s=0.01, resident="all" if queue == "choosing" else 1) for it in stages)
 
     def run(cuts: list[float]) -> list[np.ndarray]:
-        drop_after_s = 0.6 if queue == "central" else None
-        sim = PipelineSim(pipeline_of(*stages, drop_after_s=drop_after_s), queue=queue, seed=5)
+        pipeline = pipeline_of(*stages, drop_after_s=None if queue == "replica" else 0.6)
+        sim = PipelineSim(pipeline, queue="replica" if queue == "replica" else "central", seed=5)
         for name in "abcjxy":
-            old = Pods(4, 8, ServiceTime(0.1, 0.05, 0.2), "old", "small")
+            old = Pods(4, 8, ServiceTime(0.1, 0.05, 0.2), "old", "small", heavier=("large",))
             sim.set_replicas(name, 0.0, [old])
         sim.offer(np.sort(np.random.default_rng(0).uniform(0.0, 100.0, 2000)))
         parts = []

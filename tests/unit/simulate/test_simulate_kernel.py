@@ -92,7 +92,7 @@ def run_case(case: dict, kernel: str, cuts: list[float]) -> list[np.ndarray]:
     counts = [
         np.array([count(second) for second in COUNTED_S]) for count in (stage.items_before, stage.waiting_at)
     ]
-    return [*columns, drained, *counts, np.array([stage.waiting])]
+    return [*columns, drained, *counts, np.array([stage.queue.waiting])]
 
 
 def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ipa.control.ports import RolloutPhase
+from ipa.forecast.reactive import Foresight
 from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.parts import NO_OVERHEAD, Overhead
@@ -17,12 +18,12 @@ from ipa.model.pipeline import Bounds, MeasuredVariant, Objective, Pipeline, Sla
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
 from ipa.model.rolling import DEPLOYMENT, PROCESSES, SIDE_BY_SIDE, Rolling, stage_peak
+from ipa.profiling.points import under_load
 from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import ClusterSettings, SimCluster
 from ipa.simulate.columns import Items
-from ipa.simulate.ground_truth import READINESS_S, GroundTruth, under_load
+from ipa.simulate.ground_truth import READINESS_S, GroundTruth
 from ipa.simulate.metrics import MetricsSettings, SimMetrics
-from ipa.simulate.run import Foresight
 from ipa.simulate.stage import StageSim
 from tests.fakes.world import PIPELINE as PAGES
 from tests.fakes.world import PROFILES
