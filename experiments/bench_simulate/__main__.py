@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.bench_simulate.cases import CASES, Case, arrivals, simulate, simulate_in_simpy
+from ipa.simulate.kernel import drive_compiled, drive_plain
 
 GOAL_PER_S, GOAL_RATIO = 20e6, 200.0
 # Each is timed so often, in turn; the quickest counts, as others may use the machine.
@@ -64,18 +65,16 @@ def _measure(case: Case, *, quick: bool) -> dict[str, Any]:
     many, some, few = (20_000, 5_000, 1_000) if quick else (1_000_000, 100_000, 10_000)
     has_numba = find_spec("numba") is not None
     runs: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
-        "plain": (some, lambda times: simulate(case, times, "plain")[0]),
+        "plain": (some, lambda times: simulate(case, times, drive_plain)[0]),
         "simpy": (few, lambda times: simulate_in_simpy(case, times)),
     }
     if has_numba:
-        runs["numba"] = (many, lambda times: simulate(case, times, "numba")[0])
-        simulate(case, arrivals(100), "numba")  # loads the compiled loop
+        runs["numba"] = (many, lambda times: simulate(case, times, drive_compiled)[0])
+        simulate(case, arrivals(100), drive_compiled)  # loads the compiled loop
     times_s = arrivals(many)
     # Requests that are lost do not come to later stages.
-    visits = {
-        count: simulate(case, times_s[:count], "numba" if has_numba else "plain")[1]
-        for count, _ in runs.values()
-    }
+    kernel = drive_compiled if has_numba else drive_plain
+    visits = {count: simulate(case, times_s[:count], kernel)[1] for count, _ in runs.values()}
     best: dict[str, float] = {}
     ends: dict[str, np.ndarray] = {}
     for _ in range(1 if quick else ROUNDS):
@@ -84,7 +83,7 @@ def _measure(case: Case, *, quick: bool) -> dict[str, Any]:
             ends[name] = run(times_s[:count])
             rate = visits[count] / (process_time() - began_s)
             best[name] = max(best.get(name, 0.0), rate)
-    both = (simulate(case, times_s[:few], "plain")[0], ends["simpy"])
+    both = (simulate(case, times_s[:few], drive_plain)[0], ends["simpy"])
     lost = [each < 0 for each in both]
     if not np.array_equal(*lost):
         raise RuntimeError(f"{case.name}: the simulator and SimPy do not lose the same requests")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.queueing.service import ServiceTime
 from ipa.simulate.graph import PipelineSim
+from ipa.simulate.kernel import KernelDriver
 from ipa.simulate.queue import Pods
 from tests.fakes.simpy_stage import SimpyStage, feed
 
@@ -54,7 +55,9 @@ def arrivals(count: int) -> NDArray[np.float64]:
     return np.cumsum(np.random.default_rng(1).exponential(1 / RATE_RPS, count))
 
 
-def simulate(case: Case, times_s: NDArray[np.float64], kernel: str) -> tuple[NDArray[np.float64], int]:
+def simulate(
+    case: Case, times_s: NDArray[np.float64], kernel: KernelDriver
+) -> tuple[NDArray[np.float64], int]:
     """When each request ended, by id (negative: lost), and how many came to all stages; the simulator."""
     stages = [Stage(f"s{at}", (Variant("v"),), batch_timeout_s=case.timeout_s) for at in range(case.stages)]
     pipeline = Pipeline(

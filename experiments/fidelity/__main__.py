@@ -39,7 +39,7 @@ def run_simulated(case: Case, profiles: Mapping[str, StageProfile], seed: int) -
         cluster=ClusterSettings(),
         metrics=MetricsSettings(batches_window_s=half_s - SETTLE_S),
         seed=seed,
-        drop="deadline",
+        queue="deadline",
     )
     world.clock.wait(case.change_s)
     means = _means(case, world, case.before)

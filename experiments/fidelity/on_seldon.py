@@ -34,7 +34,7 @@ from ipa.model.profile import StageProfile
 from ipa.policies.profiled import Profiled
 from ipa.simulate.arrivals import request_times, steps
 from ipa.simulate.ground_truth import GroundTruth
-from ipa.simulate.world import SimWorld, discipline_of
+from ipa.simulate.world import SimWorld, queue_kind
 from ipa.targets.seldon.section import Shape
 from ipa.targets.seldon.target import Seldon
 
@@ -109,7 +109,7 @@ def _simulated_s(
         times_s,
         cluster=cluster,
         metrics=metrics,
-        **discipline_of(target.serving(pipeline)),
+        queue=queue_kind(target.serving(pipeline)),
         seed=seed,
     )
     world.clock.wait(float(SECONDS))

@@ -178,7 +178,7 @@ def simulated(case: Case, problem: PlanningProblem, configs: tuple[StageConfig, 
 
 def quantile_s(case: Case, problem: PlanningProblem, configs: tuple[StageConfig, ...], seed: int) -> float:
     """The latency's percentile in one simulation of random arrivals, without those of the first SLAs."""
-    sim = PipelineSim(replace(case.pipeline, drop_after_s=None), drop="none", queue="replica", seed=seed)
+    sim = PipelineSim(case.pipeline, queue="replica", seed=seed)
     for config in configs:
         (stage,) = (stage for stage in problem.stages if stage.name == config.stage)
         columns = stage.columns

@@ -231,7 +231,7 @@ def repeated(
         objective=None,
         policy="ipa-artifact" if policy is None else policy,
         spacing=spacing or "burst",
-        drop="batch",
+        queue="batch",
         start=starting or setup.start,
         forecast=replace(setup.forecast, quantile=0.5, smooth_s=1.0, margin_ratio=run.margin_ratio),
         guards=replace(

@@ -21,7 +21,7 @@ from ipa.simulate.arrivals import WORKLOADS, workload_rates
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.run import ForecastSettings, SimResult, SimSetup, simulate
-from ipa.simulate.world import discipline_of
+from ipa.simulate.world import queue_kind
 
 # A request takes some 100 bytes while it is simulated.
 MOST_REQUESTS = 2e7
@@ -103,7 +103,7 @@ def setup_on(
         guards=guards,
         cluster=cluster,
         metrics=replace(metrics, stale_after_s=guards.stale_after_s),
-        **discipline_of(serving),
+        queue=queue_kind(serving),
     )
 
 

@@ -51,10 +51,9 @@ class ChoosingQueue(QueueSim):
         """The number of items that wait now."""
         return self.queue.batcher.waiting_items
 
-    def set_ahead(self, at_s: float, ahead: StageTimes, arrivals_ratio: float) -> None:
-        """Set the expected times of later stages, and the arrivals for each that comes here, as of `at_s`."""
+    def set_ahead(self, at_s: float, ahead: StageTimes) -> None:
+        """Set the expected times of later stages as of `at_s`."""
         self._ahead, self._told_s = ahead, at_s
-        self.queue.set_arrivals_ratio(arrivals_ratio, at_s)
 
     def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
         """Serve with these pods from `at_s` on. Removed ones finish their work, a group's idle ones first."""

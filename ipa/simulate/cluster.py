@@ -143,22 +143,21 @@ class SimCluster:
         *,
         startup_s: Seconds,
         bounds: Bounds = UNBOUNDED,
-        at_s: float = 0.0,
     ) -> None:
         self.settings = settings
         self.revision = 1
         self._startup_s, self._bounds = startup_s, bounds
         self._numbers = 0
-        self._paid, self._paid_until_s = NO_RESOURCES, at_s
+        self._paid, self._paid_until_s = NO_RESOURCES, 0.0
         self._held = NO_RESOURCES
         self._fixed = Resources(cpu_cores=bounds.overhead.fixed_cores)
         self._slots: dict[int, PartPods] = {}
         for part in parts_of(configs):
-            self._open(part, share_of(part), at_s)
+            self._open(part, share_of(part), 0.0)
         for run in self._runs():
             for pod in [self._create(run) for _ in range(run.wanted.replicas)]:
-                self._place(pod, at_s)
-                pod.ready_s, pod.is_ready = at_s, True
+                self._place(pod, 0.0)
+                pod.ready_s, pod.is_ready = 0.0, True
 
     @property
     def cores(self) -> float:
@@ -168,10 +167,6 @@ class SimCluster:
     def resource_seconds(self, at_s: float) -> Resources:
         """Resources times seconds held until then: each pod from its placement to its end."""
         return self._paid + self._held * (at_s - self._paid_until_s)
-
-    def configs(self) -> tuple[StageConfig, ...]:
-        """The desired configuration of each stage."""
-        return tuple(state.config for state in self.states())
 
     def states(self) -> tuple[StageState, ...]:
         """The desired configuration of each stage, and its ready replicas; parts, by slot, in their order."""
@@ -231,15 +226,16 @@ class SimCluster:
         if not configs or any([it.stage for it in part] != stages for part in parts_of(configs)):
             raise ConflictError(f"the change has other stages than {', '.join(stages)}")
         self.revision += 1
-        before = [(run, run.wanted.variant) for run in self._runs()]
-        templates = {id(run): (run.wanted, self._template(run.wanted)) for run in self._runs()}
+        before = [(run, run.wanted, self._template(run.wanted)) for run in self._runs()]
         self._assign(configs, at_s)
-        if self.settings.rolling.shrinks_first:
-            for run in self._runs():
-                self._scale_old(run, *templates.get(id(run), (run.wanted, "")))
-        for run, variant in before:
-            if run.wanted.variant != variant:
+        for run, old, template in before:
+            if run.wanted.variant != old.variant:
                 run.requested_s = at_s
+            # A Deployment's controller first scales the old pods to the wanted number.
+            is_scaled = self.settings.rolling.shrinks_first and self._template(run.wanted) != template
+            if is_scaled and any(pod.template == template for pod in run.live()):
+                for _ in range(run.wanted.replicas - len(run.live())):
+                    self._create(run, old)
         self._follow(at_s)
         return str(self.revision)
 
@@ -503,14 +499,6 @@ class SimCluster:
         is_over = len(current) > wanted and len(current) == len(run.live())
         if is_short or is_over:
             self._roll(run, at_s)
-
-    def _scale_old(self, run: StagePods, before: StageConfig, template: str) -> None:
-        """Scale the old pods to the wanted number first, as a Deployment's controller does, then roll."""
-        if self._template(run.wanted) == template or not template:
-            return
-        old = [pod for pod in run.live() if pod.template == template]
-        for _ in range(run.wanted.replicas - len(run.live()) if old else 0):
-            self._create(run, before)
 
     def _create(self, run: StagePods, config: StageConfig | None = None) -> Pod:
         """Create a pod of that configuration, or of the desired one; it is not placed yet."""

@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Edge, Pipeline, StageKind
-from ipa.serving.expectation import UNKNOWN, Passage, StageTimes, total
+from ipa.serving.expectation import UNKNOWN, StageTimes, total
 from ipa.simulate.choosing import ChoosingQueue
 from ipa.simulate.columns import NO_ITEMS, Bools, Floats, Ints, Items, RowTable
+from ipa.simulate.kernel import AUTO, KernelDriver
 from ipa.simulate.queue import Pods
 from ipa.simulate.stage import StageSim
 
@@ -240,18 +241,16 @@ class PipelineSim:
         self,
         pipeline: Pipeline,
         *,
-        drop: str = "request",
         queue: str = "central",
         seed: int = 0,
-        kernel: str = "auto",
+        kernel: KernelDriver = AUTO,
     ) -> None:
         self.pipeline = pipeline
         self._stages = {
             stage.name: StageSim(
                 batch_timeout_s=stage.batch_timeout_s,
                 drop_after_s=pipeline.drop_after_s,
-                drop=drop,
-                queue="choosing" if queue == "central" and stage.residents > 1 and drop != "batch" else queue,
+                queue="choosing" if stage.residents > 1 and queue in ("central", "deadline") else queue,
                 seed=(seed, 0, at),
                 kernel=kernel,
                 aim_s=pipeline.sla.latency_s,
@@ -262,11 +261,8 @@ class PipelineSim:
         # The queues that choose variants, by stage.
         queues = ((name, stage.queue) for name, stage in self._stages.items())
         self._choosing = {name: queue for name, queue in queues if isinstance(queue, ChoosingQueue)}
-        self._passage = Passage(len(pipeline.stages))
-        # By number of the stage: the requests that come to the pipeline for each that comes there.
-        self._ratios = [1.0] * len(pipeline.stages)
         self._admission: Admission | None = None
-        if drop == "deadline" and pipeline.drop_after_s is not None and not self._choosing:
+        if queue == "deadline" and pipeline.drop_after_s is not None and not self._choosing:
             self._admission = Admission(pipeline.drop_after_s)
         self._capacities: dict[str, StageCapacity] = {}
         self._routes = Routes(pipeline, seed)
@@ -348,7 +344,7 @@ class PipelineSim:
         return Items.joined([*ended, self._advance(until_s)])
 
     def _tell(self, at_s: float) -> None:
-        """Tell each queue that chooses what later stages expect, and what is lost, as the router does."""
+        """Tell each queue that chooses what later stages expect, as the router does."""
         # By number: the times from here on.
         rest = [UNKNOWN] * len(self.pipeline.stages)
         for at, stage in reversed(list(enumerate(self.pipeline.stages))):
@@ -361,7 +357,7 @@ class PipelineSim:
             usual_s = self._capacities[stage.name].usual_s if stage.name in self._capacities else 0.0
             own = StageTimes(0.0, usual_s, usual_s)
             if queue := self._choosing.get(stage.name):
-                queue.set_ahead(at_s, rest[at], self._ratios[at])
+                queue.set_ahead(at_s, rest[at])
                 own = queue.queue.expected(at_s)
             rest[at] = total([own, rest[at]])
 
@@ -374,8 +370,6 @@ class PipelineSim:
                 ended.append(come.pick(refused)._replace(lost=refused[refused]))
                 come = come.pick(~refused)
             sim = self._stages.get(stage.name)
-            if self._choosing:
-                self._count(at, come.done_s)
             if sim is None:
                 served = Items.passed(come.ids, come.born_s, come.done_s)
             else:
@@ -388,18 +382,10 @@ class PipelineSim:
             elif served.lost.any():
                 ended.append(served.pick(served.lost))
                 served = served.pick(~served.lost)
-                self._passage.lose(until_s)
             for link in links:
                 self._send(link, served, () if sim is None else sim.queue.variants)
         self.now_s = float(until_s)
         return self._finish(ended)
-
-    def _count(self, at: int, come_s: Floats) -> None:
-        """Count requests that arrive at a stage."""
-        for now_s in come_s.tolist():
-            if not self._routes.before[at]:
-                self._passage.come(now_s)
-            self._ratios[at] = self._passage.arrivals_ratio(at, now_s)
 
     def _arrived(self, at: int, until_s: float) -> Items:
         """The requests that begin at a stage before `until_s`, with the end of its parents' work."""

@@ -6,7 +6,7 @@ comparisons and additions in one order. Random numbers are arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from math import inf
@@ -306,16 +306,5 @@ class LazyDriver:
 
 # Takes the scalars, the arrays and the factors of `drive_plain`.
 KernelDriver = Callable[[tuple[Any, ...], tuple[Any, ...], ServiceNoise], None]
-# "auto": plain at first, then compiled if numba is installed.
-KERNELS: Mapping[str, KernelDriver] = {
-    "auto": drive_plain if find_spec("numba") is None else LazyDriver(),
-    "numba": drive_compiled,
-    "plain": drive_plain,
-}
-
-
-def drive(name: str = "auto") -> KernelDriver:
-    """The driver of that name; all give equal results."""
-    if name not in KERNELS:
-        raise InputError(f"there is no kernel {name!r}", hint=f"There are: {', '.join(KERNELS)}")
-    return KERNELS[name]
+# Plain at first, then compiled if numba is installed.
+AUTO: KernelDriver = drive_plain if find_spec("numba") is None else LazyDriver()

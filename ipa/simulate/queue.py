@@ -205,18 +205,14 @@ class QueueSim:
         """From `at_s` on no batch waits for more items."""
         self._since_s, self._timeout_s = at_s, 0.0
 
-    def lose(self, at_s: float) -> int:
-        """Remove all replicas at `at_s` with all items; return the number of waiting items among them."""
-        self._since_s, self._groups, self._known = at_s, {}, None
+    def lose(self, at_s: float, name: str) -> int:
+        """Fail the group's replicas, and lose all items; return the number of those that waited before."""
+        back, _ = self.fail(at_s, name, None)
         waiting, self._waiting = self._queued(), NOBODY
         count = len(waiting[0])
         gone = Items(*waiting, np.full(count, at_s), np.ones(count, dtype=np.bool_), np.full(count, -1))
-        items = self.flying
-        broken = items.done_s >= at_s
-        done_s, server = np.where(broken, at_s, items.done_s), np.where(broken, -1, items.server)
-        items = items._replace(done_s=done_s, server=server, lost=items.lost | broken)
-        self.flying = Items.joined([items, gone])
-        return count
+        self.flying = Items.joined([self.flying, gone])
+        return count - back
 
     def run(self, until_s: float) -> list[FormedBatches]:
         """Form all batches that begin before `until_s`, and drop items that are due for that before."""
@@ -344,7 +340,7 @@ class ReplicaQueues:
         """Fail some replicas; all items at them are lost."""
         left = 0
         for lane in [lane for lane in self._active() if lane.name == name][:count]:
-            left += lane.queue.lose(at_s)
+            left += lane.queue.lose(at_s, name)
             lane.left_s, lane.is_reported = at_s, True
         return 0, left
 

@@ -83,12 +83,12 @@ class RealtimeClock:
 
 
 class RealtimeWorlds:
-    """Simulated pipelines by name, which start with the clock. Thread-safe."""
+    """Simulated pipelines by name, which start with the clock, and their Metrics port. Thread-safe."""
 
     def __init__(self, worlds: Mapping[str, SimWorld], clock: Clock) -> None:
         self._worlds, self._clock = dict(worlds), clock
         self._lock = threading.Lock()
-        self.workload, self.metrics = SimWorkload(self.at_now, PROCESSES), RealtimeMetrics(self)
+        self.workload = SimWorkload(self.at_now, PROCESSES)
 
     def check(self, pipeline: Pipeline) -> None:
         """ConflictError if the simulated world cannot take over the pipeline's changed file."""
@@ -110,26 +110,19 @@ class RealtimeWorlds:
             world.clock.wait(self._clock.monotonic_s() - world.clock.monotonic_s())
             yield world
 
-
-def _shape_of(pipeline: Pipeline) -> list[tuple[str, object, set[str]]]:
-    return [(it.name, it.after, {variant.name for variant in it.variants}) for it in pipeline.stages]
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeMetrics:
-    """The Metrics port over the realtime worlds."""
-
-    worlds: RealtimeWorlds
-
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, its load over the last `window_s` seconds."""
-        with self.worlds.at_now(pipeline) as world:
+        with self.at_now(pipeline) as world:
             return world.metrics.read(pipeline, window_s)
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """The load of the pipeline alone."""
-        with self.worlds.at_now(pipeline) as world:
+        with self.at_now(pipeline) as world:
             return world.metrics.load(pipeline, window_s)
+
+
+def _shape_of(pipeline: Pipeline) -> list[tuple[str, object, set[str]]]:
+    return [(it.name, it.after, {variant.name for variant in it.variants}) for it in pipeline.stages]
 
 
 def moving_load(low_rps: float, high_rps: float, seconds: int, seed: int = 0) -> Floats:

@@ -248,8 +248,8 @@ class SimSetup:
 
     `rates_rps` are the requests a second, one entry per second; `spacing` is their distribution within one
     (see `request_times`). `policy` is a name in `POLICIES`, a policy, or a factory of one. `start` is the
-    first configuration; by default the plan for the highest rate of the first `start_s` seconds. `drop` and
-    `queue` are those of `StageSim`. `keep_inputs` keeps decisions as in production, with their inputs and the
+    first configuration; by default the plan for the highest rate of the first `start_s` seconds. `queue` is
+    that of `StageSim`. `keep_inputs` keeps decisions as in production, with their inputs and the
     explanations of their plans.
     """
 
@@ -270,9 +270,7 @@ class SimSetup:
     readiness_s: float = READINESS_S
     solver: str = "exact"
     deadline_s: float = 5.0
-    drop: str = "request"
     queue: str = "central"
-    kernel: str = "auto"
     keep_inputs: bool = False
     # The true performance of replicas, if it differs from the profiles.
     truth: Mapping[str, StageProfile] | None = None
@@ -301,10 +299,8 @@ def simulate(setup: SimSetup) -> SimResult:
         times_s,
         cluster=setup.cluster,
         metrics=setup.metrics,
-        drop=setup.drop,
         queue=setup.queue,
         seed=setup.seed,
-        kernel=setup.kernel,
     )
     memory = MemoryLog(PipelineControl(mode=setup.mode), keep_inputs=setup.keep_inputs)
     ticks: list[SimTick] = []

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ipa.model.errors import InputError
-from ipa.simulate import kernel
 from ipa.simulate.choosing import ChoosingQueue
 from ipa.simulate.columns import BatchLog, Floats, Ints, Items, RowTable, Waiting
-from ipa.simulate.kernel import drive
+from ipa.simulate.kernel import AUTO, BATCH, KEEP, REQUEST, KernelDriver
 from ipa.simulate.queue import DrainedPod, Pods, QueueSim, ReplicaQueues, StageQueues
 
 # Columns of a request with several items.
@@ -109,13 +108,7 @@ class CountsPerSecond:
         return int(self._counts[:second].sum())
 
 
-DROPS = {
-    "none": kernel.KEEP,
-    "request": kernel.REQUEST,
-    "deadline": kernel.REQUEST,
-    "batch": kernel.BATCH,
-}
-QUEUES = ("central", "replica", "choosing")
+QUEUES = ("central", "deadline", "batch", "replica", "choosing")
 
 
 class StageSim:
@@ -126,14 +119,14 @@ class StageSim:
     takes it. Intervals are half open: `run(until_s)` handles all events before `until_s`, so offers and
     changes at `until_s` come after. However a run is cut into calls, the results are equal.
 
-    `drop`: "request" drops each request that is `drop_after_s` old (since `born_s`) when it would be taken
-    into a batch, and each that is older when its batch ends: its caller was refused at that age, and the loss
-    is reported with the end of the batch. "deadline" also drops requests older than the age of `set_give_way`
-    if others would fill the batch without them, as the data plane's queue does. "batch" drops a whole batch
-    whose oldest member is that old when it would begin (as IPA's released code does); "none". `queue`:
-    "central" for all replicas, one in each "replica" (`ReplicaQueues`), requests at random, or a central one
-    "choosing" the variant of each batch, to answer requests within `aim_s` of their birth (`ChoosingQueue`).
-    `kernel`: "plain", "numba" (compiled), or "auto": plain first, compiled once it pays. Results are equal.
+    `queue`: a "central" one for all replicas drops each request that is `drop_after_s` old (since `born_s`)
+    when it would be taken into a batch, and each that is older when its batch ends: its caller was refused at
+    that age, and the loss is reported with the end of the batch. "deadline" also drops requests older than
+    the age of `set_give_way` if others would fill the batch without them, as the data plane's queue does.
+    "batch" drops a whole batch whose oldest member is that old when it would begin (as IPA's released code
+    does). With one in each "replica" (`ReplicaQueues`) requests go to one at random, and none is dropped.
+    "choosing" is central, and chooses the variant of each batch to answer requests within `aim_s` of their
+    birth (`ChoosingQueue`). All drivers of the `kernel` give equal results.
     """
 
     def __init__(
@@ -141,32 +134,27 @@ class StageSim:
         *,
         batch_timeout_s: float = inf,
         drop_after_s: float | None = None,
-        drop: str = "request",
         queue: str = "central",
         seed: int | Sequence[int] = 0,
-        kernel: str = "auto",
+        kernel: KernelDriver = AUTO,
         aim_s: float = inf,
     ) -> None:
-        if drop not in DROPS:
-            raise InputError(f"there is no drop rule {drop!r}", hint=f"There are: {', '.join(DROPS)}")
         if queue not in QUEUES:
             raise InputError(f"there is no kind of queue {queue!r}", hint=f"There are: {', '.join(QUEUES)}")
-        if queue == "replica" and drop_after_s is not None and drop != "none":
-            raise InputError("a queue in each replica drops no request", hint="Leave drop_after_s out.")
         if batch_timeout_s < 0 or (drop_after_s is not None and drop_after_s <= 0):
             raise InputError("batch_timeout_s must be zero or more, drop_after_s above zero")
-        rule = DROPS["none"] if drop_after_s is None else DROPS[drop]
-        self._is_dropping_requests = rule == DROPS["request"]
-        self._drop_after_s = float(drop_after_s or inf)
+        last_s, timeout_s = float(drop_after_s or inf), float(batch_timeout_s)
+        # The age at which a request is lost even while it is served.
+        self._drop_after_s = inf if queue in ("batch", "replica") else last_s
         seeds = (seed,) if isinstance(seed, int) else tuple(seed)
-        timeout_s = float(batch_timeout_s)
         self.queue: StageQueues
         if queue == "choosing":
-            self.queue = ChoosingQueue(timeout_s, self._drop_after_s, aim_s, seeds)
-        elif queue == "central":
-            self.queue = QueueSim(timeout_s, rule, self._drop_after_s, seeds, drive(kernel))
+            self.queue = ChoosingQueue(timeout_s, last_s, aim_s, seeds)
+        elif queue == "replica":
+            self.queue = ReplicaQueues(timeout_s, seeds, kernel)
         else:
-            self.queue = ReplicaQueues(timeout_s, seeds, drive(kernel))
+            rule = KEEP if drop_after_s is None else BATCH if queue == "batch" else REQUEST
+            self.queue = QueueSim(timeout_s, rule, last_s, seeds, kernel)
         self._requests = Requests()
         self.now_s = 0.0  # the stage has run until then
         self._last_offer_s = 0.0
@@ -189,7 +177,7 @@ class StageSim:
         self.queue.set_pods(float(at_s), pods)
 
     def set_give_way(self, at_s: float, after_s: float) -> None:
-        """From `at_s` on requests of the age `after_s` give way to others (drop "deadline")."""
+        """From `at_s` on requests of the age `after_s` give way to others (queue "deadline")."""
         assert isinstance(self.queue, QueueSim)
         self._reach(at_s)
         self.queue.set_give_way(float(at_s), float(after_s))
@@ -241,7 +229,7 @@ class StageSim:
         """
         self._reach(until_s)
         done = self._requests.join(self.queue.take_done(until_s), until_s)
-        if self._is_dropping_requests:
+        if self._drop_after_s < inf:
             late = done.done_s > done.born_s + self._drop_after_s
             if late.any():
                 done = done._replace(lost=done.lost | late)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TypedDict
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from ipa.simulate.cluster import FIRST, ClusterSettings, Serving, SimCluster
 from ipa.simulate.columns import Floats, Ints, Items
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.ground_truth import GroundTruth
+from ipa.simulate.kernel import AUTO, KernelDriver
 from ipa.simulate.metrics import MetricsSettings, SimMetrics
 from ipa.simulate.queue import Pods
 
@@ -135,25 +135,16 @@ class SimWorkload:
             return world.cluster.rollout(world.clock.monotonic_s())
 
 
-class QueueDiscipline(TypedDict):
-    """The queue of each stage, and which requests it drops, as arguments of `SimWorld`."""
-
-    queue: str
-    drop: str
-
-
-def discipline_of(serving: ServingSemantics) -> QueueDiscipline:
-    """The discipline of a target with these semantics: a queue in each replica drops no request."""
-    if serving.batching is Batching.CENTRAL:
-        return {"queue": "central", "drop": "deadline"}
-    return {"queue": "replica", "drop": "none"}
+def queue_kind(serving: ServingSemantics) -> str:
+    """The `queue` of `StageSim` for a target with these semantics."""
+    return "deadline" if serving.batching is Batching.CENTRAL else "replica"
 
 
 class SimWorld:
     """A pipeline with requests at `times_s` (rising, in s), and the ports of its control loop.
 
-    `truth` is the true performance of its pods; the first `configs` serve from the beginning. `rules` are
-    `drop`, `queue` and `kernel` of `PipelineSim`.
+    `truth` is the true performance of its pods; the first `configs` serve from the beginning. `queue` and
+    `kernel` are those of `PipelineSim`.
     """
 
     def __init__(
@@ -166,7 +157,8 @@ class SimWorld:
         cluster: ClusterSettings,
         metrics: MetricsSettings,
         seed: int = 0,
-        **rules: str,
+        queue: str = "central",
+        kernel: KernelDriver = AUTO,
     ) -> None:
         self.pipeline, self.truth = pipeline, truth
         self.cluster = SimCluster(
@@ -186,7 +178,7 @@ class SimWorld:
         self.born_s = times_s
         self.done_s = np.full(len(times_s), np.nan)
         self._made: Callable[[int], PipelineSim] = lambda slot: PipelineSim(
-            pipeline, seed=seed + SLOT_SEED * (slot - FIRST), **rules
+            pipeline, queue=queue, seed=seed + SLOT_SEED * (slot - FIRST), kernel=kernel
         )
         self._split = TrafficSplit(times_s, seed)
         # By slot that a part ever had; a single part has the first.

@@ -174,7 +174,7 @@ def nobody_leads() -> Monitored:
 
 def by_another_hand(made: Monitored) -> None:
     """Somebody scales the second stage."""
-    configs = made.sim.cluster.configs()
+    configs = tuple(it.config for it in made.sim.cluster.states())
     other = (configs[0], replace(configs[1], replicas=configs[1].replicas + 3))
     made.sim.change(other, str(made.sim.cluster.revision))
 

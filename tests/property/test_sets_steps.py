@@ -165,7 +165,7 @@ def test_every_set_is_reached_and_requests_always_have_where_to_go(
         checked(pods, rolling)
         wanted = configs
     to(pods, now_s + 1000.0, rolling)
-    assert pods.settled and pods.configs() == wanted
+    assert pods.settled and tuple(it.config for it in pods.states()) == wanted
     assert [state.ready_replicas for state in pods.states()] == [1] * len(wanted)
     assert pods.cores == BESIDE.cores(wanted)
     served = {slot: pods.serving("classify", slot)[0][1].variant for slot in pods.shares()}

@@ -114,7 +114,8 @@ def test_a_stage_is_equal_to_simpy_request_by_request(seed: int) -> None:
     service = ServiceTime(0.95 * replicas * size, 0.6 * replicas, 0.2)
     times = poisson(1.0, 3000, seed)
     pods = Pods(replicas, size, service)
-    served = run_stage(times, pods, seed, batch_timeout_s=timeout, drop=drop, drop_after_s=drop_after)
+    queue, drop_after_s = "batch" if drop == "batch" else "central", None if drop == "none" else drop_after
+    served = run_stage(times, pods, seed, batch_timeout_s=timeout, queue=queue, drop_after_s=drop_after_s)
     env = simpy.Environment()
     other = SimpyStage(
         env,
@@ -230,8 +231,8 @@ def test_a_stage_is_equal_to_the_data_planes_own_batcher(seed: int, usual_s: flo
     timeout_s, rate = float(rng.choice([0.0, 0.3, 2.0])), 1.0 if usual_s is None else 4.0
     times, items = poisson(rate, 500, seed), rng.integers(1, 6 if usual_s is None else 2, 500)
     service = ServiceTime(0.4 * replicas * size, 0.2 * replicas, 0.1)
-    drop = "request" if usual_s is None else "deadline"
-    stage = StageSim(batch_timeout_s=timeout_s, drop_after_s=8.0, drop=drop, seed=seed)
+    queue = "central" if usual_s is None else "deadline"
+    stage = StageSim(batch_timeout_s=timeout_s, drop_after_s=8.0, queue=queue, seed=seed)
     stage.set_replicas(0.0, [Pods(replicas, size, service)])
     stage.set_give_way(0.0, inf if usual_s is None else 8.0 - usual_s)
     stage.offer(times, np.arange(500), items=items)

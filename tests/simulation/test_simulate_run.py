@@ -57,13 +57,6 @@ def test_equal_setups_have_equal_results_and_other_seeds_others() -> None:
     assert len(other.born_s) != len(first.born_s) or not np.array_equal(other.born_s, first.born_s)
 
 
-def test_the_plain_and_the_compiled_kernel_give_one_run() -> None:
-    pytest.importorskip("numba")
-    short = setup(rates_rps=STEP[:90])
-    plain, compiled = (simulate(replace(short, kernel=name)) for name in ("plain", "numba"))
-    assert np.array_equal(plain.done_s, compiled.done_s, equal_nan=True)
-
-
 def test_every_request_is_answered_after_it_came_or_is_lost_and_counted() -> None:
     result = simulate(setup())
     summary = result.summary()

@@ -97,7 +97,7 @@ def test_predictors_are_sent_their_share_at_once_and_each_has_its_orchestrator()
     assert pods.shares() == {1: 30, 2: 70} and pods.cores == 11.0
     pods.advance(6.0)
     assert pods.settled and [state.ready_replicas for state in pods.states()] == [1, 1]
-    assert pods.configs() == BOTH
+    assert tuple(it.config for it in pods.states()) == BOTH
     pods.change((HIGH,), "2", 7.0)
     pods.drained("classify", "low 2.0", 8.0, 1)
     pods.advance(8.0)

@@ -49,6 +49,7 @@ class SimulatedTarget(Target):
         from ipa.simulate.arrivals import request_times
         from ipa.simulate.cluster import ClusterSettings
         from ipa.simulate.ground_truth import GroundTruth
+        from ipa.simulate.kernel import drive_plain
         from ipa.simulate.metrics import MetricsSettings
         from ipa.simulate.realtime import RealtimeClock, RealtimeWorlds
         from ipa.simulate.world import SimWorld
@@ -66,12 +67,12 @@ class SimulatedTarget(Target):
                 metrics=MetricsSettings(tells_stage_latencies=True),
                 seed=load.seed,
                 # At the clock's pace plain Python suffices; the compiled loop takes 150 MB.
-                kernel="plain",
+                kernel=drive_plain,
             )
             for index, (name, pipeline) in enumerate(site.pipelines.items())
         }
         realtime = RealtimeWorlds(worlds, RealtimeClock(load.pace, Event()))
-        return World(realtime.workload, realtime.metrics, adopting=realtime)
+        return World(realtime.workload, realtime, adopting=realtime)
 
 
 SIMULATED = SimulatedTarget()

@@ -184,7 +184,7 @@ def test_requests_give_way_once_the_slowest_way_on_would_be_late(kind: StageKind
     """A fork waits for its slower stage, so 3/8 s are left; a router may take the quicker, so 3/4 s are."""
     stages = (stage("a"), stage("r", Edge("a"), kind=kind, variants=()))
     ways = (stage("b", Edge("r", share=0.5)), stage("c", Edge("r", share=0.5)))
-    sim = PipelineSim(pipeline_of(*stages, *ways, drop_after_s=1.0), drop="deadline")
+    sim = PipelineSim(pipeline_of(*stages, *ways, drop_after_s=1.0), queue="deadline")
     for name, seconds, count in (("a", 0.125, 1), ("b", 0.125, 9), ("c", 0.5, 9)):
         sim.set_replicas(name, 0.0, [Pods(count, 1, ServiceTime(seconds, seconds))])
     sim.offer([0.0] * 8)
@@ -199,7 +199,7 @@ def test_a_request_behind_those_in_service_and_the_next_batch_is_admitted(
     batch_size: int, admitted: int
 ) -> None:
     """However little time the deadline leaves: two replicas serve, and one batch waits for a place."""
-    sim = PipelineSim(pipeline_of(stage("a"), drop_after_s=1.25), drop="deadline")
+    sim = PipelineSim(pipeline_of(stage("a"), drop_after_s=1.25), queue="deadline")
     sim.set_replicas("a", 0.0, [Pods(2, batch_size, ServiceTime(1.0, 1.0))])
     sim.offer([0.0] * 12)
     sim.run(99.0)

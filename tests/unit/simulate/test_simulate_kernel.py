@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.model.errors import InputError
 from ipa.queueing.service import ServiceTime
 from ipa.simulate import kernel
 from ipa.simulate.columns import Items
-from ipa.simulate.kernel import LazyDriver, ServiceNoise, drive
+from ipa.simulate.kernel import KernelDriver, LazyDriver, ServiceNoise, drive_compiled, drive_plain
 from ipa.simulate.queue import Pods, QueueSim
 from ipa.simulate.stage import StageSim
 from tests.amounts import many
@@ -47,8 +46,7 @@ CASES = st.fixed_dictionaries(
             {
                 "batch_timeout_s": st.sampled_from([0.0, 0.5, 3.0, float("inf")]),
                 "drop_after_s": st.sampled_from([None, 2.0, 10.0]),
-                "drop": st.sampled_from(["request", "deadline", "batch", "none"]),
-                "queue": st.sampled_from(["central", "replica"]),
+                "queue": st.sampled_from(["central", "deadline", "batch", "replica"]),
             }
         ),
         "sets": st.lists(st.tuples(MOMENTS, st.lists(GROUPS, max_size=3)), max_size=4),
@@ -57,24 +55,20 @@ CASES = st.fixed_dictionaries(
 )
 
 
-def run_case(case: dict, kernel: str, cuts: list[float]) -> list[np.ndarray]:
+def run_case(case: dict, kernel: KernelDriver, cuts: list[float]) -> list[np.ndarray]:
     """All that can be seen of a run, in columns."""
     rng = np.random.default_rng([case["seed"], 7])
     times = np.sort(rng.uniform(0.0, 60.0, case["requests"]))
     if case["rounding"] is not None:  # several at once, and at the moments of cuts and changes
         times = np.round(times, case["rounding"])
     born = np.sort(times - rng.uniform(0.0, 3.0, len(times)))
-    gives_way = case["rules"]["drop"] == "deadline"
-    # A queue in each replica drops nothing.
-    is_central = gives_way or case["rules"]["queue"] == "central"
-    rules = {**case["rules"], **({"queue": "central"} if is_central else {"drop": "none"})}
-    stage = StageSim(seed=case["seed"], kernel=kernel, **rules)
+    stage = StageSim(seed=case["seed"], kernel=kernel, **case["rules"])
     many = case["most_items"] > 1
     items = rng.integers(0, case["most_items"] + 1, len(times)) if many else None
     stage.offer(times, np.arange(len(times)), born, items)
     parts: list[Items] = []
     steps: list[tuple[float, Callable[[float], object]]] = []
-    if gives_way:
+    if case["rules"]["queue"] == "deadline":
         steps += [(0.0, lambda at_s: stage.set_give_way(at_s, 1.0))]
         steps += [(30.0, lambda at_s: stage.set_give_way(at_s, 3.0))]
     for at_s, groups in case["sets"]:
@@ -103,19 +97,19 @@ def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 @settings(max_examples=many(80), deadline=None, derandomize=True)
 @given(CASES)
 def test_the_compiled_loop_and_the_plain_one_are_equal_bit_for_bit(case: dict) -> None:
-    assert equal(run_case(case, "plain", []), run_case(case, "numba", []))
+    assert equal(run_case(case, drive_plain, []), run_case(case, drive_compiled, []))
 
 
 @settings(max_examples=many(80), deadline=None, derandomize=True)
 @given(CASES, st.lists(MOMENTS | st.integers(0, 60).map(float), max_size=6))
 def test_a_run_in_several_calls_is_equal_to_one_in_one_call(case: dict, cuts: list[float]) -> None:
-    assert equal(run_case(case, "plain", []), run_case(case, "plain", cuts))
+    assert equal(run_case(case, drive_plain, []), run_case(case, drive_plain, cuts))
 
 
 @settings(max_examples=many(60), deadline=None, derandomize=True)
 @given(CASES)
 def test_every_request_ends_once_or_waits(case: dict) -> None:
-    ids, born_s, done_s, *_, waits, waiting = run_case(case, "plain", [])
+    ids, born_s, done_s, *_, waits, waiting = run_case(case, drive_plain, [])
     assert len(set(ids.tolist())) == len(ids)
     assert np.all(done_s >= born_s)
     assert np.all(done_s[1:] >= done_s[:-1])
@@ -125,7 +119,7 @@ def test_every_request_ends_once_or_waits(case: dict) -> None:
 
 
 def test_a_replica_serves_one_batch_at_a_time() -> None:
-    queue = QueueSim(0.0, kernel.KEEP, 1.0, (3,), drive("plain"))
+    queue = QueueSim(0.0, kernel.KEEP, 1.0, (3,), drive_plain)
     queue.set_pods(0.0, [Pods(3, 1, ServiceTime(1.0, 1.0), "a"), Pods(9, 1, ServiceTime(3.0, 3.0, 1.0), "b")])
     times = np.sort(np.random.default_rng(0).uniform(0.0, 100.0, 600))
     queue.offer((np.arange(600), times, times))
@@ -147,7 +141,7 @@ def test_the_patient_loop_is_plain_until_it_has_done_enough(monkeypatch: pytest.
         compiled(scalars, arrays, factors)
 
     monkeypatch.setattr(kernel, "drive_compiled", counted)
-    for loop in (patient, drive("plain")):
+    for loop in (patient, drive_plain):
         queue = QueueSim(0.5, kernel.KEEP, 1.0, (3,), loop)
         queue.set_pods(0.0, [Pods(2, 4, ServiceTime(1.5, 1.0, 0.3))])
         times = np.sort(np.random.default_rng(0).uniform(0.0, 400.0, 1500))
@@ -174,8 +168,3 @@ def test_factors_are_the_same_however_they_are_taken() -> None:
     assert np.array_equal(drawn, np.random.default_rng((4, 0)).gamma(1 / 0.3, 0.3, len(drawn)))
     assert factors.stream(0.0) == -1
     assert factors.stream(0.2) == 1
-
-
-def test_a_kernel_that_there_is_not_is_refused() -> None:
-    with pytest.raises(InputError, match="'fast'"):
-        drive("fast")

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,10 @@ from ipa.model.plan import StageConfig
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.ground_truth import GroundTruth
-from ipa.simulate.kernel import drive
+from ipa.simulate.kernel import drive_plain
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.realtime import Pace, RealtimeClock, RealtimeWorlds, moving_load
+from ipa.simulate.stage import StageSim
 from ipa.simulate.world import SimWorld
 from ipa.targets.simulated.target import SIMULATED
 from tests.fakes.clock import VirtualClock
@@ -73,7 +75,7 @@ def test_the_world_is_where_the_clock_is_whoever_looks() -> None:
     with pytest.raises(ConflictError, match="stay as they were"):
         worlds.check(replace(pipeline, stages=(fewer, *pipeline.stages[1:])))
     clock.wait(30.0)
-    signals = worlds.metrics.read(pipeline, 20.0)
+    signals = worlds.read(pipeline, 20.0)
     assert world.clock.monotonic_s() == 30.0
     assert isinstance(signals.arrival_rate_rps, Measured)
     assert signals.arrival_rate_rps.value == pytest.approx(5.0, abs=3.0)
@@ -87,7 +89,7 @@ def test_the_world_is_where_the_clock_is_whoever_looks() -> None:
     clock.wait(30.0)
     assert worlds.workload.read(pipeline).settled
     assert worlds.workload.rollout(pipeline, change).phase == "ready"
-    assert isinstance(worlds.metrics.load(pipeline, 10.0), Measured)
+    assert isinstance(worlds.load(pipeline, 10.0), Measured)
 
 
 def test_the_load_moves_between_its_ends_and_bursts_above() -> None:
@@ -138,7 +140,7 @@ def test_a_world_of_hours_holds_a_row_a_request_and_the_batches_of_a_window(fan_
         times_s,
         cluster=ClusterSettings(),
         metrics=MetricsSettings(tells_stage_latencies=True),
-        kernel="plain",
+        kernel=drive_plain,
     )
     held = []
     for until_s in (1800.0, 9_000.0):
@@ -150,15 +152,20 @@ def test_a_world_of_hours_holds_a_row_a_request_and_the_batches_of_a_window(fan_
 
 
 def test_a_simulated_service_never_compiles_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels: list[str] = []
-    monkeypatch.setattr("ipa.simulate.stage.drive", lambda kernel: kernels.append(kernel) or drive(kernel))
+    kernels = []
+
+    def stage(**given: Any) -> StageSim:
+        kernels.append(given["kernel"])
+        return StageSim(**given)
+
+    monkeypatch.setattr("ipa.simulate.graph.StageSim", stage)
     pipeline, profiles = packaged_example()
     load = Simulated(moving_load(2.0, 18.0, 100), Pace())
     site = SimpleNamespace(
         load=load, pipelines={"video": pipeline}, profiles={"video": profiles}, start=lambda _: START
     )
     SIMULATED.open(site)  # type: ignore[arg-type]
-    assert kernels == ["plain", "plain"]
+    assert kernels == [drive_plain, drive_plain]
 
 
 def test_without_a_load_there_is_no_simulated_world() -> None:

@@ -16,10 +16,12 @@ from ipa.model.serving import Batching, ServingSemantics
 from ipa.queueing.service import ServiceTime, service_of
 from ipa.simulate.columns import KEPT_S, Items, served
 from ipa.simulate.graph import Admission, PipelineSim, StageCapacity
+from ipa.simulate.kernel import KernelDriver, drive_compiled, drive_plain
 from ipa.simulate.metrics import MetricsSettings, SimMetrics
 from ipa.simulate.queue import SPREAD, DrainedPod, Pods
 from ipa.simulate.stage import StageSim
-from ipa.simulate.world import discipline_of
+from ipa.simulate.world import queue_kind
+from tests.unit.simulate.test_simulate_kernel import needs_numba
 from tests.unit.simulate.test_simulate_world import PIPELINE
 
 FLAT = ServiceTime(1.0, 1.0)
@@ -56,13 +58,13 @@ def test_what_is_not_done_stays_inside() -> None:
 
 
 def test_requests_too_old_are_dropped_one_by_one_or_with_their_batch() -> None:
-    one = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2, 1.8], drop_after_s=1.5, drop="request").run(9.0)
+    one = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2, 1.8], drop_after_s=1.5).run(9.0)
     # 2 while it waits; 1 while it is served, which is reported with its batch.
     assert one.ids.tolist() == [0, 2, 1, 3]
     assert one.lost.tolist() == [False, True, True, False]
     assert one.done_s.tolist() == [1.0, 1.7, 2.0, 3.0]
     times = [0.0, 0.1, 0.9, 1.0]
-    batch = stage_of([Pods(1, 2, FLAT)], times, batch_timeout_s=0.0, drop_after_s=0.5, drop="batch").run(9.0)
+    batch = stage_of([Pods(1, 2, FLAT)], times, batch_timeout_s=0.0, drop_after_s=0.5, queue="batch").run(9.0)
     assert batch.ids[batch.lost].tolist() == [1, 2]
     assert batch.done_s.tolist() == [1.0, 1.0, 1.0, 2.0]
 
@@ -174,10 +176,8 @@ def test_items_are_counted_by_the_second() -> None:
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda: StageSim(drop="all"), "'all'"),
         (lambda: StageSim(queue="two"), "'two'"),
         (lambda: StageSim(batch_timeout_s=-1.0), "batch_timeout_s"),
-        (lambda: StageSim(drop_after_s=3.0, queue="replica"), "drops no request"),
         (lambda: ServiceTime(0.0, 1.0), "full_s"),
         (lambda: StageSim().set_replicas(0.0, [Pods(1, 1, FLAT), Pods(1, 2, FLAT)]), "distinct names"),
         (lambda: StageSim().offer([1.0, 0.5], [0, 1]), "must rise"),
@@ -223,10 +223,8 @@ def played(times: list[float], until_s: float, step_s: float, **rules: object) -
 
 
 @pytest.mark.parametrize("step_s", [0.5, 10.0])
-@pytest.mark.parametrize("kernel", ["plain", "numba"])
-def test_batches_count_where_they_end_with_their_items(step_s: float, kernel: str) -> None:
-    if kernel == "numba":
-        pytest.importorskip("numba")
+@pytest.mark.parametrize("kernel", [drive_plain, pytest.param(drive_compiled, marks=needs_numba)])
+def test_batches_count_where_they_end_with_their_items(step_s: float, kernel: KernelDriver) -> None:
     # A pair at 0.1 that ends at 1.1; one alone that is due at 2.25 and ends at 2.75; a pair 4.0 to 5.0.
     stage = played([0.0, 0.1, 2.0, 3.9, 4.0], 10.0, step_s, kernel=kernel)
     assert served([stage.batches], 0.0, 10.0) == Batches(3.0, pytest.approx(2.5 / 3), 5 / 3, 10.0)
@@ -242,7 +240,7 @@ def test_what_is_dropped_is_in_no_batch() -> None:
     # While the first is served the others wait too long.
     stage = played([0.0, 0.01, 0.02, 0.03, 5.0], 20.0, 20.0, drop_after_s=0.5)
     assert served([stage.batches], 0.0, 20.0) == Batches(2.0, pytest.approx(0.75), 1.5, 20.0)
-    whole = played([0.0, 0.01, 0.02, 0.03, 5.0], 20.0, 20.0, drop_after_s=0.5, drop="batch")
+    whole = played([0.0, 0.01, 0.02, 0.03, 5.0], 20.0, 20.0, drop_after_s=0.5, queue="batch")
     assert served([whole.batches], 0.0, 20.0) == Batches(2.0, pytest.approx(0.75), 1.5, 20.0)
 
 
@@ -283,13 +281,13 @@ SLOW, QUICK = ServiceTime(0.1, 0.04, 0.04), ServiceTime(0.025, 0.01, 0.04)
 CAPACITY_RPS, DEADLINE_S, SECONDS = 80.0, 0.4, 30.0
 
 
-def ended(place: str, load_ratio: float, drop: str, cuts: tuple[float, ...] = ()) -> list[Items]:
+def ended(place: str, load_ratio: float, queue: str, cuts: tuple[float, ...] = ()) -> list[Items]:
     """Those that end, with that stage slow."""
     stages = [Stage(name, (Variant("v"),), batch_timeout_s=0.005) for name in STAGES]
     pipeline = Pipeline(
         "p", chain(stages), Sla(DEADLINE_S), {"default": Objective()}, drop_after_s=DEADLINE_S
     )
-    sim = PipelineSim(pipeline, drop=drop, seed=1)
+    sim = PipelineSim(pipeline, queue=queue, seed=1)
     for name in STAGES:
         sim.set_replicas(name, 0.0, [Pods(2, 4, SLOW if name == place else QUICK)])
     sent = int(load_ratio * CAPACITY_RPS * SECONDS)
@@ -305,7 +303,7 @@ def goodput_ratio(done: Items) -> float:
 @pytest.mark.parametrize("load_ratio", [1.6, 5.0])
 @pytest.mark.parametrize("place", STAGES)
 def test_goodput_is_near_the_capacity(place: str, load_ratio: float) -> None:
-    (before,) = ended(place, load_ratio, "request")
+    (before,) = ended(place, load_ratio, "central")
     (now,) = ended(place, load_ratio, "deadline")
     assert goodput_ratio(before) < 0.1
     assert goodput_ratio(now) > 0.95
@@ -345,6 +343,6 @@ def test_a_larger_capacity_admits_more_from_its_moment_on() -> None:
 
 @pytest.mark.parametrize(("batching", "lost"), [(Batching.CENTRAL, 1), (Batching.IN_REPLICA, 0)])
 def test_a_target_drops_late_requests_from_its_central_queue_only(batching: Batching, lost: int) -> None:
-    rules = discipline_of(ServingSemantics(batching=batching))
-    stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2], drop_after_s=2.5, **rules)
+    queue = queue_kind(ServingSemantics(batching=batching))
+    stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2], drop_after_s=2.5, queue=queue)
     assert stage.run(9.0).lost.sum() == lost
