@@ -299,23 +299,10 @@ class PipelineSim:
             max((it.service.usual_s(it.batch_size, it.batch_size) for it in pods), default=0.0),
         )
         if self._admission is not None:
-            self._set_deadlines(at_s, self._admission)
-
-    def _set_deadlines(self, at_s: float, admission: Admission) -> None:
-        """Set the stages' deadlines so that each leaves later stages their usual time."""
-        # By number: the usual time from here on.
-        rest_s = [0.0] * len(self.pipeline.stages)
-        for at, stage in reversed(list(enumerate(self.pipeline.stages))):
-            after_s = [rest_s[link.child] for link in self._routes.links[at]]
-            # A router sends a request to one of them, any other stage to all.
-            choose = min if stage.kind is StageKind.ROUTER else max
-            usual_s = self._capacities[stage.name].usual_s if stage.name in self._capacities else 0.0
-            rest_s[at] = choose(after_s, default=0.0) + usual_s
-            if stage.name in self._capacities:
-                self._stages[stage.name].set_give_way(at_s, admission.deadline_s - rest_s[at])
-        # Only of a chain without fan-out are a stage's requests the pipeline's.
-        if self.pipeline.is_chain and not self._routes.has_items:
-            admission.set_stages(self._capacities)
+            self._tell(at_s)
+            # Only of a chain without fan-out are a stage's requests the pipeline's.
+            if self.pipeline.is_chain and not self._routes.has_items:
+                self._admission.set_stages(self._capacities)
 
     def offer(self, times_s: ArrayLike, ids: Ints | None = None) -> Ints:
         """Offer requests at `times_s`: rising, none before `now_s`. Return their ids.
@@ -344,22 +331,24 @@ class PipelineSim:
         return Items.joined([*ended, self._advance(until_s)])
 
     def _tell(self, at_s: float) -> None:
-        """Tell each queue that chooses what later stages expect, as the router does."""
+        """Tell each queue the times of later stages, as the router does, or the age that leaves these."""
         # By number: the times from here on.
         rest = [UNKNOWN] * len(self.pipeline.stages)
         for at, stage in reversed(list(enumerate(self.pipeline.stages))):
             after = [rest[link.child] for link in self._routes.links[at]]
+            # A router sends a request to one of them, any other stage to all.
             choose = min if stage.kind is StageKind.ROUTER else max
             rest[at] = choose(after, key=lambda times: times.wait_s + times.usual_s, default=UNKNOWN)
-            sim = self._stages.get(stage.name)
-            if sim is None:
+            if stage.name not in self._capacities:
                 continue
-            usual_s = self._capacities[stage.name].usual_s if stage.name in self._capacities else 0.0
+            usual_s = self._capacities[stage.name].usual_s
             own = StageTimes(0.0, usual_s, usual_s)
             if queue := self._choosing.get(stage.name):
                 queue.set_ahead(at_s, rest[at])
                 own = queue.queue.expected(at_s)
             rest[at] = total([own, rest[at]])
+            if self._admission is not None:
+                self._stages[stage.name].set_give_way(at_s, self._admission.deadline_s - rest[at].usual_s)
 
     def _advance(self, until_s: float) -> Items:
         ended: list[Items] = []

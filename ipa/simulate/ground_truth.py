@@ -83,17 +83,14 @@ class GroundTruth:
         """The first moment after that time at which a slow period begins or ends; infinite without one."""
         return next((at_s for at_s in self._moments_s if at_s > after_s), inf)
 
-    def slowdown_ratio(self, config: StageConfig, at_s: float) -> float:
-        """The factor on the profiled time of batches that begin then; 1 outside of slow periods."""
-        return prod(each.ratio for each in self._slow if each.holds(config, at_s))
-
     def knows(self, config: StageConfig) -> bool:
         """True if that configuration was measured."""
         return _key(config) in self._points
 
-    def service(self, config: StageConfig) -> ServiceTime:
-        """The service time of one replica. NotFoundError for a variant on cores that were not measured.
+    def service(self, config: StageConfig, at_s: float = -inf) -> ServiceTime:
+        """The service time of one replica, of batches that begin then; by default outside of slow periods.
 
+        NotFoundError for a variant on cores that were not measured.
         While variants are replaced, an old one may be given a batch size at which only the new one was
         measured: the line through a single item and the nearest measured batch is then extrapolated.
         """
@@ -110,7 +107,8 @@ class GroundTruth:
                 full_s = service.one_s + slope_s * (config.batch_size - 1)
                 service = replace(service, full_s=max(full_s, service.one_s))
             self._services[key] = service
-        return self._services[key]
+        known, ratio = self._services[key], prod(it.ratio for it in self._slow if it.holds(config, at_s))
+        return known if ratio == 1 else replace(known, full_s=known.full_s * ratio, one_s=known.one_s * ratio)
 
     def startup_s(self, config: StageConfig) -> float:
         """The time until a new replica serves."""

@@ -201,15 +201,12 @@ class ServiceNoise:
     in calls of any size. A stream's seed is the order in which its spread was first requested.
     """
 
-    BLOCK = 4096
-    # Short runs need few.
-    FIRST = 128
+    BLOCK = 1024
 
     def __init__(self, seed: tuple[int, ...]) -> None:
         self._seed = seed
         self._streams: dict[float, int] = {}
         self._rngs: list[np.random.Generator] = []
-        self._drawn: list[int] = []
         self._listed: list[float] | None = None
         self.values: Floats = np.empty(0)
         self.next = np.empty(0, dtype=np.int64)
@@ -222,7 +219,6 @@ class ServiceNoise:
         if spread not in self._streams:
             number = self._streams[spread] = len(self._rngs)
             self._rngs.append(np.random.default_rng((*self._seed, number)))
-            self._drawn.append(0)
             self._listed = None
             self.values = np.concatenate([self.values, np.empty(self.BLOCK)])
             self.next = np.append(self.next, number * self.BLOCK)
@@ -231,11 +227,10 @@ class ServiceNoise:
 
     def refill(self, number: int) -> None:
         """Draw the next block of an exhausted stream."""
-        spread = list(self._streams)[number]
-        count, start = min(self._drawn[number] + self.FIRST, self.BLOCK), number * self.BLOCK
-        self.values[start : start + count] = self._rngs[number].gamma(1 / spread, spread, count)
-        self.next[number], self.last[number] = start, start + count
-        self._drawn[number] += count
+        spread, start = list(self._streams)[number], number * self.BLOCK
+        stop = start + self.BLOCK
+        self.values[start:stop] = self._rngs[number].gamma(1 / spread, spread, self.BLOCK)
+        self.next[number], self.last[number] = start, stop
         self._listed = None
 
     def listed(self) -> list[float]:

@@ -28,10 +28,16 @@ BURST_RATIO, NOISE_RATIO = 0.45, 0.0675
 
 
 @dataclass(slots=True)
-class Pace:
-    """Simulated seconds per real second, from `begin` on: until then the simulated time stands still."""
+class Simulated:
+    """The load of simulated pipelines in requests a second, one entry per second, and their pace.
 
+    `speed` is in simulated seconds per real second, from `begin` on: until then the simulated time stands
+    still.
+    """
+
+    rates_rps: Floats
     speed: float = 1.0
+    seed: int = 0
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     began_s: float | None = None
 
@@ -49,19 +55,10 @@ class Pace:
         return wall if self.began_s is None else self.began + (wall - self.began) * self.speed
 
 
-@dataclass(frozen=True, slots=True)
-class Simulated:
-    """The load of simulated pipelines in requests a second, one entry per second, and their pace."""
-
-    rates_rps: Floats
-    pace: Pace
-    seed: int = 0
-
-
 class RealtimeClock:
     """The Clock port at that pace; `wait` ends early once `stop` is set."""
 
-    def __init__(self, pace: Pace, stop: threading.Event) -> None:
+    def __init__(self, pace: Simulated, stop: threading.Event) -> None:
         self._pace, self._stop = pace, stop
 
     @property

@@ -301,13 +301,7 @@ class SimWorld:
         """Pods of a stage whose smallest have that many cores, with what their queue may choose from."""
 
         def service(variant: str, batch_size: int) -> ServiceTime:
-            served = replace(config, variant=variant, batch_size=batch_size)
-            known, ratio = self.truth.service(served), self.truth.slowdown_ratio(served, at_s)
-            return (
-                known
-                if ratio == 1
-                else replace(known, full_s=known.full_s * ratio, one_s=known.one_s * ratio)
-            )
+            return self.truth.service(replace(config, variant=variant, batch_size=batch_size), at_s)
 
         variant, size = config.variant, config.batch_size
         pods = Pods(config.replicas, size, service(variant, size), template, variant)

@@ -117,7 +117,7 @@ def demo(
     given = (folders.pipelines_dir, folders.profiles_dir)
     pipelines_dir, profiles_dir = given if pipeline else example_folders()
     with (
-        logged(Format.TEXT, shown_at=simulated.pace.simulated) as logs,
+        logged(Format.TEXT, shown_at=simulated.simulated) as logs,
         TemporaryDirectory(prefix="ipa-demo-") as folder,
     ):
         logging.getLogger().setLevel(logging.WARNING)
@@ -155,7 +155,7 @@ def demo(
 def _simulated(rates: str, speed: float, seed: int) -> Simulated:
     """The load and the pace of the simulated world."""
     from ipa.bootstrap.targets import Simulated
-    from ipa.simulate.realtime import Pace, moving_load
+    from ipa.simulate.realtime import moving_load
 
     try:
         low_rps, high_rps = map(float, rates.split(":"))
@@ -163,7 +163,7 @@ def _simulated(rates: str, speed: float, seed: int) -> Simulated:
         low_rps = high_rps = 0.0
     if not 0 < low_rps <= high_rps < float("inf"):
         raise UsageError(f"--rates {rates!r} is not LOW:HIGH, two rates above 0", hint="For example 2:18")
-    return Simulated(moving_load(low_rps, high_rps, LASTS_S, seed), Pace(speed), seed)
+    return Simulated(moving_load(low_rps, high_rps, LASTS_S, seed), speed, seed)
 
 
 def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> None:
@@ -183,7 +183,7 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
         running.registry.register(Figures((table.LOG_DROPPED, lambda: logs.dropped)))
         if options.simulated is not None:
             # Time starts now: until here no loop controlled the load.
-            options.simulated.pace.begin()
+            options.simulated.begin()
         try:
             if running.leadership is not None:
                 running.leadership.start()

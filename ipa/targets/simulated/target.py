@@ -38,7 +38,7 @@ class SimulatedTarget(Target):
             return SystemClock(stop)
         from ipa.simulate.realtime import RealtimeClock
 
-        return RealtimeClock(load.pace, stop)
+        return RealtimeClock(load, stop)
 
     def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
         """No address: requests are simulated too."""
@@ -71,7 +71,7 @@ class SimulatedTarget(Target):
             )
             for index, (name, pipeline) in enumerate(site.pipelines.items())
         }
-        realtime = RealtimeWorlds(worlds, RealtimeClock(load.pace, Event()))
+        realtime = RealtimeWorlds(worlds, RealtimeClock(load, Event()))
         return World(realtime.workload, realtime, adopting=realtime)
 
 

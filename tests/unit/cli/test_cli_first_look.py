@@ -15,7 +15,7 @@ from ipa.cli.views.result_text import note_line
 from ipa.cli.watching import _shower
 from ipa.serving.logs import TextLines
 from ipa.simulate.columns import BatchLog, FormedBatches
-from ipa.simulate.realtime import Pace
+from ipa.simulate.realtime import Simulated
 from tests.unit.serving.test_logs import record
 
 DETAIL = " ".join(f"word{number}" for number in range(60))
@@ -58,7 +58,7 @@ def test_a_plan_says_how_its_solver_was_chosen() -> None:
 def test_the_log_of_a_simulation_has_its_clock() -> None:
     entry = record("decided")
     wall = datetime.fromtimestamp(entry.created, UTC)
-    pace = Pace(speed=10.0, began=wall - timedelta(seconds=60), began_s=0.0)
+    pace = Simulated(np.empty(0), 10.0, began=wall - timedelta(seconds=60), began_s=0.0)
     shown = date_time((wall + timedelta(seconds=540)).isoformat())
     assert TextLines(pace.simulated).format(entry).startswith(f"{shown} ")
 

@@ -252,8 +252,8 @@ def test_its_time_begins_when_all_is_built(monkeypatch: pytest.MonkeyPatch) -> N
 
     def build(settings: Settings, options: ServeOptions) -> Any:
         assert options.simulated is not None
-        built.append(options.simulated.pace.elapsed_s)
-        assert options.simulated.pace.began_s is None
+        built.append(options.simulated.elapsed_s)
+        assert options.simulated.began_s is None
         raise UnavailableError("enough")
 
     monkeypatch.setattr("ipa.bootstrap.app.build", build)

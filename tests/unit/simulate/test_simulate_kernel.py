@@ -164,7 +164,7 @@ def test_factors_are_the_same_however_they_are_taken() -> None:
         factors.refill(number)
         taken.append(factors.values[factors.next[number] : factors.last[number]].copy())
     drawn = np.concatenate(taken)
-    assert len(drawn) == 128 * (1 + 2 + 4 + 8 + 16 + 32)
+    assert len(drawn) == 6 * ServiceNoise.BLOCK
     assert np.array_equal(drawn, np.random.default_rng((4, 0)).gamma(1 / 0.3, 0.3, len(drawn)))
     assert factors.stream(0.0) == -1
     assert factors.stream(0.2) == 1

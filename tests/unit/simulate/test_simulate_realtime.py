@@ -26,7 +26,7 @@ from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.kernel import drive_plain
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.realtime import Pace, RealtimeClock, RealtimeWorlds, moving_load
+from ipa.simulate.realtime import RealtimeClock, RealtimeWorlds, moving_load
 from ipa.simulate.stage import StageSim
 from ipa.simulate.world import SimWorld
 from ipa.targets.simulated.target import SIMULATED
@@ -36,7 +36,7 @@ START = (StageConfig("crop", "yolov5n", 1, 1.0, 2), StageConfig("classification"
 
 
 def test_the_clock_goes_as_fast_as_it_is_told() -> None:
-    pace = Pace(20.0, datetime(2026, 1, 1, tzinfo=UTC), time.monotonic() - 3.0)
+    pace = Simulated(np.empty(0), 20.0, 0, datetime(2026, 1, 1, tzinfo=UTC), time.monotonic() - 3.0)
     stop = threading.Event()
     clock = RealtimeClock(pace, stop)
     assert 60.0 <= clock.monotonic_s() < 60.0 + 20 * 5
@@ -49,7 +49,7 @@ def test_the_clock_goes_as_fast_as_it_is_told() -> None:
 
 
 def test_the_time_stands_still_until_it_begins() -> None:
-    pace = Pace(1e9)
+    pace = Simulated(np.empty(0), 1e9)
     clock = RealtimeClock(pace, threading.Event())
     assert clock.monotonic_s() == 0.0 and clock.now() == pace.began
     pace.begin()
@@ -160,7 +160,7 @@ def test_a_simulated_service_never_compiles_its_loop(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("ipa.simulate.graph.StageSim", stage)
     pipeline, profiles = packaged_example()
-    load = Simulated(moving_load(2.0, 18.0, 100), Pace())
+    load = Simulated(moving_load(2.0, 18.0, 100))
     site = SimpleNamespace(
         load=load, pipelines={"video": pipeline}, profiles={"video": profiles}, start=lambda _: START
     )
@@ -171,5 +171,5 @@ def test_a_simulated_service_never_compiles_its_loop(monkeypatch: pytest.MonkeyP
 def test_without_a_load_there_is_no_simulated_world() -> None:
     with pytest.raises(UsageError, match="needs a load"):
         SIMULATED.open(SimpleNamespace(load=None))  # type: ignore[arg-type]
-    options = ServeOptions(simulated=Simulated(moving_load(1.0, 2.0, 10), Pace()))
+    options = ServeOptions(simulated=Simulated(moving_load(1.0, 2.0, 10)))
     assert isinstance(SIMULATED.clock(threading.Event(), options.simulated), RealtimeClock)
