@@ -114,9 +114,9 @@ class QueueServer(V2Server):
         self._metrics = QueueMetrics(pipeline, stage)
         super().__init__(stage, self._metrics, hosts=hosts, limits=limits, admin_token=admin_token)
         self._model = model or stage
-        self._sender = sender
+        self._sender = sender or self._post
         self._max_items = {key: queue[key] for key in ("max_items",) if key in queue}
-        first = StageQueue(self._send_of(http.FIRST_PART), self._metrics, stage=stage, **queue)
+        first = StageQueue(self._sender, self._metrics, stage=stage, **queue)
         self._queues = {http.FIRST_PART: first}
         self._parts = parts
         self._model_url, self._lookup = model_url, lookup
@@ -191,21 +191,17 @@ class QueueServer(V2Server):
                     return body
         raise ConnectionLostError("no replica answers for its model")
 
-    def _send_of(self, part: str) -> Sender:
-        """Sends the batches of that part."""
-
-        async def post(url: str, body: bytes) -> tuple[int, bytes]:
-            model = self._model.replace(ANY_VARIANT, self._queues[part].replicas.given_variant(url))
-            status, answer, _ = await self._client.post(f"{url}/v2/models/{model}/infer", body, {})
-            return status, answer
-
-        return self._sender or post
+    async def _post(self, url: str, variant: str, body: bytes) -> tuple[int, bytes]:
+        """Send a batch to a replica's model."""
+        model = self._model.replace(ANY_VARIANT, variant)
+        status, answer, _ = await self._client.post(f"{url}/v2/models/{model}/infer", body, {})
+        return status, answer
 
     def _queue_of(self, part: str) -> StageQueue:
         """The queue of that part, which has no replicas until it is configured."""
         if part not in self._queues:
             metrics = self._metrics.of_part(part)
-            made = StageQueue(self._send_of(part), metrics, stage=self._name, **self._max_items)
+            made = StageQueue(self._sender, metrics, stage=self._name, **self._max_items)
             self._queues[part] = made
         return self._queues[part]
 

@@ -506,10 +506,8 @@ def _stage_error(
     stage: str, status: int, answer: bytes, headers: Mapping[str, str], *, is_first: bool
 ) -> StageLoss:
     try:
-        problem = orjson.loads(answer)
-    except orjson.JSONDecodeError:
-        problem = None
-    if not isinstance(problem, dict):
+        problem = tensors.parse_object(answer, "the answer")
+    except InputError:
         problem = {}
     detail = str(problem.get("detail", f"its queue answered {status}"))
     cause = str(problem.get("cause"))

@@ -36,8 +36,8 @@ from ipa.serving.replicas import ModelServer
 
 log = logging.getLogger("ipa.dataplane")
 
-# (replica's URL, body) -> (status, body); ConnectionLostError if the replica is gone.
-Sender = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
+# (replica's URL, variant, body) -> (status, body); ConnectionLostError if the replica is gone.
+Sender = Callable[[str, str, bytes], Awaitable[tuple[int, bytes]]]
 
 # The answer of an MLServer that is stopping or still loading; handled like a lost connection.
 UNAVAILABLE = 503
@@ -177,7 +177,6 @@ class StageQueue(BatchQueue):
         self._send = send
         self._metrics = metrics
         self._stage = stage
-        self._max_items = max_items
         self._futures: dict[QueuedRequest, asyncio.Future[None]] = {}
         self._batches: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -198,36 +197,20 @@ class StageQueue(BatchQueue):
         """
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        in_time_s = now_s - ahead.wait_s - (ahead.usual_s - ahead.least_s)
-        request = QueuedRequest(
-            (inputs, members),
-            items_of(inputs),
-            now_s,
-            now_s + budget_s,
-            in_time_s + budget_s,
-            in_time_s + aim_s,
-            kind_of(inputs, members),
-        )
-        if request.items > max(1, self._max_items):
+        content, items, most = (inputs, members), items_of(inputs), self.batcher.max_items
+        if items > max(1, most):
             raise InputError(
-                f"the request has {request.items} items, more than the {self._max_items} that may wait",
+                f"the request has {items} items, more than the {most} that may wait",
                 hint="Send it in several requests.",
             )
-        self._metrics.arrivals.inc(request.items)
-        missing_s = self.arrive(request, now_s, ahead)
-        if not request.items:
-            request.end(Outcome.ANSWERED)
-        elif missing_s > 0:
-            detail = f"it would be {missing_s:.3g} s late: too many requests wait"
-            request.end(Outcome.DROPPED, LossCause.OVERLOAD, detail)
-            request.retry_after_s = missing_s
-        elif self.batcher.offer(request):
+        self._metrics.arrivals.inc(items)
+        kind, times_s = kind_of(inputs, members), (now_s, now_s + budget_s, now_s + aim_s)
+        request = self.arrive(content, items, *times_s, ahead, kind)
+        if request.outcome is None:
             self._futures[request] = ended = loop.create_future()
             self._pump()
             # A caller that disconnects does not stop its request: it may be part of a batch.
             await ended
-        else:
-            request.end(Outcome.DROPPED, LossCause.QUEUE_FULL, "the queue is full")
         self._metrics.items[request.outcome or Outcome.FAILED].inc(request.items)
         if request.cause:
             self._metrics.losses[request.cause].inc(request.items)
@@ -276,7 +259,9 @@ class StageQueue(BatchQueue):
         values = sum(values_of(piece.request.content[0]) for piece in batch.slices)
         try:
             sent = await aside(values > INLINE_VALUES, batch_body, batch)
-            status, body = await self._send(replica.url, sent)
+            status, body = await self._send(replica.url, replica.given_variant, sent)
+            if status == UNAVAILABLE:
+                raise ConnectionLostError("it is stopping or still loading")
         except ConnectionLostError as error:
             self.replicas.lost(replica, loop.time())
             self._metrics.retries.inc()
@@ -292,18 +277,13 @@ class StageQueue(BatchQueue):
             self.replicas.lost(replica, loop.time())
             self._end(batcher.fail(batch, f"{where}: the batch could not be sent: {error}"))
         else:
-            if status == UNAVAILABLE:
-                self.replicas.lost(replica, loop.time())
-                batcher.requeue(batch)
-                self._metrics.retries.inc()
-            else:
-                service_s = loop.time() - began_s
-                if replica.given_level <= 0:
-                    # The causes that slow a heavier variant also slow the planned one.
-                    self._metrics.service_s.observe(service_s / replica.given_ratio)
-                    self._metrics.batch_size.observe(batch.items)
-                self.note_answer(replica, batch, loop.time(), service_s, is_ok=status == 200)
-                self._end(await self._answered(replica, batch, where, status, body))
+            service_s = loop.time() - began_s
+            if replica.given_level <= 0:
+                # The causes that slow a heavier variant also slow the planned one.
+                self._metrics.service_s.observe(service_s / replica.given_ratio)
+                self._metrics.batch_size.observe(batch.items)
+            self.note_answer(replica, batch, loop.time(), service_s, is_ok=status == 200)
+            self._end(await self._answered(replica, batch, where, status, body))
         self._pump()
 
     async def _answered(

@@ -25,6 +25,7 @@ from ipa.dataplane.tensors import (
     VALUES,
     Tensor,
     Tensors,
+    parse_object,
 )
 from ipa.model.errors import InputError, Problem
 
@@ -119,10 +120,8 @@ UNDECLARED = DeclaredModel()
 def parse_model(body: bytes) -> DeclaredModel:
     """Return the declaration in V2's metadata of a model, without the parts that are invalid."""
     try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return UNDECLARED
-    if not isinstance(given, dict):
+        given = parse_object(body, "the metadata")
+    except InputError:
         return UNDECLARED
     platform = given.get("platform")
     inputs, outputs = (_declared(given.get(key)) for key in ("inputs", "outputs"))

@@ -7,12 +7,12 @@ The data plane runs it on an event loop (`dataplane.stagequeue`), the simulator 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from math import ceil, inf, sqrt
 from typing import Any
 
-from ipa.serving.batching import Batch, Batcher, QueuedRequest
+from ipa.serving.batching import Batch, Batcher, LossCause, Outcome, QueuedRequest
 from ipa.serving.expectation import StageTimes
 from ipa.serving.replicas import ModelServer, ModelServers
 
@@ -95,26 +95,46 @@ class BatchQueue:
         # The time that the last request had, and that it was to wait at later stages.
         self._slack_s = self._later_wait_s = 0.0
 
-    def arrive(self, request: QueuedRequest, now_s: float, ahead: StageTimes) -> float:
-        """Count an arriving request. Return the seconds by which it would be late at the level that suits it.
+    def arrive(
+        self,
+        content: Any,
+        items: int,
+        now_s: float,
+        deadline_s: float,
+        wanted_s: float,
+        ahead: StageTimes,
+        kind: Hashable = None,
+    ) -> QueuedRequest:
+        """Queue an arriving request, and return it: ended if it is refused, or has no items.
 
-        `ahead` are the times of the later stages. 0 if no other request competes for its place, here or at
-        later stages: then trying costs nothing. If a lighter level is needed, the queue changes to it.
+        `ahead` are the times of the later stages, whose least time is taken off already: the request is
+        dropped at `deadline_s`, and lighter variants may serve it by `wanted_s`. If no other competes for its
+        place, here or at later stages, it is not refused: trying costs nothing then.
         """
+        later_s = ahead.wait_s + ahead.usual_s - ahead.least_s
+        times_s = deadline_s, deadline_s - later_s, wanted_s - later_s
+        request = QueuedRequest(content, items, now_s, *times_s, kind)
         self._now_s = now_s
         self._slack_s, self._later_wait_s = request.wanted_s - now_s, ahead.wait_s
-        self._arrived.append((now_s, request.items))
+        self._arrived.append((now_s, items))
         while self._arrived[0][0] < now_s - ARRIVED_S:
             self._arrived.popleft()
         waiting = self.batcher.waiting_items
-        if not request.items or (waiting < self.batcher.batch_size and ahead.wait_s <= 0):
-            return 0.0
-        before = self.batcher.items_before(request.deadline_s)
+        before = self.batcher.items_before(deadline_s)
 
         def end_s(level: int) -> float:
-            return self._begin_s(before, level) + self._serve_s(request.items, waiting, level)
+            return self._begin_s(before, level) + self._serve_s(items, waiting, level)
 
-        return max(0.0, self._lighten(end_s, request.wanted_s) - request.due_s)
+        has_rivals = waiting >= self.batcher.batch_size or ahead.wait_s > 0
+        if not items:
+            request.end(Outcome.ANSWERED)
+        elif has_rivals and (late_s := self._lighten(end_s, request.wanted_s) - request.due_s) > 0:
+            detail = f"it would be {late_s:.3g} s late: too many requests wait"
+            request.end(Outcome.DROPPED, LossCause.OVERLOAD, detail)
+            request.retry_after_s = late_s
+        elif not self.batcher.offer(request):
+            request.end(Outcome.DROPPED, LossCause.QUEUE_FULL, "the queue is full")
+        return request
 
     def set_arrivals_ratio(self, ratio: float, now_s: float) -> None:
         """Set how many requests arrive at the pipeline for each that arrives here, while some are lost."""
@@ -138,8 +158,7 @@ class BatchQueue:
         """Apply this configuration from now on."""
         self.config, self._now_s = config, now_s
         self.batcher.batch_timeout_s = config.batch_timeout_s
-        self.replicas.set_profile(config.profiled_s)
-        self.replicas.set_urls(self._by_level(), config.heavier)
+        self.replicas.configure(self._by_level(), config.profiled_s, config.heavier)
         self._quick_sizes.clear()
         self._set_level(max(0, min(self._level, self.replicas.levels - 1)))
 
@@ -278,25 +297,22 @@ class BatchQueue:
         return self._may_grow and self._size(LARGER) > self.config.batch_size
 
     def _size(self, level: int) -> int:
-        """The most items of a batch at that level."""
-        if level <= 0 or not self._may_grow:
-            return self.config.batch_size
-        if level not in self._quick_sizes:
-            self._quick_sizes[level] = self._quick_size(level)
-        return self._quick_sizes[level]
-
-    def _quick_size(self, level: int) -> int:
-        """The largest batch of the level's variant that is quick enough, and may save time.
+        """The most items of a batch at that level: the largest that is quick enough, and may save time.
 
         For a lighter variant that was never measured the largest of all: it may have to carry everything.
         """
-        planned, size = self.config.batch_size, self.config.largest_batch_size
-        most_s = (TRIED_RATIO if self._is_pressed else QUICK_RATIO) * self._slack_s
-        if level != LARGER and self._usual_s(1, level) <= 0:
-            return size
-        while size > planned and not 0 < self._usual_s(size, level) <= most_s:
-            size //= 2
-        return size if size > planned and self.replicas.saves(self._now_s, planned, size, level) else planned
+        if level <= 0 or not self._may_grow:
+            return self.config.batch_size
+        if level not in self._quick_sizes:
+            planned, size = self.config.batch_size, self.config.largest_batch_size
+            most_s = (TRIED_RATIO if self._is_pressed else QUICK_RATIO) * self._slack_s
+            if level == LARGER or self._usual_s(1, level) > 0:
+                while size > planned and not 0 < self._usual_s(size, level) <= most_s:
+                    size //= 2
+                if size <= planned or not self.replicas.saves(self._now_s, planned, size, level):
+                    size = planned
+            self._quick_sizes[level] = size
+        return self._quick_sizes[level]
 
     def _usual_s(self, items: int, level: int) -> float:
         """The service time of a batch of this many items at that level."""

@@ -70,9 +70,8 @@ class StageTimes:
         return StageTimes(self.wait_s + wait_s, self.usual_s + max(0.0, hop_s - wait_s), self.least_s)
 
     def to_header(self) -> str:
-        """The times as a header: milliseconds by name."""
-        wait_ms, usual_ms, least_ms = 1000 * self.wait_s, 1000 * self.usual_s, 1000 * self.least_s
-        return f"wait={wait_ms:.3f}, usual={usual_ms:.3f}, least={least_ms:.3f}"
+        """The times as a header, in the form of `Server-Timing`."""
+        return server_timing({"wait": self.wait_s, "usual": self.usual_s, "least": self.least_s})
 
 
 UNKNOWN = StageTimes()
@@ -117,17 +116,9 @@ def parse_ratio(text: str | None) -> float:
 
 
 def parse_times(text: str | None) -> StageTimes:
-    """The times in a header; `UNKNOWN` without a valid one, since the header is only advice."""
-    if not text:
-        return UNKNOWN
-    times = dict.fromkeys(("wait", "usual", "least"), 0.0)
-    for entry in text.split(",")[: len(times)]:
-        name, _, value = entry.strip().partition("=")
-        seconds = parse_ms(value)
-        if name not in times or seconds is None:
-            return UNKNOWN
-        times[name] = seconds
-    return StageTimes(*times.values())
+    """The times in a header, 0 for each that is invalid, since the header is only advice."""
+    times = parse_timing(text)
+    return StageTimes(*(times.get(name, 0.0) for name in ("wait", "usual", "least")))
 
 
 class LoopLag:

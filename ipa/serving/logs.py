@@ -94,10 +94,8 @@ class LineQueue(logging.Handler):
         """Enqueue the record's line, or count it as dropped."""
         try:
             self._lines.put_nowait(f"{self.format(record)}\n".encode(errors="backslashreplace"))
-        except queue.Full:
-            self.dropped += 1
         except Exception:
-            # A message with wrong arguments must not raise in the code that logs it.
+            # Besides a full queue: a message with wrong arguments must not raise in the code that logs it.
             self.dropped += 1
 
     def close(self) -> None:

@@ -159,28 +159,34 @@ class ModelServers:
         profiled_s: Mapping[str, tuple[float, float]] = NOTHING,
         heavier: Mapping[str, tuple[str, ...]] = NOTHING,
     ) -> None:
-        self._profiled_s = profiled_s
+        self._profiled_s: Mapping[str, tuple[float, float]] = {}
         self._active: dict[str, ModelServer] = {}
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
         self._services: dict[str, ServiceTimes] = {}
         # The variant of the last batch, and the quickest one.
         self._last_variant = self._quickest = ""
-        self.set_urls(variants, heavier)
+        self.configure(variants, profiled_s, heavier)
 
-    def set_urls(
-        self, variants: Mapping[str, tuple[str, ...]], heavier: Mapping[str, tuple[str, ...]] = NOTHING
+    def configure(
+        self,
+        variants: Mapping[str, tuple[str, ...]],
+        profiled_s: Mapping[str, tuple[float, float]] = NOTHING,
+        heavier: Mapping[str, tuple[str, ...]] = NOTHING,
     ) -> None:
-        """Set the replicas with their variants; all others drain.
+        """Set the replicas with their variants, and the profiled times; all other replicas drain.
 
-        Service times are discarded if no profile says how they differ on other cores.
+        Service times are discarded if the profile differs, as on other cores, and with the replicas if no
+        profile says how they differ.
         """
+        if profiled_s != self._profiled_s or (not profiled_s and variants.keys() != self._active.keys()):
+            self._profiled_s = profiled_s
+            self._services.clear()
+            self._last_variant = ""
         if variants.keys() != self._active.keys():
             known = self._active | self._draining
             self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
             self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
-            if not self._profiled_s:
-                self._forget()
         for url, it in self._active.items():
             if it.variants[0] != variants[url][0]:
                 it.served.clear()
@@ -191,16 +197,6 @@ class ModelServers:
         self._heavier = max((it.heavier for it in servers), key=len, default=())
         if self._quickest not in self._variants:
             self._quickest = self._variants[-1]
-
-    def set_profile(self, profiled_s: Mapping[str, tuple[float, float]]) -> None:
-        """Set the profiled times; if they differ, as on other cores, observed service times are discarded."""
-        if profiled_s != self._profiled_s:
-            self._profiled_s = profiled_s
-            self._forget()
-
-    def _forget(self) -> None:
-        self._services.clear()
-        self._last_variant = ""
 
     @property
     def levels(self) -> int:
@@ -288,11 +284,6 @@ class ModelServers:
     def __len__(self) -> int:
         """The number of replicas that accept batches."""
         return len(self._active)
-
-    def given_variant(self, url: str) -> str:
-        """The variant that serves the replica's latest batch; empty if it is not known."""
-        replica = self._active.get(url) or self._draining.get(url)
-        return replica.given_variant if replica else ""
 
     def idle(self, now_s: float) -> list[ModelServer]:
         """The replicas that can take a batch now."""

@@ -12,7 +12,7 @@ from sys import maxsize
 import numpy as np
 
 from ipa.model.plan import CFS_PERIOD_S
-from ipa.serving.batching import Batch, Outcome, QueuedRequest
+from ipa.serving.batching import Batch, QueuedRequest
 from ipa.serving.batchqueue import BatchQueue, QueueConfig
 from ipa.serving.expectation import UNKNOWN, StageTimes
 from ipa.serving.replicas import ModelServer
@@ -114,7 +114,12 @@ class ChoosingQueue(QueueSim):
                 head += 1
                 while ids[first] < 0 and head < total and ids[head] == ids[first]:
                     head += 1
-                self._arrive((ids[first], born_s[first]), head - first, now_s)
+                ahead, born = self._ahead.after(now_s - self._told_s), born_s[first]
+                content, items, least_s = (ids[first], born), head - first, ahead.least_s
+                times_s = born + self._drop_after_s - least_s, born + self._aim_s - least_s
+                request = self.queue.arrive(content, items, now_s, *times_s, ahead)
+                if request.outcome is not None:
+                    self._lose(request, items, now_s)
             ended, batches, self._due_s = self.queue.pump(now_s)
             for request in ended:
                 self._lose(request, request.left, now_s)
@@ -122,17 +127,6 @@ class ChoosingQueue(QueueSim):
                 self._begin(replica, batch, now_s)
         self._waiting = cut(waiting, slice(head, None))
         return self._take_formed()
-
-    def _arrive(self, content: tuple[int, float], items: int, now_s: float) -> None:
-        ahead = self._ahead.after(now_s - self._told_s)
-        last_s, in_time_s = content[1] + self._drop_after_s, content[1] - ahead.wait_s - ahead.usual_s
-        due_s, wanted_s = in_time_s + self._drop_after_s, in_time_s + self._aim_s
-        request = QueuedRequest(content, items, now_s, last_s - ahead.least_s, due_s, wanted_s)
-        if self.queue.arrive(request, now_s, ahead) > 0:
-            request.end(Outcome.DROPPED)
-            self._lose(request, items, now_s)
-        else:
-            self.queue.batcher.offer(request)
 
     def _lose(self, request: QueuedRequest, items: int, now_s: float) -> None:
         """Report items of an ended request that no batch has."""

@@ -44,7 +44,7 @@ class Servers:
         self.go_on = asyncio.Event()
         self.batches: list[str] = []
 
-    async def __call__(self, url: str, body: bytes) -> tuple[int, bytes]:
+    async def __call__(self, url: str, variant: str, body: bytes) -> tuple[int, bytes]:
         self.batches.append(url)
         if url in self.hung:
             await self.go_on.wait()
@@ -130,7 +130,7 @@ async def test_r6_only_what_takes_far_longer_than_usual_is_suspected(case: Case)
 async def test_r6_a_request_that_ends_model_servers_ends_no_more_than_three(case: Case) -> None:
     batches: list[list[int]] = []
 
-    async def fragile(url: str, body: bytes) -> tuple[int, bytes]:
+    async def fragile(url: str, variant: str, body: bytes) -> tuple[int, bytes]:
         (given,) = orjson.loads(body)["inputs"]
         batches.append(given["data"])
         await asyncio.sleep(0.1)

@@ -29,7 +29,7 @@ class Stage:
             "p", "s", sender=self._send, replicas={REPLICA: ("small",)}, batch_timeout_s=0, limits=limits
         ).application()
 
-    async def _send(self, url: str, body: bytes) -> tuple[int, bytes]:
+    async def _send(self, url: str, variant: str, body: bytes) -> tuple[int, bytes]:
         return 200, orjson.dumps({"outputs": orjson.loads(body)["inputs"]})
 
     def held_bytes(self) -> int:

@@ -35,7 +35,7 @@ def client(application: Application, address: str = "127.0.0.1") -> httpx.AsyncC
     return httpx.AsyncClient(transport=transport, base_url="http://testserver")
 
 
-async def repeat(url: str, body: bytes) -> tuple[int, bytes]:
+async def repeat(url: str, variant: str, body: bytes) -> tuple[int, bytes]:
     """A model that repeats every row as often as its value says."""
     data = orjson.loads(body)["inputs"][0]["data"]
     counts = {"name": FAN_OUT, "datatype": "INT64", "shape": [len(data)], "data": [int(x) for x in data]}
@@ -205,7 +205,7 @@ async def test_zero_rows_are_answered_without_asking_the_next_stage() -> None:
 async def test_what_is_not_answered_says_why_and_is_counted(
     stages: list[str], headers: dict[str, str], body: Any, status: int, outcome: str
 ) -> None:
-    async def broken(url: str, body: bytes) -> tuple[int, bytes]:
+    async def broken(url: str, variant: str, body: bytes) -> tuple[int, bytes]:
         return 500, b"no"
 
     wire = Wire(

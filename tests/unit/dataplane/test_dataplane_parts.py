@@ -140,7 +140,7 @@ def test_shares_that_are_no_percents_of_all_requests_are_refused(body: bytes) ->
 async def test_parts_of_a_stage_have_queues_of_their_own() -> None:
     sent: list[str] = []
 
-    async def send(url: str, body: bytes) -> tuple[int, bytes]:
+    async def send(url: str, variant: str, body: bytes) -> tuple[int, bytes]:
         sent.append(url)
         return 200, orjson.dumps({"outputs": BODY["inputs"]})
 

@@ -36,7 +36,7 @@ class FakeReplicas:
         self.in_flight: dict[str, int] = {}
         self.answer: Callable[[list[int]], tuple[int, Any]] = lambda data: (200, {"outputs": [_y(data)]})
 
-    async def __call__(self, url: str, body: bytes) -> tuple[int, bytes]:
+    async def __call__(self, url: str, variant: str, body: bytes) -> tuple[int, bytes]:
         data = orjson.loads(body)["inputs"][0]["data"]
         self.sent.append((now_s(), url, data))
         if url in self.dead:
@@ -68,7 +68,9 @@ def values(request: QueuedRequest) -> list[int]:
     return request.answer[0].data
 
 
-def stage_queue(send: Callable[[str, bytes], Awaitable[tuple[int, bytes]]], **options: Any) -> StageQueue:
+def stage_queue(
+    send: Callable[[str, str, bytes], Awaitable[tuple[int, bytes]]], **options: Any
+) -> StageQueue:
     replicas = dict.fromkeys(options.pop("replicas", (A,)), ("",))
     return StageQueue(send, QueueMetrics("p", "s"), replicas=replicas, **options)
 
@@ -77,9 +79,9 @@ def test_times_are_forgotten_where_the_profile_is_another() -> None:
     profile = {"large": (0.2, 0.1), "small": (0.02, 0.01)}
     servers = ModelServers({"a": ("large", "small")}, profile)
     servers.release(servers.acquire(0.0, 2), 1.0, 0.4)
-    servers.set_profile(dict(profile))
+    servers.configure({"a": ("large", "small")}, dict(profile))
     assert servers.usual_s(1.0, 2) == pytest.approx(0.4)
-    servers.set_profile({"large": (0.1, 0.05), "small": (0.01, 0.005)})
+    servers.configure({"a": ("large", "small")}, {"large": (0.1, 0.05), "small": (0.01, 0.005)})
     assert servers.usual_s(1.0, 2) == 0.0
 
 
@@ -284,11 +286,11 @@ def test_a_replica_that_switches_to_another_variant_is_judged_anew() -> None:
         servers.release(servers.acquire(0.0, 1), 8.0, 8.0)
     held = servers.acquire(8.0, 1)
     assert (held.patience_s, servers.usual_s(8.0, 1)) == (80.0, 8.0)
-    servers.set_urls({"a": ("large",), "b": ("large",)})
+    servers.configure({"a": ("large",), "b": ("large",)})
     assert servers.usual_s(8.0, 1) == 8.0
-    servers.set_urls({"a": ("small",), "b": ("small",)})
+    servers.configure({"a": ("small",), "b": ("small",)})
     # The batch in flight goes on, and nothing is known of the new variant yet.
-    assert (servers.given_variant("a"), servers.usual_s(8.0, 1), held.in_flight) == ("large", 0.0, 1)
+    assert (held.given_variant, servers.usual_s(8.0, 1), held.in_flight) == ("large", 0.0, 1)
     assert (held.patience_s, servers.to_json(8.0)["draining"]) == (FIRST_SUSPECT_AFTER_S, [])
     servers.release(held, 16.0, 8.0)
     assert servers.usual_s(16.0, 1) == 0.0
@@ -309,8 +311,8 @@ class TwoVariants:
             largest_batch_size=4,
         )
 
-    async def send(self, url: str, body: bytes) -> tuple[int, bytes]:
-        data, variant = orjson.loads(body)["inputs"][0]["data"], self.queue.replicas.given_variant(url)
+    async def send(self, url: str, variant: str, body: bytes) -> tuple[int, bytes]:
+        data = orjson.loads(body)["inputs"][0]["data"]
         self.sent.append((variant, len(data)))
         await asyncio.sleep(1.0 if variant == "large" else 0.05)
         return 200, orjson.dumps({"outputs": [_y(data)]})
@@ -369,8 +371,8 @@ async def test_no_heavier_variant_is_tried_for_a_while_after_one_failed_or_was_l
     """One that takes three times its profile is late, though it should be quick."""
     sent: list[str] = []
 
-    async def send(url: str, body: bytes) -> tuple[int, bytes]:
-        data, variant = orjson.loads(body)["inputs"][0]["data"], queue.replicas.given_variant(url)
+    async def send(url: str, variant: str, body: bytes) -> tuple[int, bytes]:
+        data = orjson.loads(body)["inputs"][0]["data"]
         sent.append(variant)
         is_slow = variant == "large" and status == 200
         await asyncio.sleep(0.45 if is_slow else 0.1 if variant == "large" else 0.05)
@@ -493,7 +495,7 @@ def test_a_request_comes_while_a_batch_is_due_at_once_on_uvloop() -> None:
     uvloop = pytest.importorskip("uvloop")
 
     async def scenario() -> None:
-        async def sender(url: str, body: bytes) -> tuple[int, bytes]:
+        async def sender(url: str, variant: str, body: bytes) -> tuple[int, bytes]:
             await asyncio.sleep(0.01)
             given = orjson.loads(body)["inputs"][0]
             return 200, orjson.dumps({"outputs": [given]})

@@ -64,7 +64,7 @@ class Stage:
         )
         self.application = server.application()
 
-    async def _send(self, url: str, body: bytes) -> tuple[int, bytes]:
+    async def _send(self, url: str, variant: str, body: bytes) -> tuple[int, bytes]:
         request = orjson.loads(body)
         self.asked.append(request)
         x = next(it for it in request["inputs"] if it["name"] == "x")
