@@ -173,15 +173,13 @@ class Batcher:
         request in a batch is dropped at its deadline, and a later answer is ignored.
         """
         dropped = []
+        cause, detail = LossCause.NO_REPLICAS, "no replica serves the stage"
+        if has_replicas:
+            cause, detail = LossCause.NO_TIME_LEFT, "less time budget is left than a batch takes"
         self._skip_ended()
         while self._slices and self._slices[0].request.deadline_s - service_s <= now_s:
             request = self._slices[0].request
-            if has_replicas:
-                detail = "less time budget is left than a batch takes"
-                self.end(request, Outcome.DROPPED, LossCause.NO_TIME_LEFT, detail)
-            else:
-                detail = "no replica serves the stage"
-                self.end(request, Outcome.DROPPED, LossCause.NO_REPLICAS, detail)
+            self.end(request, Outcome.DROPPED, cause, detail)
             dropped.append(request)
             self._skip_ended()
         while self._in_flight and self._in_flight[0][0] <= now_s:

@@ -404,7 +404,10 @@ class SimCluster:
                 self._replace(run, at_s)
         if self.settings.rolling.shrinks_first or self._all_serve():
             self._share_out(at_s)
-        self._place_pending(at_s)
+        # Pending pods find room, the oldest first; a smaller one may overtake.
+        for pod in sorted(self._pods(), key=lambda pod: pod.number):
+            if pod.placed_s == inf and not (self._held + pod.held).exceeded(self.settings.limits):
+                self._place(pod, at_s)
 
     def _may_configure_queue(self, run: StagePods) -> bool:
         """True if the queue may receive the wanted configuration without a loss of capacity."""
@@ -507,13 +510,6 @@ class SimCluster:
         pod = Pod(config, self._template(config), self._numbers, self._bounds.replica(config))
         run.pods.append(pod)
         return pod
-
-    def _place_pending(self, at_s: float) -> None:
-        """Place pending pods, the oldest first; a smaller one may overtake."""
-        limits = self.settings.limits
-        for pod in sorted(self._pods(), key=lambda pod: pod.number):
-            if pod.placed_s == inf and not (self._held + pod.held).exceeded(limits):
-                self._place(pod, at_s)
 
     def _place(self, pod: Pod, at_s: float) -> None:
         self._hold(pod.held, at_s)

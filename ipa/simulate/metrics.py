@@ -174,22 +174,18 @@ class SimMetrics:
         settings, now_s = self._settings, self._now_s()
         if any(start <= now_s < end for start, end in settings.outages):
             return Missing(MissingReason.UNREACHABLE, "no answer")
-        times = self._scrapes(now_s - settings.delay_s, window_s + KEPT_S)
+        # The window is extended by the gaps; there are no scrapes before the start.
+        known_s, every = now_s - settings.delay_s, int(settings.scrape_interval_s)
+        since_s = known_s - window_s - KEPT_S - sum(end - start for start, end in settings.gaps)
+        times = np.arange(max(0, floor(since_s / every)) * every, floor(known_s) + 1, every, dtype=np.int64)
+        for start, end in settings.gaps:
+            times = times[(times < start) | (times >= end)]
         if not len(times):
             return Missing(MissingReason.ABSENT, "no samples yet")
         age_s = now_s - int(times[-1])
         if age_s > settings.stale_after_s:
             words = f"the newest sample is {age_s:.0f} s old, the limit is {settings.stale_after_s:g} s"
             return Missing(MissingReason.STALE, words, age_s)
-        return times
-
-    def _scrapes(self, known_s: float, window_s: float) -> Counts:
-        """The scrape times of the window before `known_s`, extended by the gaps; none before the start."""
-        every = int(self._settings.scrape_interval_s)
-        since_s = known_s - window_s - sum(end - start for start, end in self._settings.gaps)
-        times = np.arange(max(0, floor(since_s / every)) * every, floor(known_s) + 1, every, dtype=np.int64)
-        for start, end in self._settings.gaps:
-            times = times[(times < start) | (times >= end)]
         return times
 
     def _arrived_before(self, second: int) -> int:
