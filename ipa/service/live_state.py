@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ipa.control.engine.feedback import breaks_slo, lateness
 from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.lateness import breaks_slo, lateness
 from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.measured import resident_variants
@@ -140,7 +140,7 @@ class LiveState:
     share of the ended requests that were answered within the SLA. `slo_broken`: that share is below the
     SLO's, or if it is not observed, the latency is above the SLA. `losses` are the requests without an
     answer, `dropped_rps` and `failed_rps` their rates, `retried_rps` that of batches whose replica was lost;
-    None if not observed. `planned_load_ratio` is the planned load over the forecast. `next_tick_in_s` is None
+    None if not observed. `next_tick_in_s` is None
     while no tick is due. `reason` and `detail` are those of the latest decision. `inputs` are its inputs.
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices. `pas` is
     that of the wanted configuration, `served_pas` that of the variants that answered, None if they are the
@@ -163,7 +163,6 @@ class LiveState:
     dropped_rps: float | None = None
     failed_rps: float | None = None
     retried_rps: float | None = None
-    planned_load_ratio: float = 1.0
     forecast: Forecast | None = None
     pas: float | None = None
     served_pas: float | None = None
@@ -262,7 +261,6 @@ def live_state(
         dropped_rps=ended.dropped_rps if ended else None,
         failed_rps=ended.failed_rps if ended else None,
         retried_rps=ended.retried_rps if ended else None,
-        planned_load_ratio=snapshot.feedback.planned_ratio,
         forecast=snapshot.forecast,
         pas=_pas(pipeline, stages),
         served_pas=_pas(pipeline, stages, as_served=True) if any(it.served for it in stages) else None,

@@ -152,7 +152,6 @@ class Publisher:
         self._show(table.ARRIVAL_RATE, known(observation.arrival_rate_rps), name)
         self._show(table.LATENCY, known(observation.latency_s), name)
         self._show(table.IN_TIME, observation.in_time_ratio, name)
-        self._show(table.LOAD_RATIO, snapshot.feedback.planned_ratio, name)
         point = snapshot.history[-1] if snapshot.history else None
         self._show(table.PREDICTED_LATENCY, point.predicted_latency_s if point else None, name)
         self._show(table.PAS, point.pas if point else None, name)
