@@ -46,12 +46,13 @@ class StageLive:
 
     `utilisation_ratio` is ρ = λ/(n·h) at the observed rate, `busy_ratio` the measured share of the time in
     which the stage's replicas served batches; at an overload the first exceeds 1. `slowdown_ratio` is the
-    variant's observed time of a batch over its profile's, None if not observed; `planned_slowdown_ratio` the
-    one in plans. `planned_latency_s` is the latest plan's prediction, waiting included, None if another
-    configuration runs. `service_s` is the mean time of a batch in a replica, of all parts together. `served`
-    are the shares of the items that each variant answered, the largest first, and `served_accuracy` is their
-    mean accuracy; empty and None if only one answers, or if unknown. `beside` are a replica's resources other
-    than cores, `resident` the other variants that it keeps loaded.
+    variant's time of a batch over its profile's as it is believed, give or take `slowdown_deviation`, None if
+    not observed; `planned_slowdown_ratio` the one in plans. `planned_latency_s` is the latest plan's
+    prediction, waiting included, None if another configuration runs. `service_s` is the mean time of a batch
+    in a replica, of all parts together. `served` are the shares of the items that each variant answered, the
+    largest first, and `served_accuracy` is their mean accuracy; empty and None if only one answers, or if
+    unknown. `beside` are a replica's resources other than cores, `resident` the other variants that it keeps
+    loaded.
     """
 
     stage: str
@@ -67,6 +68,7 @@ class StageLive:
     served: tuple[ServedShare, ...] = ()
     served_accuracy: float | None = None
     slowdown_ratio: float | None = None
+    slowdown_deviation: float | None = None
     planned_slowdown_ratio: float = 1.0
     planned_latency_s: float | None = None
     beside: Resources = NO_RESOURCES
@@ -290,12 +292,12 @@ def _stage(
     variants = {each.variant: each for each in profile.variants} if profile else {}
     running = variants.get(config.variant) if config else None
     slower = correction.planned_ratio(observed.stage, config.variant) if config else 1.0
+    slowdown = correction.of(observed.stage, config.variant) if config else None
     plan = planned.get(_replica(config)) if config else None
     capacity_rps = _capacity_rps(config, plan, running, slower) if config else None
     served, served_accuracy = _served(observed, config, variants)
-    in_file = [each.name for each in pipeline.stage(config.stage).variants] if config else []
     resident: tuple[str, ...] = ()
-    if config and config.variant in in_file:
+    if config and config.variant in {each.name for each in pipeline.stage(config.stage).variants}:
         resident = resident_variants(pipeline, config.stage, config.variant)[1:]
     return StageLive(
         stage=observed.stage,
@@ -312,7 +314,8 @@ def _stage(
         accuracy=running.accuracy if running else None,
         served=served,
         served_accuracy=served_accuracy,
-        slowdown_ratio=correction.ratio(observed.stage, config.variant) if config else None,
+        slowdown_ratio=slowdown.ratio if slowdown else None,
+        slowdown_deviation=slowdown.deviation if slowdown else None,
         planned_slowdown_ratio=slower,
         planned_latency_s=plan.latency_s + plan.queue_delay_s
         if plan and config and plan.replicas == config.replicas

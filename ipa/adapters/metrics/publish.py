@@ -181,7 +181,8 @@ class Publisher:
             percent = sum(it.share_percent for it in running if it.variant == variant)
             metrics.gauge(table.SHARE, name, stage, variant).set(percent / WHOLE_PERCENT if is_known else nan)
             # NaN if it was never observed, or has expired.
-            self._show(table.SLOWDOWN, snapshot.correction.ratio(stage, variant), name, stage, variant)
+            slowdown = snapshot.correction.of(stage, variant)
+            self._show(table.SLOWDOWN, slowdown.ratio if slowdown else None, name, stage, variant)
 
     def _show(self, metric: Metric, value: float | None, *labels: str) -> None:
         self._metrics.gauge(metric, *labels).set(nan if value is None else value)
