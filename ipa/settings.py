@@ -136,7 +136,7 @@ class Settings:
     # Time limit of a forecast, in seconds; after it the last rate and its noise are used. Keep it well below
     # the tick.
     forecast_deadline_s: float = 1.0
-    # Forecaster: ladder, one of its rungs (learned, level, window, last), a plug-in by its name, or
+    # Forecaster: ladder, one of its rungs (level, window, last), a plug-in by its name, or
     # module:attribute. When it cannot answer, the last value and its noise are used.
     forecaster: str = "ladder"
     # Load trace to train forecasters from at start: a file, with options as FILE?scale=2&from=1h. Empty for

@@ -13,7 +13,6 @@ FORECASTERS = Registry(
     {
         LADDER: "ipa.forecast.ladder:forecast",
         FORESIGHT: "ipa.simulate.run:Foresight",
-        "learned": "ipa.forecast.learned:Learned",
         "window": "ipa.forecast.reactive:WindowMaximum",
         "level": "ipa.forecast.level:Level",
         "last": "ipa.forecast.reactive:LastValue",
