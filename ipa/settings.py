@@ -144,8 +144,9 @@ class Settings:
     forecast_trace: str = ""
     # Age from which a sample counts as missing, in seconds: three missed scrapes of 5 s.
     stale_after_s: float = 15.0
-    # Price of a change: what the running resources cost in this time, in seconds, twice that if it removes
-    # capacity. Another plan must be worth more than that, in the next half minute or since the last change.
+    # Price of a change: what the running resources cost in this time, in seconds, five times that on
+    # Kubernetes, twice that if it removes capacity. Another plan must be worth more, in the next half minute
+    # or since the last change.
     change_price_s: float = 12.0
     # Replicas added or removed for a stage in one step, at most.
     max_step_replicas: int = 8
