@@ -136,7 +136,7 @@ class Settings:
     # Time limit of a forecast, in seconds; after it the last rate and its noise are used. Keep it well below
     # the tick.
     forecast_deadline_s: float = 1.0
-    # Forecaster: ladder, one of its rungs (learned, level, window, last), a plug-in by its name, or
+    # Forecaster: ladder, one of its rungs (level, window, last), a plug-in by its name, or
     # module:attribute. When it cannot answer, the last value and its noise are used.
     forecaster: str = "ladder"
     # Load trace to train forecasters from at start: a file, with options as FILE?scale=2&from=1h. Empty for
@@ -144,8 +144,9 @@ class Settings:
     forecast_trace: str = ""
     # Age from which a sample counts as missing, in seconds: three missed scrapes of 5 s.
     stale_after_s: float = 15.0
-    # Price of a change: what the running resources cost in this time, in seconds, twice that if it removes
-    # capacity. Another plan must be worth more than that, in the next half minute or since the last change.
+    # Price of a change: what the running resources cost in this time, in seconds, five times that on
+    # Kubernetes, twice that if it removes capacity. Another plan must be worth more, in the next half minute
+    # or since the last change.
     change_price_s: float = 12.0
     # Replicas added or removed for a stage in one step, at most.
     max_step_replicas: int = 8

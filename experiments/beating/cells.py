@@ -10,8 +10,8 @@ from pathlib import Path
 from experiments.published.data import PIPELINES, WORKLOADS
 from ipa.control.engine.guards import GuardSettings
 from ipa.files import load_pipeline, load_profiles
+from ipa.forecast.arrivals import workload_rates
 from ipa.settings import Settings
-from ipa.simulate.arrivals import workload_rates
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
 
 ROOT = Path(__file__).resolve().parents[2]

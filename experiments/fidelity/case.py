@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.files import load_pipeline, load_profiles
+from ipa.forecast.arrivals import request_times, steps
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.policies.base import pinned
 from ipa.policies.profiled import Profiled
-from ipa.simulate.arrivals import request_times, steps
 from pipelines.digits.bench import tensor
 from pipelines.digits.data import canvases
 from pipelines.ocr.client import page_bodies, score_answer

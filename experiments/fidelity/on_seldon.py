@@ -28,11 +28,11 @@ from experiments.demo_seldon.cluster import (
 )
 from experiments.fidelity.case import SEED, bodies_of
 from experiments.live.cells import PIPELINES, calibrated_subject
+from ipa.forecast.arrivals import request_times, steps
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.policies.profiled import Profiled
-from ipa.simulate.arrivals import request_times, steps
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.world import SimWorld, queue_kind
 from ipa.targets.seldon.section import Shape

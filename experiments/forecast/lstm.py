@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.forecast.base import Floats, Ints, Peak, Series, conformal, sliding_max
-from ipa.forecast.learned import BLOCK_S, LAGS, lagged_maxima
 from ipa.model.errors import DomainError, UsageError
 
 Singles = NDArray[np.float32]
 
+# IPA: a window of 120 s as twelve maxima over 10 s.
+BLOCK_S = 10.0
+LAGS = 12
 # One window every adaptation interval, as IPA learns.
 STRIDE_S = 10.0
 # A fifth of fewer windows is too little for early stopping, and for calibrating an upper quantile.
@@ -245,3 +247,10 @@ def forward(torch: Any, weights: list[Any], rows: Any) -> Any:
         cell = keeping * cell + entering * torch.relu(pulls[:, 3 * units :])
         hidden = leaving * torch.relu(cell)
     return hidden @ dense + offset
+
+
+def lagged_maxima(series: Series, ends: Ints) -> Floats:
+    """The LAGS maxima over BLOCK_S before each of `ends`, oldest first: (n, LAGS)."""
+    block = series.steps(BLOCK_S)
+    lags = ends[:, None] - block * np.arange(LAGS, 0, -1)[None, :]
+    return np.asarray(sliding_max(series.rates_rps, block)[lags])

@@ -23,9 +23,9 @@ from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.store_admin import Retention
 from ipa.files.pipelines import packaged_example
+from ipa.forecast.arrivals import request_times
 from ipa.model.decision import Action, Mode
 from ipa.policies.table import PolicyInputs, make_policy
-from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings

@@ -25,6 +25,7 @@ from ipa.files import load_pipeline, load_profiles
 from ipa.files.forms import dump_yaml
 from ipa.files.pipelines import pipeline_to_mapping
 from ipa.files.profiles import dump_profile
+from ipa.forecast.arrivals import request_times, steps
 from ipa.model.errors import InfeasibleError
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import Plan, StageConfig
@@ -36,7 +37,6 @@ from ipa.policies.base import pinned
 from ipa.policies.planning import planning_problem
 from ipa.profiling.measure import foreign_to
 from ipa.service.measuring import bench_workload
-from ipa.simulate.arrivals import request_times, steps
 from ipa.targets.local.target import LOCAL
 
 PIPELINES, PROFILES = Path("pipelines"), Path("profiles")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ipa.simulate.arrivals import request_times, steps
+from ipa.forecast.arrivals import request_times, steps
 
 # The highest step, of the measured capacity: the rest is room for random arrivals.
 PEAK_RATIO = 0.75

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ipa.simulate.arrivals import WORKLOADS, steps, workload_rates
+from ipa.forecast.arrivals import WORKLOADS, steps, workload_rates
 from ipa.simulate.columns import Floats
 
 SECONDS = 1200

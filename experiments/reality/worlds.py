@@ -28,7 +28,7 @@ NEIGHBOURS_S = ((300.0, 360.0), (700.0, 760.0))
 DRIFT_FROM_S, DRIFT_STEP_S, DRIFT_STEPS = 120.0, 60.0, 10
 # Bursts: four times the rate for a fifth of the time, a quarter of it else; the mean is the load's.
 BURST_RATIOS, BURST_STAYS_S = (0.25, 4.0), (4.0, 1.0)
-LATE = MetricsSettings(scrape_interval_s=5.0, delay_s=10.0, rate_window_s=15.0, load_window_s=15.0)
+LATE = MetricsSettings(scrape_interval_s=5.0, delay_s=10.0, rate_window_s=15.0)
 
 # The service's own loop.
 SERVICE = GuardSettings(peek_s=Settings().peek_s, correct_profiles=Settings().correct_profiles)

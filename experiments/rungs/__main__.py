@@ -15,12 +15,12 @@ from statistics import mean, median
 import numpy as np
 
 from ipa.files.traces import read_trace
+from ipa.forecast.arrivals import workload_rates
 from ipa.forecast.base import Floats, Series, prepare, sliding_max
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
 from ipa.forecast.quality import pinball
 from ipa.forecast.reactive import WindowMaximum
 from ipa.model.observation import LoadHistory
-from ipa.simulate.arrivals import workload_rates
 
 HORIZON_S, QUANTILE, TICK_S = 20.0, 0.95, 10
 # As the loop reads it.

@@ -1,4 +1,4 @@
-"""The service's forecaster: the ladder, with rungs that learn from a trace file."""
+"""The service's forecaster: the ladder, with a rung that learns from a trace file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from ipa.control.loop.time_limit import TimeLimit
 from ipa.files.traces import read_trace
 from ipa.forecast.base import Forecaster, prepare, slo_quantile
 from ipa.forecast.boosted import BACK_S, Boosted
-from ipa.forecast.ladder import forecast, last_rung, rungs_of
-from ipa.forecast.learned import Learned
+from ipa.forecast.ladder import forecast, last_rung, rungs_of, why_not_worth
 from ipa.forecast.mixture import JUDGED_S
 from ipa.forecast.registry import LADDER
 from ipa.forecast.traces import as_load
@@ -31,54 +30,52 @@ ForecasterOf = Callable[[Pipeline, Mapping[str, StageProfile]], PeakForecaster]
 
 
 class TraceForecaster:
-    """The forecaster ladder, whose learned rungs are fitted to the trace by `learn`. Thread-safe.
+    """The forecaster ladder, with a rung that `learn` fits to a trace. Thread-safe.
 
     `smooth_s` must be at least the averaging window of the metrics: a model of finer rates would not fit.
     """
 
-    def __init__(
-        self, trace: LoadHistory, name: str = LADDER, *, horizon_s: float, quantile: float, smooth_s: float
-    ) -> None:
-        self._trace: LoadHistory | None = trace
+    def __init__(self, name: str = LADDER, *, horizon_s: float, quantile: float, smooth_s: float) -> None:
         self._parameters = {"horizon_s": horizon_s, "quantile": quantile, "smooth_s": smooth_s}
         self._rungs: tuple[Forecaster, ...] = rungs_of(name)
-        # The rungs that learn from the trace, and those below them.
-        own = self._rungs
-        self._learning: tuple[Forecaster, ...]
-        self._learning, self._below = ((Boosted(), Learned()), own) if name == LADDER else (own[:1], own[1:])
-        self._notes: tuple[str, ...] = (f"{self._learning[0].name}: still learning from the trace",)
+        # The rung that learns from the trace, and those below it.
+        self._is_named = name != LADDER
+        self._learning: Forecaster
+        self._learning, *self._below = self._rungs if self._is_named else (Boosted(), *self._rungs)
+        self._notes: tuple[str, ...] = (f"{self._learning.name}: still learning from the trace",)
 
     @property
     def window_s(self) -> float:
         """The seconds of load history that a forecast needs, those for the rungs' weights included."""
         return BACK_S + JUDGED_S
 
-    def start(self) -> None:
+    def start(self, trace: LoadHistory) -> None:
         """Run `learn` in a thread."""
-        threading.Thread(target=self.learn, name="forecast-learning", daemon=True).start()
+        threading.Thread(target=self.learn, args=(trace,), name="forecast-learning", daemon=True).start()
 
-    def learn(self) -> None:
-        """Fit the learned rungs to the trace. On failure they stay unfitted, and forecasts mention it."""
-        trace, self._trace = self._trace, None
-        if trace is None:
-            return
+    def learn(self, trace: LoadHistory) -> None:
+        """Fit the rung to the trace. It joins the ladder if that forecasts better; else forecasts say why."""
         horizon_s, quantile = self._parameters["horizon_s"], self._parameters["quantile"]
         try:
             series = prepare(trace, self._parameters["smooth_s"])
-            above = [rung.fitted(series, horizon_s, quantile) for rung in self._learning]
+            fitted = self._learning.fitted(series, horizon_s, quantile)
+            trouble = ""
+            if not self._is_named:
+                trouble = why_not_worth(fitted, self._below, series, horizon_s, quantile, self.window_s)
         except Exception as error:
-            # Whatever a library raises, the ladder answers without the learned rungs.
+            # Whatever a library raises, the ladder answers without the rung.
             log.exception("nothing was learned from the trace")
-            self._notes = (f"{self._learning[0].name}: nothing learned from the trace ({error})",)
+            trouble = f"nothing learned from the trace ({error})"
+        if trouble:
+            self._notes = (f"{self._learning.name}: {trouble}",)
             return
-        self._rungs, self._notes = (*above, *self._below), ()
+        self._rungs, self._notes = (fitted, *self._below), ()
         log.info("learned from %d s of load", len(trace.rates_rps))
 
     def __call__(self, load: LoadHistory) -> Forecast:
         """Return the expected peak."""
-        notes = self._notes
         answer = forecast(load, rungs=self._rungs, **self._parameters)
-        return replace(answer, steps_down=(*notes, *answer.steps_down)) if notes else answer
+        return replace(answer, steps_down=(*self._notes, *answer.steps_down))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +126,8 @@ def forecast_setup(
         raise InputError(f"the trace {settings.forecast_trace} has no requests")
     horizon_s = forecast_horizon_s(settings, [stage for each in profiles.values() for stage in each.values()])
     made = TraceForecaster(
-        load, settings.forecaster, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s)
+        settings.forecaster, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s)
     )
-    made.start()
+    made.start(load)
     shared = in_time(partial(plain, horizon_s=horizon_s, quantile=quantile), made)
     return ForecastSetup(lambda pipeline, profiles: shared, max(settings.window_s, made.window_s))

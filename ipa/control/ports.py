@@ -109,16 +109,14 @@ class StageState:
 class WorkloadState:
     """The running configuration at one revision. `settled` is false while a change is still rolling out.
 
-    `changed_by` is the author of the last change, if known and not this service. `counter` identifies the
-    process that counts the load: empty while it is being replaced, None if it never is. `problem` is a fault,
-    in words, of a workload that runs the wanted configuration.
+    `changed_by` is the author of the last change, if known and not this service. `problem` is a
+    fault, in words, of a workload that runs the wanted configuration.
     """
 
     revision: str
     stages: tuple[StageState, ...]
     settled: bool
     changed_by: str = ""
-    counter: str | None = None
     problem: str = ""
 
 

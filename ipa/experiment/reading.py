@@ -14,6 +14,7 @@ from ipa.files.forms import check, either, file_section, section
 from ipa.files.pipelines import find_pipeline
 from ipa.files.reading import is_file
 from ipa.files.traces import trace_file, trace_in
+from ipa.forecast.arrivals import WORKLOADS
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import IpaError, PluginError, UsageError
 from ipa.model.forms import (
@@ -32,7 +33,6 @@ from ipa.model.forms import (
 from ipa.model.pipeline import Pipeline
 from ipa.plugins import Registry
 from ipa.policies.registry import POLICIES
-from ipa.simulate.arrivals import WORKLOADS
 
 _TEXT = ValueForm({"type": "string"})
 _WORD = _TEXT.but(maxLength=60)

@@ -19,6 +19,7 @@ from ipa.experiment.cells import CellOutcome, ExperimentCell, Labels, as_series,
 from ipa.experiment.loads import as_servers, data_folder, pipeline_of, rates_of, sla_of, with_sla
 from ipa.experiment.runners import Experiment, PipelineArm, WorkloadArm
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
+from ipa.forecast.arrivals import workload_rates
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import InfeasibleError, IpaError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
@@ -27,7 +28,6 @@ from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
-from ipa.simulate.arrivals import workload_rates
 from ipa.simulate.run import (
     ForecastSettings,
     SimResult,

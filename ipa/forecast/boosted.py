@@ -207,6 +207,11 @@ class Boosted(Rung):
         return points, np.maximum(points, uppers)
 
 
+def newest_steps(series: Series) -> int:
+    """The steps at the end of a trace on which no upper quantile is trained."""
+    return min(series.steps(DAY_S), round(CALIBRATION_RATIO * len(series.rates_rps)))
+
+
 def learn(series: Series, horizon_s: float, quantile: float, growth: TreeGrowth = GROWTH) -> BoostedModel:
     """Train a model on a load: the median on all of it, the upper quantile on all but the newest part.
 
@@ -228,8 +233,7 @@ def learn(series: Series, horizon_s: float, quantile: float, growth: TreeGrowth 
         )
     rows, _ = features(series, ends[chosen], ahead)
     wanted = targets[chosen]
-    newest = min(series.steps(DAY_S), round(CALIBRATION_RATIO * len(series.rates_rps)))
-    grown_on = ends[chosen] + ahead <= len(series.rates_rps) - newest
+    grown_on = ends[chosen] + ahead <= len(series.rates_rps) - newest_steps(series)
     upper = grow(rows[grown_on], wanted[grown_on], quantile, growth)
     missed = wanted[~grown_on] - upper.predict(rows[~grown_on])
     point = grow(rows, wanted, 0.5, growth)

@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
-from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, prepare
-from ipa.forecast.boosted import Boosted
+from ipa.forecast.base import SMOOTH_S, Floats, Forecaster, Peak, Series, prepare, sliding_max
+from ipa.forecast.boosted import Boosted, newest_steps
 from ipa.forecast.classes import distributed
-from ipa.forecast.learned import Learned
 from ipa.forecast.level import Level
 from ipa.forecast.mixture import Judged, judged, past_of, weights_of
+from ipa.forecast.quality import pinball
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import PluginError, UsageError
@@ -25,10 +26,9 @@ from ipa.model.observation import Forecast, LoadHistory
 from ipa.plugins import Plugin
 
 DEFAULT_RUNGS: tuple[Forecaster, ...] = (Level(), LastValue())
-# Rungs of a backtest: also those that learn from hours, and the last of the papers' inputs, their baseline.
+# Rungs of a backtest: also one that learns from hours, and the last of the papers' inputs, their baseline.
 BACKTEST_RUNGS: tuple[Forecaster, ...] = (
     Boosted(),
-    Learned(),
     *DEFAULT_RUNGS,
     WindowMaximum(),
     WindowMaximum(span_s=10.0, name="maximum-10s"),
@@ -200,6 +200,46 @@ def forecast(
         rates_rps=tuple(rates_rps),
         weights=tuple((name, round(weight, 2)) for name, weight in shares if weight >= LEAST_SHOWN),
     )
+
+
+# Enough forecasts to tell a tenth less loss from chance; they take some seconds of a thread.
+TRIALS = 200
+# The loss that a rung must save, in standard errors of the loss saved.
+STANDARD_ERRORS = 1.0
+
+
+def why_not_worth(
+    trained: Forecaster,
+    rungs: Sequence[Forecaster],
+    series: Series,
+    horizon_s: float,
+    quantile: float,
+    window_s: float,
+) -> str:
+    """The reason why the mixture of `rungs` is as good without the trained rung; empty if it is not.
+
+    Both forecast the newest part of the series that the rung learned from, each time from `window_s` of it.
+    """
+    ahead, window = series.steps(horizon_s), series.steps(window_s)
+    first, last = len(series.rates_rps) - newest_steps(series), len(series.rates_rps) - ahead
+    spread: Floats = np.linspace(max(first, window), max(last, window), TRIALS)
+    moments = series.whole(np.unique(spread.round().astype(np.int64)), window, ahead)
+    if not len(moments):
+        return "the newest part of the trace has too many gaps to judge it"
+    peaks = sliding_max(series.rates_rps, ahead)[moments]
+
+    def losses(mixed: Sequence[Forecaster]) -> Floats:
+        seen = [series.between(moment - window, moment) for moment in moments.tolist()]
+        loads = [LoadHistory(each.step_s, tuple(each.rates_rps.tolist()), each.smooth_s) for each in seen]
+        ask = partial(forecast, horizon_s=horizon_s, quantile=quantile, rungs=mixed, smooth_s=series.smooth_s)
+        return pinball(peaks, np.array([ask(each).upper_rps for each in loads]), quantile)
+
+    without = losses(rungs)
+    saved = without - losses((trained, *rungs))
+    if saved.mean() > STANDARD_ERRORS * saved.std() / math.sqrt(len(saved)):
+        return ""
+    loss = f"{(without - saved).mean():.3g} rps with it, {without.mean():.3g} rps without"
+    return f"the forecasts of the newest part of the trace are as good without it (pinball loss: {loss})"
 
 
 def _on_grid(rate_rps: float) -> float:

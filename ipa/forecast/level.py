@@ -34,6 +34,8 @@ BREAK, SETTLED = 0.02, 0.7
 FARTHEST = 6.25
 # Trends fade with this time constant.
 FADE_S = 20.0
+# The root of a count with this added has the same variance at any mean, 1/4 (Anscombe 1948).
+ANSCOMBE = 0.375
 # The scatter of a lower rate cannot be estimated from it.
 LEAST_RPS = 0.3
 # The mean and the deviation of the highest of twenty means over 5 s, one each second, of an even load, in
@@ -125,9 +127,13 @@ def _carried(windows: Floats, trend_steps: float, steps: float) -> tuple[Floats,
 def _weights(means: Floats, windows: Floats, step_s: float) -> Floats:
     """The probability of each window after each mean, of shape (means, windows)."""
     expected, variance = _carried(windows[:, :-1], 1.0, 1.0)
-    variance = variance + np.maximum(expected, LEAST_RPS) / step_s + (SCATTER * expected) ** 2
-    surprise = np.minimum((means[1:, None] - expected) ** 2 / variance, FARTHEST**2)
-    logs = -0.5 * (np.log(variance) + surprise)
+    # Roots of counts scatter alike at any rate, and those of few counts no more upwards than downwards.
+    expected = np.maximum(expected, LEAST_RPS)
+    counts, thought = means[1:, None] * step_s + ANSCOMBE, expected * step_s + ANSCOMBE
+    beyond = 1 + (variance + (SCATTER * expected) ** 2) * step_s / expected
+    surprise = np.minimum(4 * (np.sqrt(counts) - np.sqrt(thought)) ** 2 / beyond, FARTHEST**2)
+    # As densities of the rate.
+    logs = -0.5 * (np.log(beyond * counts / step_s**2) + surprise)
     # After a break the rate may be anything of that order, and the last two means are all that is known.
     order = np.maximum(np.maximum(means[1:], means[:-1]), LEAST_RPS)
     anything = -np.log(order) - 0.5 * ((means[1:] - means[:-1]) / order) ** 2

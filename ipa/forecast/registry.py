@@ -13,7 +13,6 @@ FORECASTERS = Registry(
     {
         LADDER: "ipa.forecast.ladder:forecast",
         FORESIGHT: "ipa.forecast.reactive:Foresight",
-        "learned": "ipa.forecast.learned:Learned",
         "window": "ipa.forecast.reactive:WindowMaximum",
         "level": "ipa.forecast.level:Level",
         "last": "ipa.forecast.reactive:LastValue",

@@ -30,7 +30,7 @@ TERMINATION = Label("termination", tuple(each.value for each in Termination))
 # Solvers of ipa.optimize; the rivals' rules count as other.
 SOLVER = Label("solver", ("gurobi", "highs", "exact", OTHER))
 # Rungs of ipa.forecast, and the fallback of ipa.control.
-RUNG = Label("rung", ("boosted", "learned", "level", "window", "last", "fall-back", OTHER))
+RUNG = Label("rung", ("boosted", "level", "window", "last", "fall-back", OTHER))
 # Outcomes in ipa.dataplane.
 OUTCOME = Label("outcome", ("answered", "dropped", "failed", "refused"))
 # Causes in ipa.dataplane.

@@ -70,11 +70,6 @@ IN_TIME = Metric(
     "Share of the ended requests that were answered within the SLA; below the percentile the SLO is broken.",
     HERE,
 )
-LOAD_RATIO = Metric(
-    "ipa_planned_load_ratio",
-    "Load that plans are made for over the forecast: above 1 after lateness that the model did not expect.",
-    HERE,
-)
 PREDICTED_LATENCY = Metric(
     "ipa_predicted_latency_seconds",
     "Latency by the profiles at the observed rate; if far below the observed latency, they are wrong.",

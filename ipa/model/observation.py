@@ -185,9 +185,8 @@ class Observation:
 
     `revision` is the version of the workload that was read (uid and generation on Kubernetes); a change is
     written only against it. `settled` is false while an earlier change rolls out. `changed_by` is the author
-    of the last change, if known and not this service. Within the last `bridged_s` the load's counter was
-    replaced, so rates there are at least the rate before. `parts` are those of `running()`, in its order;
-    empty if one configuration runs alone.
+    of the last change, if known and not this service. `parts` are those of `running()`, in its order; empty
+    if one configuration runs alone.
     """
 
     pipeline: str
@@ -201,7 +200,6 @@ class Observation:
     problem: str = ""
     changed_by: str = ""
     attainment: Measured[Attainment] | Missing = NOT_ASKED
-    bridged_s: float = field(default=0.0, metadata=UNLESS_DEFAULT)
     parts: tuple[PartObservation, ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
     @property

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ipa.control.engine.actuation import IN_FLIGHT, ActuationPhase
-from ipa.control.engine.feedback import lateness
 from ipa.control.engine.guards import WEEK
+from ipa.control.engine.lateness import lateness
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.ports import Attribution, DecisionLog, Freeze, PipelineControl, StagePin
 from ipa.model.decision import Decision, Mode, ReasonCode
@@ -454,7 +454,7 @@ def _capacity_taken(service: Service, pipeline: Pipeline, configs: Sequence[Stag
     """The replicas or cores that the configurations take while requests are late, in words; else empty."""
     loop = service.registry.loops.get(pipeline.name)
     snapshot = None if loop is None else loop.snapshot()
-    if snapshot is None or snapshot.observation is None or not snapshot.feedback.is_broken:
+    if snapshot is None or snapshot.observation is None or not snapshot.is_late:
         return ""
     losses = [
         f"takes {new.stage} from {old.replicas}×{old.cores:g} to {new.replicas}×{cores_of(new.cores)}"

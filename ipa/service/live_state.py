@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ipa.control.engine.feedback import breaks_slo, lateness
 from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.lateness import breaks_slo, lateness
 from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.measured import resident_variants
@@ -46,12 +46,13 @@ class StageLive:
 
     `utilisation_ratio` is ρ = λ/(n·h) at the observed rate, `busy_ratio` the measured share of the time in
     which the stage's replicas served batches; at an overload the first exceeds 1. `slowdown_ratio` is the
-    variant's observed time of a batch over its profile's, None if not observed; `planned_slowdown_ratio` the
-    one in plans. `planned_latency_s` is the latest plan's prediction, waiting included, None if another
-    configuration runs. `service_s` is the mean time of a batch in a replica, of all parts together. `served`
-    are the shares of the items that each variant answered, the largest first, and `served_accuracy` is their
-    mean accuracy; empty and None if only one answers, or if unknown. `beside` are a replica's resources other
-    than cores, `resident` the other variants that it keeps loaded.
+    variant's time of a batch over its profile's as it is believed, give or take `slowdown_deviation`, None if
+    not observed; `planned_slowdown_ratio` the one in plans. `planned_latency_s` is the latest plan's
+    prediction, waiting included, None if another configuration runs. `service_s` is the mean time of a batch
+    in a replica, of all parts together. `served` are the shares of the items that each variant answered, the
+    largest first, and `served_accuracy` is their mean accuracy; empty and None if only one answers, or if
+    unknown. `beside` are a replica's resources other than cores, `resident` the other variants that it keeps
+    loaded.
     """
 
     stage: str
@@ -67,6 +68,7 @@ class StageLive:
     served: tuple[ServedShare, ...] = ()
     served_accuracy: float | None = None
     slowdown_ratio: float | None = None
+    slowdown_deviation: float | None = None
     planned_slowdown_ratio: float = 1.0
     planned_latency_s: float | None = None
     beside: Resources = NO_RESOURCES
@@ -140,7 +142,7 @@ class LiveState:
     share of the ended requests that were answered within the SLA. `slo_broken`: that share is below the
     SLO's, or if it is not observed, the latency is above the SLA. `losses` are the requests without an
     answer, `dropped_rps` and `failed_rps` their rates, `retried_rps` that of batches whose replica was lost;
-    None if not observed. `planned_load_ratio` is the planned load over the forecast. `next_tick_in_s` is None
+    None if not observed. `next_tick_in_s` is None
     while no tick is due. `reason` and `detail` are those of the latest decision. `inputs` are its inputs.
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices. `pas` is
     that of the wanted configuration, `served_pas` that of the variants that answered, None if they are the
@@ -163,7 +165,6 @@ class LiveState:
     dropped_rps: float | None = None
     failed_rps: float | None = None
     retried_rps: float | None = None
-    planned_load_ratio: float = 1.0
     forecast: Forecast | None = None
     pas: float | None = None
     served_pas: float | None = None
@@ -262,7 +263,6 @@ def live_state(
         dropped_rps=ended.dropped_rps if ended else None,
         failed_rps=ended.failed_rps if ended else None,
         retried_rps=ended.retried_rps if ended else None,
-        planned_load_ratio=snapshot.feedback.planned_ratio,
         forecast=snapshot.forecast,
         pas=_pas(pipeline, stages),
         served_pas=_pas(pipeline, stages, as_served=True) if any(it.served for it in stages) else None,
@@ -292,12 +292,12 @@ def _stage(
     variants = {each.variant: each for each in profile.variants} if profile else {}
     running = variants.get(config.variant) if config else None
     slower = correction.planned_ratio(observed.stage, config.variant) if config else 1.0
+    slowdown = correction.of(observed.stage, config.variant) if config else None
     plan = planned.get(_replica(config)) if config else None
     capacity_rps = _capacity_rps(config, plan, running, slower) if config else None
     served, served_accuracy = _served(observed, config, variants)
-    in_file = [each.name for each in pipeline.stage(config.stage).variants] if config else []
     resident: tuple[str, ...] = ()
-    if config and config.variant in in_file:
+    if config and config.variant in {each.name for each in pipeline.stage(config.stage).variants}:
         resident = resident_variants(pipeline, config.stage, config.variant)[1:]
     return StageLive(
         stage=observed.stage,
@@ -314,7 +314,8 @@ def _stage(
         accuracy=running.accuracy if running else None,
         served=served,
         served_accuracy=served_accuracy,
-        slowdown_ratio=correction.ratio(observed.stage, config.variant) if config else None,
+        slowdown_ratio=slowdown.ratio if slowdown else None,
+        slowdown_deviation=slowdown.deviation if slowdown else None,
         planned_slowdown_ratio=slower,
         planned_latency_s=plan.latency_s + plan.queue_delay_s
         if plan and config and plan.replicas == config.replicas

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ipa.control.engine.guards import GuardSettings
 from ipa.files.reading import is_file
 from ipa.files.traces import read_rates, trace_file
+from ipa.forecast.arrivals import WORKLOADS, workload_rates
 from ipa.forecast.base import slo_quantile
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
@@ -17,7 +18,6 @@ from ipa.model.profile import StageProfile
 from ipa.model.serving import ServingSemantics
 from ipa.report.blocks import over_seeds
 from ipa.settings import Settings
-from ipa.simulate.arrivals import WORKLOADS, workload_rates
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.run import ForecastSettings, SimResult, SimSetup, simulate

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ipa.control.counters import load_of
 from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError
-from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
+from ipa.model.observation import Attainment, Batches, Loss, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.simulate.columns import KEPT_S, Floats, Items, served
 from ipa.simulate.stage import StageSim
@@ -28,19 +29,17 @@ class MetricsSettings:
     """The monitoring of the pipeline. The defaults are those of a pipeline on this machine.
 
     Counters are scraped every `scrape_interval_s` (whole seconds) and known `delay_s` later. A rate, like the
-    share of requests in time, is the mean over `rate_window_s`; each rate of the load is the mean over
-    `load_window_s` before it: at least two intervals, if an interval is not a second. The latency quantile
-    covers requests answered in `latency_window_s`, batches are those that ended in `batches_window_s`. In
-    `gaps` nothing is scraped, so samples grow old; in `outages` nothing answers. Samples older than
-    `stale_after_s` are Missing (stale). `tells_stage_latencies`: stages have latencies, which are slow to
-    compute and no decision uses. `tells_batches`: batches of configurations side by side are told apart, as
-    by a label. InputError for impossible windows.
+    share of requests in time, is the mean over `rate_window_s`, at least two intervals; the load is read from
+    the samples themselves. The latency quantile covers requests answered in `latency_window_s`, batches are
+    those that ended in `batches_window_s`. In `gaps` nothing is scraped, so samples grow old; in `outages`
+    nothing answers. Samples older than `stale_after_s` are Missing (stale). `tells_stage_latencies`: stages
+    have latencies, which are slow to compute and no decision uses. `tells_batches`: batches of configurations
+    side by side are told apart, as by a label. InputError for impossible windows.
     """
 
     scrape_interval_s: float = 1.0
     delay_s: float = 0.0
     rate_window_s: float = 5.0
-    load_window_s: float = 1.0
     latency_window_s: float = 15.0
     batches_window_s: float = 10.0
     stale_after_s: float = 15.0
@@ -54,16 +53,14 @@ class MetricsSettings:
             raise InputError(
                 f"scrape_interval_s is {self.scrape_interval_s:g}, and must be whole seconds from 1 on"
             )
-        least_s = 1.0 if self.scrape_interval_s == 1 else 2 * self.scrape_interval_s
-        if min(self.load_window_s, self.rate_window_s) < least_s:
-            raise InputError(f"load_window_s and rate_window_s must be {least_s:g} or more, for two scrapes")
+        if self.rate_window_s < (least_s := 2 * self.scrape_interval_s):
+            raise InputError(f"rate_window_s must be {least_s:g} or more, for two scrapes")
 
 
 # A pipeline on a cluster as the service sees it through Prometheus.
 ON_CLUSTER = MetricsSettings(
     scrape_interval_s=5.0,
     rate_window_s=30.0,
-    load_window_s=30.0,
     latency_window_s=60.0,
     batches_window_s=30.0,
     tells_batches=False,
@@ -200,20 +197,12 @@ class SimMetrics:
         return Measured((came_before(newest) - came_before(first)) / (newest - first), age_s)
 
     def _load(self, times: Counts, window_s: float, age_s: float) -> Load:
-        """The rate at each second up to the newest sample; a gap without two samples in its window."""
-        mean_s = self._settings.load_window_s
-        newest = int(times[-1])
-        seconds = np.arange(newest - round(window_s) + 1, newest + 1)
-        last = np.searchsorted(times, seconds, side="right") - 1
-        first = np.searchsorted(times, seconds - mean_s)
-        known = (last > first) & (seconds > 0)
-        if not known.any():
-            return Missing(MissingReason.ABSENT, "no rate in the window", age_s)
-        since, until = times[first[known]], times[last[known]]
-        came = self._arrived[np.minimum((since, until), len(self._arrived) - 1)]
-        values = iter(((came[1] - came[0]) / (until - since)).tolist())
-        rates = tuple(next(values) if is_known else None for is_known in known.tolist())
-        return Measured(LoadHistory(1.0, rates, averaged_s=0.0 if mean_s == 1 else mean_s), age_s)
+        """The rate in each second up to the newest sample."""
+        counts = self._arrived[np.minimum(times, len(self._arrived) - 1)]
+        load = load_of([(times.astype(float), counts.astype(float))], window_s)
+        if load is None:
+            return Missing(MissingReason.ABSENT, "a rate needs two samples", age_s)
+        return Measured(replace(load, end_s=None), age_s)
 
     def _stage_latency(self, sims: Sequence[StageSim], quantile: float, newest_s: int, age_s: float) -> Value:
         """The quantile of wait and service of the items that left the stage in the window."""

@@ -17,6 +17,7 @@ from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.loop.time_limit import TimeLimit
 from ipa.control.ports import Attribution, PipelineControl
+from ipa.forecast.arrivals import request_times
 from ipa.forecast.base import Forecaster
 from ipa.forecast.ladder import failure_in, forecast, last_rung, rungs_of
 from ipa.forecast.reactive import Foresight
@@ -32,7 +33,6 @@ from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
-from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.columns import Floats
 from ipa.simulate.ground_truth import READINESS_S, GroundTruth, SlowPeriod

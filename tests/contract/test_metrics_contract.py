@@ -324,7 +324,7 @@ def test_load_has_one_rate_a_second_and_gaps_before_the_first(busy: Signals, rea
     measured = reader().load(pipeline("busy"), 300.0)
     assert isinstance(measured, Measured), measured
     load = measured.value
-    assert (load.step_s, load.averaged_s, len(load.rates_rps)) == (1.0, 5.0, 300)
+    assert (load.step_s, load.averaged_s, len(load.rates_rps)) == (1.0, 0.0, 300)
     assert load.rates_rps[0] is None
     assert load.rates_rps[-1] == pytest.approx(RATE, rel=0.1)
 
@@ -333,7 +333,7 @@ def test_the_load_alone_is_the_load_of_a_reading(busy: Signals, reader: Reader) 
     assert isinstance(busy.load, Measured)
     alone = reader().load(pipeline("busy"), 10.0)
     assert isinstance(alone, Measured), alone
-    assert (alone.value.step_s, alone.value.averaged_s, len(alone.value.rates_rps)) == (1.0, 5.0, 10)
+    assert (alone.value.step_s, alone.value.averaged_s, len(alone.value.rates_rps)) == (1.0, 0.0, 10)
     assert alone.value.rates_rps[-1] == pytest.approx(RATE, rel=0.1)
     nobody = reader().load(pipeline("nobody"), 10.0)
     assert isinstance(nobody, Missing) and nobody.reason is MissingReason.ABSENT

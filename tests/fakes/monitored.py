@@ -20,6 +20,7 @@ from ipa.control.engine.state import PeakForecaster
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import AlwaysLeading, DecisionLog, Leadership, PipelineControl, Workload
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
+from ipa.forecast.arrivals import request_times
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
 from ipa.model.pipeline import Pipeline
@@ -28,7 +29,6 @@ from ipa.model.profile import StageProfile
 from ipa.policies.base import Policy
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.serving.batching import Outcome
-from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsSettings

@@ -1,6 +1,6 @@
 """Answers the project's own queries over Prometheus' HTTP API, from the series of the built-in scraper.
 
-It reads back the three shapes of `ipa.adapters.prometheus.queries` and no other PromQL.
+It reads back the shapes of `ipa.adapters.prometheus.queries` and no other PromQL.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _PER_S = {"ms": 1000, "s": 1}
 _SELECTOR = r"(?P<metric>[a-zA-Z_:][a-zA-Z0-9_:]*)\{(?P<labels>(?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*)\}"
 _LABEL = re.compile(r'(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)(?P<how>=~?)"(?P<value>(?:[^"\\]|\\.)*)"(?:,|$)')
 _BY = r"(?: by \((?P<by>[a-zA-Z_][a-zA-Z0-9_]*(?:, [a-zA-Z_][a-zA-Z0-9_]*)*)\))?"
+_WINDOW = r"\[(?P<window>\d+)(?P<unit>ms|s)\]"
 _SHAPES = {
-    QueryShape.RATE: re.compile(rf"sum{_BY} \(rate\({_SELECTOR}\[(?P<window>\d+)(?P<unit>ms|s)\]\)\)"),
+    QueryShape.SAMPLES: re.compile(rf"{_SELECTOR}{_WINDOW}"),
+    QueryShape.RATE: re.compile(rf"sum{_BY} \(rate\({_SELECTOR}{_WINDOW}\)\)"),
     QueryShape.GAUGE: re.compile(rf"sum{_BY} \({_SELECTOR}\)"),
     QueryShape.AGE: re.compile(rf"time\(\) - min{_BY} \(timestamp\({_SELECTOR}\)\)"),
 }
@@ -37,8 +39,9 @@ def parse(text: str) -> Query | None:
     """The query of which this is the text; None for any other PromQL."""
     for shape, pattern in _SHAPES.items():
         if match := pattern.fullmatch(text):
-            window_s = int(match["window"]) / _PER_S[match["unit"]] if shape is QueryShape.RATE else 0.0
-            by = tuple(match["by"].split(", ")) if match["by"] else ()
+            found = match.groupdict()
+            window_s = int(found["window"]) / _PER_S[found["unit"]] if "window" in found else 0.0
+            by = tuple(found["by"].split(", ")) if found.get("by") else ()
             matchers = tuple(map(_matcher, _LABEL.finditer(match["labels"])))
             query = Query(shape, Selector(match["metric"], matchers), by, window_s)
             return query if str(query) == text else None
@@ -65,17 +68,16 @@ def respond(store: SeriesStore, path: str, parameters: Mapping[str, str], now_s:
         return {"resultType": "vector", "result": [{"metric": {}, "value": [now_s, _text(now_s)]}]}
     query = parse(parameters["query"])
     assert query is not None, f"the fake does not know the query {parameters['query']!r}"
-    is_range = path == "/api/v1/query_range"
-    assert is_range or path == "/api/v1/query", path
-    span = (int(float(parameters["start"])), int(float(parameters["end"]))) if is_range else None
+    assert path == "/api/v1/query", path
+    is_samples = query.shape is QueryShape.SAMPLES
     result: list[dict[str, Any]] = []
-    for key, samples in store.rows(query, float(parameters.get("time", now_s)), span).items():
-        metric = {name: value for name, value in zip(query.by, key, strict=True) if value}
+    for key, samples in store.rows(query, float(parameters.get("time", now_s))).items():
+        pairs = (label.split("=", 1) for label in key) if is_samples else zip(query.by, key, strict=True)
+        metric = {name: value for name, value in pairs if value}
         points = [[at_s, _text(value)] for at_s, value in samples]
-        result.append(
-            {"metric": metric, "values": points} if is_range else {"metric": metric, "value": points[0]}
-        )
-    return {"resultType": "matrix" if is_range else "vector", "result": result}
+        each = {"values": points} if is_samples else {"value": points[0]}
+        result.append({"metric": metric, **each})
+    return {"resultType": "matrix" if is_samples else "vector", "result": result}
 
 
 def _text(value: float) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ipa.forecast.arrivals import workload_rates
 from ipa.service import simulation
-from ipa.simulate.arrivals import workload_rates
 from ipa.simulate.run import SimResult, SimSetup, simulate
 
 ROOT = Path(__file__).resolve().parents[2]

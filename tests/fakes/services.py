@@ -35,7 +35,6 @@ from ipa.control.audit.record import (
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE
 from ipa.control.engine.actuation import ActuationPhase
-from ipa.control.engine.feedback import Feedback
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.loop.scheduler import Scheduler, StopSignal
 from ipa.control.loop.snapshot import Sample, Snapshot
@@ -512,7 +511,7 @@ class FakeWorld:
             forecast=forecast if self.log else None,
             plan=a_plan(forecast.upper_rps, self.rung) if self.log else None, decision=decision,
             next_tick_at=self.clock.now() + timedelta(seconds=TICK_S), tick_s=0.02,
-            feedback=Feedback(is_broken=self.slo_broken),
+            is_late=self.slo_broken,
         )  # fmt: skip
 
 

@@ -102,11 +102,6 @@ def is_lost(pod: Json) -> bool:
     return not is_ready(pod) and (is_waiting or not is_scheduled(pod))
 
 
-def _is_bridged(decision: Decision) -> bool:
-    """True if the counter of the load was being replaced when this was decided."""
-    return bool(json.loads(decision.inputs)["observation"].get("bridged_s"))
-
-
 class Heard(logging.Handler):
     """Every line of the service's log."""
 
@@ -127,8 +122,6 @@ class Invariants:
     clock: VirtualClock
     store: FakeStore
     blind: bool = False
-    # Only the present rate is absent. While its counter is replaced, the loop goes by the rates that it has.
-    absent: bool = False
     standby: bool = False
     # Another hand changed it, and no write of ours has landed since: its sizes and timing are theirs.
     touched: bool = False
@@ -195,8 +188,7 @@ class Invariants:
         is_rollback = applied is not None and applied.reason is ReasonCode.ROLLBACK
         self._check_domain(configs, is_rollback)
         self._check_authority(was, configs, is_rollback)
-        is_bridged = self.absent and applied is not None and _is_bridged(applied)
-        if self.blind and not is_bridged and _cores(configs) < _cores(was) and not is_rollback:
+        if self.blind and _cores(configs) < _cores(was) and not is_rollback:
             self._wrong("I4", f"lowered without data: {_words(was)} to {_words(configs)}")
         if self._in_flight is not None and not is_rollback and not self.touched:
             self._wrong("I5", f"{_words(self._in_flight)} was still rolling out")

@@ -68,7 +68,7 @@ class Machine(RuleBasedStateMachine):
     @rule(kind=st.sampled_from([*[""] * 7, *BAD]))
     def data(self, kind: str) -> None:
         self.world.metrics.fault = (lambda now_s, signals: BAD[kind](signals)) if kind else None
-        self.world.invariants.blind, self.world.invariants.absent = bool(kind), kind == "absent"
+        self.world.invariants.blind = bool(kind)
 
     @rule(
         verb=st.sampled_from(["get", "list", "patch"]),

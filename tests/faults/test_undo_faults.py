@@ -8,7 +8,6 @@ import pytest
 
 from ipa.control.audit.reason_log import runbook_for
 from ipa.control.engine.actuation import ActuationPhase
-from ipa.control.engine.feedback import Feedback
 from ipa.control.engine.state import ChangeRequest
 from ipa.model.decision import UNHEALTHY, Action, Decision, ReasonCode
 from ipa.model.errors import ConflictError, InProgressError
@@ -181,7 +180,7 @@ def test_r22_the_preview_is_what_is_done_and_capacity_is_confirmed() -> None:
     shown = api.get(f"{OCR}/rollback").json()
     assert shown["takes_back"][0]["by"] == "kim"
     snapshot = world.snapshot
-    late = replace(snapshot(), feedback=Feedback(is_broken=True))
+    late = replace(snapshot(), is_late=True)
     world.snapshot = lambda: late  # type: ignore[method-assign]
     shown = api.get(f"{OCR}/rollback").json()
     refused = api.change(f"{OCR}/rollback", {"by": "kim"})

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from ipa.forecast.arrivals import steps
 from ipa.model.decision import ReasonCode
 from ipa.model.rolling import SIDE_BY_SIDE
-from ipa.simulate.arrivals import steps
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.run import SimResult, SimSetup, simulate

@@ -19,13 +19,13 @@ from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import ChangeRequest, PlannerProvenance
 from ipa.control.engine.tick import is_outcome
 from ipa.control.ports import Freeze, Signals, StagePin
+from ipa.forecast.arrivals import steps
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.observation import Batches, Measured, Missing, MissingReason
 from ipa.model.pipeline import Canary, Fallback, Pin
 from ipa.model.profile import Slowdown
 from ipa.policies.ours import Ours
-from ipa.simulate.arrivals import steps
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.run import SimSetup, simulate

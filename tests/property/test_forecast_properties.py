@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 from ipa.forecast.base import Series, prepare
 from ipa.forecast.boosted import Boosted, TreeGrowth, learn
 from ipa.forecast.ladder import CLAMP_FACTOR, forecast
-from ipa.forecast.learned import Learned, QuantileWeights
 from ipa.forecast.level import Level
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.model.observation import RATE_SHARES, LoadHistory
 from tests.amounts import many
 
-WEIGHTS = QuantileWeights(20.0, 0.95, (0.0,) * 11 + (1.0, 0.0, 0.0), (0.0,) * 11 + (1.2, 0.0, 0.0))
-RUNGS = (Learned(WEIGHTS), Level(), WindowMaximum(), LastValue())
+RUNGS = (Level(), WindowMaximum(), LastValue())
 
 # Grown on three hours of noise: what it says is not the point here.
 BOOSTED = Boosted(

@@ -17,7 +17,6 @@ from ipa.adapters.prometheus.queries import (
     QueryShape,
     Samples,
     Selector,
-    Span,
     exact,
 )
 from ipa.adapters.prometheus.scraper import SeriesStore
@@ -57,17 +56,22 @@ def test_everybody_is_told_what_they_would_be_alone(given_samples: list[tuple[di
         scraped = [("m", labels, float(count * second)) for labels, count in given_samples]
         store.add("target", NOW_S - 11 + second, scraped)
 
-    def fetch(query: Query, span: Span) -> list[tuple[dict[str, str], Samples]]:
+    def fetch(query: Query) -> list[tuple[dict[str, str], Samples]]:
         """As Prometheus answers it over HTTP."""
+        is_samples = query.shape is QueryShape.SAMPLES
         return [
-            ({name: value for name, value in zip(query.by, key, strict=True) if value}, row)
-            for key, row in store.rows(query, NOW_S, span).items()
+            (
+                dict(label.split("=", 1) for label in key)
+                if is_samples
+                else {name: value for name, value in zip(query.by, key, strict=True) if value},
+                row,
+            )
+            for key, row in store.rows(query, NOW_S).items()
         ]
 
     dialect = replace(LOCAL, identity_label="deployment")
     together = SharedQueries(dialect, lambda: PIPELINES, fetch, 1.0, lambda: 0.0)
     for pipeline in PIPELINES:
         for query in queries(pipeline.name):
-            for span in (None, (int(NOW_S) - 4, int(NOW_S))):
-                alone = {key: pytest.approx(each) for key, each in store.rows(query, NOW_S, span).items()}
-                assert together.ask(query, span).rows == alone, str(query)
+            alone = {key: pytest.approx(each) for key, each in store.rows(query, NOW_S).items()}
+            assert together.ask(query).rows == alone, str(query)

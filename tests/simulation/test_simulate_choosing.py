@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ipa.forecast.arrivals import request_times
 from ipa.model.measured import with_profiles
 from ipa.model.plan import StageConfig
-from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsSettings

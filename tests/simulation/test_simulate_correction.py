@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import cache
 
 from ipa.control.engine.guards import GuardSettings
+from ipa.forecast.arrivals import steps
 from ipa.model.decision import Action
 from ipa.model.profile import Slowdown, StageProfile
-from ipa.simulate.arrivals import steps
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.metrics import ON_CLUSTER
 from ipa.simulate.run import ForecastSettings, SimResult, SimSetup, simulate

@@ -10,10 +10,10 @@ import pytest
 import simpy
 from numpy.typing import NDArray
 
+from ipa.forecast.arrivals import request_times
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.queueing.service import ServiceTime
 from ipa.serving.batching import Batcher, Outcome
-from ipa.simulate.arrivals import request_times
 from ipa.simulate.columns import Items
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.queue import SPREAD, Pods

@@ -12,6 +12,7 @@ import yaml
 
 from experiments.reproduction.repeat import main as repeat
 from ipa.control.engine.guards import GuardSettings
+from ipa.forecast.arrivals import request_times, steps
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import InfeasibleError, InputError, UsageError
 from ipa.model.pipeline import Edge, Stage, StageKind
@@ -19,7 +20,6 @@ from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.policies.registry import POLICIES
 from ipa.report.blocks import mean_of
-from ipa.simulate.arrivals import request_times, steps
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.ground_truth import GroundTruth

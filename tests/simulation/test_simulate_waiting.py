@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ipa.forecast.arrivals import request_times
 from ipa.model.observation import Forecast
 from ipa.model.pipeline import Sla
 from ipa.policies.ours import waiting_plan
 from ipa.policies.profiled import Profiled
-from ipa.simulate.arrivals import request_times
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.stage import Pods

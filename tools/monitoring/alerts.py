@@ -77,12 +77,12 @@ REQUESTS = (
     ),
     Alert(
         "IpaCrowded",
-        f"{held('apply.slo_broken', '10m')} > 0\nor max by ({BY}) ({table.LOAD_RATIO.name}) > 1",
+        f"{held('apply.slo_broken', '10m')} > 0",
         "0s",
         WARNING,
         f"{HERE} was given more replicas than planned",
-        "Requests were late though the model expected none, so capacity was added whatever the forecast "
-        "says. The profile may promise too much.",
+        "Requests were late, so capacity was added whatever the forecast says. The profile may promise too "
+        "much.",
     ),
 )
 

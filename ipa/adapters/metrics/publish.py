@@ -152,7 +152,6 @@ class Publisher:
         self._show(table.ARRIVAL_RATE, known(observation.arrival_rate_rps), name)
         self._show(table.LATENCY, known(observation.latency_s), name)
         self._show(table.IN_TIME, observation.in_time_ratio, name)
-        self._show(table.LOAD_RATIO, snapshot.feedback.planned_ratio, name)
         point = snapshot.history[-1] if snapshot.history else None
         self._show(table.PREDICTED_LATENCY, point.predicted_latency_s if point else None, name)
         self._show(table.PAS, point.pas if point else None, name)
@@ -182,7 +181,8 @@ class Publisher:
             percent = sum(it.share_percent for it in running if it.variant == variant)
             metrics.gauge(table.SHARE, name, stage, variant).set(percent / WHOLE_PERCENT if is_known else nan)
             # NaN if it was never observed, or has expired.
-            self._show(table.SLOWDOWN, snapshot.correction.ratio(stage, variant), name, stage, variant)
+            slowdown = snapshot.correction.of(stage, variant)
+            self._show(table.SLOWDOWN, slowdown.ratio if slowdown else None, name, stage, variant)
 
     def _show(self, metric: Metric, value: float | None, *labels: str) -> None:
         self._metrics.gauge(metric, *labels).set(nan if value is None else value)

@@ -11,18 +11,22 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
+
 from ipa.adapters.prometheus.queries import (
     BATCHES,
+    LATELY_S,
     LOCAL,
     Dialect,
     Key,
     Query,
+    QueryShape,
     Rows,
-    Span,
     entry_stage,
     queries,
 )
-from ipa.adapters.prometheus.server import STEP_S, Ask, PrometheusHttp, SharedQueries, check_connection
+from ipa.adapters.prometheus.server import Ask, PrometheusHttp, SharedQueries, check_connection
+from ipa.control.counters import Counted, load_of, mean_rps
 from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
 from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
@@ -102,6 +106,7 @@ class PrometheusMetrics:
         self._settings, self._dialect, self._monotonic_s = settings, dialect, monotonic_s
         # By query: the server's time in its newest answer, and the time of that answer's first delivery.
         self._delivered: dict[Query, tuple[float, float]] = {}
+        self._followed: dict[Query, _Followed] = {}
         if ask is None:
             self.http = PrometheusHttp(check_connection(settings))
             ask = SharedQueries(dialect, pipelines, self.http.fetch, share_s, monotonic_s).ask
@@ -112,7 +117,7 @@ class PrometheusMetrics:
         return self._reading(pipeline).signals(window_s)
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
-        """Return the load over the last `window_s` seconds, by two queries if both are answered."""
+        """Return the load over the last `window_s` seconds, by few queries."""
         return self._reading(pipeline).load(window_s)
 
     def _reading(self, pipeline: Pipeline) -> _Reading:
@@ -124,6 +129,7 @@ class PrometheusMetrics:
             self._settings.stale_after_s,
             self._monotonic_s(),
             self._delivered,
+            self._followed,
         )
 
 
@@ -153,6 +159,7 @@ class _Reading:
     _limit_s: float
     _began_s: float
     _delivered: dict[Query, tuple[float, float]]
+    _followed: dict[Query, _Followed]
     _values: dict[str, Mapping[Key, float] | Missing] = field(default_factory=dict)
     _unreachable: Missing | None = None
     # Of the newest answer with a number: the server's time, and the monotonic time of the fetch.
@@ -166,53 +173,46 @@ class _Reading:
         # Without series of the router, those of the stages give the server's time.
         for name in ("age", "stage_age"):
             _read(partial(self._all, name))
-        pipeline, entry = self._pipeline, entry_stage(self._pipeline)
-        stages = {stage.name: self._stage(stage) for stage in pipeline.served}
-        load = self.load(window_s)
-        rate = self._measured("age", WHOLE, partial(self._value, "arrivals"))
-        if isinstance(rate, Missing) and entry and "entry_arrivals" in self._queries:
-            # The queue of the first stage counts the same requests.
-            rate = stages[entry.name].arrival_rate_rps
-        elif isinstance(rate, Missing) and isinstance(load, Measured):
-            rate = Measured(0.0, load.age_s)
+        load, mean_s = self.load(window_s), self._dialect.rate_window_s
         return Signals(
-            arrival_rate_rps=rate,
+            arrival_rate_rps=(
+                load if isinstance(load, Missing) else Measured(mean_rps(load.value, mean_s), load.age_s)
+            ),
             load=load,
             latency_s=self._measured("age", WHOLE, partial(self._quantile, "latency")),
-            stages=stages,
+            stages={stage.name: self._stage(stage) for stage in self._pipeline.served},
             attainment=self._measured("age", WHOLE, self._attainment),
             parts=self._parts() if "part_latency" in self._queries else {},
         )
 
     def load(self, window_s: float) -> Load:
-        """The load per second up to the server's time; a second without a rate is a gap."""
+        """The load per second up to the newest sample."""
         load = _read(partial(self._load, "arrivals", "age", WHOLE, window_s))
-        if isinstance(load, Missing) and "entry_arrivals" in self._queries:
-            entry = entry_stage(self._pipeline)
-            label = (self._dialect.stage_value(entry),) if entry else WHOLE
+        entry = entry_stage(self._pipeline)
+        if isinstance(load, Missing) and entry and "entry_arrivals" in self._queries:
+            # The queue of the first stage counts the same requests.
+            label = (self._dialect.stage_value(entry),)
             load = _read(partial(self._load, "entry_arrivals", "stage_age", label, window_s))
-        if isinstance(load, Missing) and load.reason is MissingReason.ABSENT and "alive" in self._queries:
-            load = _read(partial(self._idle, window_s))
         return load
 
-    def _rows(self, name: str, span: Span = None) -> Rows:
+    def _rows(self, query: Query) -> Rows:
         if self._unreachable is not None:
             raise _MissingError(self._unreachable)
         try:
-            answer = self._ask(self._queries[name], span)
+            answer = self._ask(query)
         except UnavailableError as error:
             self._unreachable = Missing(MissingReason.UNREACHABLE, error.message)
             raise _MissingError(self._unreachable) from None
         except InputError as error:
             raise _MissingError(Missing(MissingReason.INVALID, error.message)) from None
-        if span is None and answer.rows:
+        if query.shape is not QueryShape.SAMPLES and answer.rows:
             self._server_now_s, self._fetched_s = next(iter(answer.rows.values()))[-1][0], answer.at_s
         return answer.rows
 
     def _all(self, name: str) -> Mapping[Key, float]:
         """The present values by the query's labels, not validated."""
         if name not in self._values:
-            rows = _read(partial(self._rows, name))
+            rows = _read(partial(self._rows, self._queries[name]))
             self._values[name] = (
                 rows if isinstance(rows, Missing) else {key: samples[-1][1] for key, samples in rows.items()}
             )
@@ -394,59 +394,58 @@ class _Reading:
         }
 
     def _load(self, name: str, age_name: str, key: Key, window_s: float) -> Measured[LoadHistory]:
-        age_s = self._age(age_name, key)
-        span = self._span(window_s)
-        points = self._points(name, span)
-        if not points:
-            raise _MissingError(Missing(MissingReason.ABSENT, "no rate in the window"))
-        return self._history(points, span, window_s, age_s)
+        has_alive, newest_s = name == "arrivals" and "alive" in self._queries, self._server_now_s
+        # What counts requests has no count before the first.
+        is_idle = has_alive and key not in self._all(age_name)
+        age_s = self._age("alive_age" if is_idle else age_name, key)
+        series = self._samples(name, window_s)
+        if is_idle or (has_alive and all(times_s[0] > newest_s - window_s for times_s, _ in series)):
+            series += [(times_s, counts * 0.0) for times_s, counts in self._samples("alive", window_s)]
+        load = load_of(series, window_s)
+        if load is None:
+            words = "its series has just begun; the next scrape tells the first rate"
+            raise _MissingError(Missing(MissingReason.ABSENT, words, age_s) if series else NO_SERIES)
+        return Measured(load, age_s)
 
-    def _idle(self, window_s: float) -> Measured[LoadHistory]:
-        """The load if the counter of requests is scraped and has seen none: 0 wherever there is no count.
+    def _samples(self, name: str, window_s: float) -> list[Counted]:
+        """The series of a query of samples in the window; only the newest samples are asked for again."""
+        query, now_s = self._queries[name], self._server_now_s
+        followed = self._followed.get(query)
+        if followed is None or followed.read_s < now_s - LATELY_S or followed.window_s < window_s:
+            followed = _Followed(window_s, now_s, {})
+            rows = self._rows(replace(query, window_s=math.ceil(window_s) + LATELY_S))
+        else:
+            rows = self._rows(query)
+        self._followed[query] = followed = followed.with_newest(rows, now_s)
+        return list(followed.series.values())
 
-        Missing if the counter is not scraped either. A first count has no rate yet.
-        """
-        age_s, span = self._age("alive_age"), self._span(window_s)
-        alive, *others = (_read(partial(self._points, it, span)) for it in ("alive", "arrivals", "counts"))
-        if isinstance(alive, Missing):
-            raise _MissingError(alive)
-        rates, counts = ({} if isinstance(points, Missing) else points for points in others)
-        return self._history(rates, span, window_s, age_s, alive.keys() - counts)
 
-    def _points(self, name: str, span: range) -> dict[int, float]:
-        """The values per second of the span, without the seconds that have none."""
-        rows = self._rows(name, (span.start, span.stop - 1))
-        return {round(at_s): _checked(value) for at_s, value in rows.get(WHOLE, ())}
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """The series of a query of samples in a window and LATELY_S before it, as read at a server's time."""
 
-    def _span(self, window_s: float) -> range:
-        """The seconds of a load over that window, or over the window of its rates if that is longer."""
-        end_s = math.floor(self._server_now_s)
-        return range(end_s - round(max(window_s, self._dialect.rate_window_s)) + 1, end_s + 1)
+    window_s: float
+    read_s: float
+    series: Mapping[Key, Counted]
 
-    def _history(
-        self,
-        points: Mapping[int, float],
-        span: range,
-        window_s: float,
-        age_s: float,
-        idle: Collection[int] = (),
-    ) -> Measured[LoadHistory]:
-        """The load over that window, 0 in seconds that were `idle`.
-
-        Rates of a series that has just begun are unknown until their window is full (Prometheus assumes no
-        count before the first sample). Missing if all are.
-        """
-        mean_s = self._dialect.rate_window_s
-        begun_s = min(points, default=span.start)
-        whole_s = span.start if idle or begun_s == span.start else begun_s + mean_s - STEP_S
-        if whole_s >= span.stop:
-            left_s = whole_s - span.stop + STEP_S
-            words = f"its series has just begun; its means over {mean_s:g} s are whole in {left_s:g} s"
-            raise _MissingError(Missing(MissingReason.ABSENT, words, age_s))
-        rates = (
-            points.get(at_s, 0.0 if at_s in idle else None) if at_s >= whole_s else None for at_s in span
-        )
-        return Measured(LoadHistory(STEP_S, tuple(rates)[-round(window_s) :], mean_s, span.stop - 1.0), age_s)
+    def with_newest(self, rows: Rows, now_s: float) -> _Followed:
+        """These series with newer samples, without those that the window has left."""
+        series = dict(self.series)
+        for key, samples in rows.items():
+            times_s, counts = np.array(samples).T
+            if not (np.isfinite(counts) & (counts >= 0)).all():
+                raise _MissingError(Missing(MissingReason.INVALID, "a count is negative or not finite"))
+            if key in series:
+                known_s, before = series[key]
+                newer = times_s > known_s[-1]
+                times_s, counts = np.append(known_s, times_s[newer]), np.append(before, counts[newer])
+            series[key] = times_s, counts
+        since_s = now_s - self.window_s - LATELY_S
+        kept = {
+            key: (times_s[(new := times_s > since_s)], counts[new])
+            for key, (times_s, counts) in series.items()
+        }
+        return _Followed(self.window_s, now_s, {key: each for key, each in kept.items() if len(each[0])})
 
 
 def _checked(value: float) -> float:

@@ -3,10 +3,11 @@
     rate      sum by (LABEL) (rate(METRIC{...}[5s]))
     gauge     sum by (LABEL) (METRIC{...})
     age       time() - min by (LABEL) (timestamp(METRIC{...}))
+    samples   METRIC{...}[60s]
 
 There may be several LABELs, or none for a single value. Sums aggregate several series (replicas, terminated
 pods that were scraped until now); ages take the oldest, since a sum is as old as its oldest part. No user
-text becomes PromQL: names are fixed, label values are escaped. The fourth query, NOW, reads the server's
+text becomes PromQL: names are fixed, label values are escaped. The fifth query, NOW, reads the server's
 clock.
 """
 
@@ -32,8 +33,6 @@ Key = tuple[str, ...]
 Samples = Sequence[tuple[float, float]]
 # The answer to a query.
 Rows = Mapping[Key, Samples]
-# Start and end of a range in s, a value for each second; None for the value now.
-Span = tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +86,9 @@ class Selector:
 
 
 class QueryShape(StrEnum):
-    """The number to read of each series: its value, its age, or its rate over `window_s`."""
+    """The number to read of each series: its value, age or rate over `window_s`; or the samples in that."""
 
+    SAMPLES = "{selector}[{window}]"
     RATE = "sum{by} (rate({selector}[{window}]))"
     GAUGE = "sum{by} ({selector})"
     AGE = "time() - min{by} (timestamp({selector}))"
@@ -108,7 +108,9 @@ class Query:
         return self.shape.value.format(by=by, selector=self.selector, window=duration(self.window_s))
 
     def key(self, labels: Mapping[str, str]) -> Key:
-        """The values of its labels."""
+        """The values of its labels; of samples, which are of each series alone, all labels with theirs."""
+        if self.shape is QueryShape.SAMPLES:
+            return tuple(sorted(f"{name}={value}" for name, value in labels.items()))
         return tuple(labels.get(name, "") for name in self.by)
 
     def aggregate(self, values: Iterable[float]) -> float:
@@ -127,6 +129,9 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
 def _escape(value: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in value)
 
+
+# A series that is followed is read over this window, and over that of the load when it is read first.
+LATELY_S = 60.0
 
 # The series of batches: their number, their seconds and their items.
 BATCHES = ("batches", "batch_seconds", "batch_items")
@@ -189,19 +194,19 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
     has_namespace = namespace_label and dialect.has_namespaces and pipeline.targets
     here = (Matcher(namespace_label, (pipeline.namespace,), OPTIONAL),) if has_namespace else ()
     series = dialect.select(pipeline, own, here)
-    rate, gauge, age = QueryShape.RATE, QueryShape.GAUGE, QueryShape.AGE
+    rate, gauge = QueryShape.RATE, QueryShape.GAUGE
+    age, samples = QueryShape.AGE, QueryShape.SAMPLES
     mean_s, latency_s, batch_s = dialect.rate_window_s, dialect.latency_window_s, dialect.batches_window_s
     stage, part, held = (dialect.stage_label,), (dialect.part_label,), (dialect.held_label,)
     rows: list[tuple[str, str, QueryShape, tuple[str, ...], float]] = [
         ("age", "arrivals", age, (), 0.0),
-        ("arrivals", "arrivals", rate, (), mean_s),
-        ("counts", "arrivals", gauge, (), 0.0),
+        ("arrivals", "arrivals", samples, (), LATELY_S),
         ("latency", "latency", rate, ("le",), latency_s),
         ("answered", "latency", rate, ("le",), mean_s),
         ("lost", "lost", rate, (), mean_s),
         ("losses", "losses", rate, (of.STAGE.name, of.LOSS_CAUSE.name), mean_s),
         ("retried", "retried", rate, (), mean_s),
-        ("alive", "alive", gauge, (), 0.0),
+        ("alive", "alive", samples, (), LATELY_S),
         ("alive_age", "alive", age, (), 0.0),
         ("stage_age", "stage_arrivals", age, stage, 0.0),
         ("stage_arrivals", "stage_arrivals", rate, stage, mean_s),
@@ -230,7 +235,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         counted = series["stage_arrivals"]
         first = exact({dialect.stage_label: dialect.stage_value(entry)})
         entered = replace(counted, matchers=counted.matchers + first)
-        by_name["entry_arrivals"] = Query(rate, entered, (), mean_s)
+        by_name["entry_arrivals"] = Query(samples, entered, (), LATELY_S)
     return by_name
 
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from ipa.adapters.prometheus.queries import Key, Query, QueryShape, Rows, Span
+from ipa.adapters.prometheus.queries import Key, Query, QueryShape, Rows
 from ipa.adapters.prometheus.server import Answered
 from ipa.model.errors import UnavailableError
 
@@ -66,6 +66,11 @@ class SampledSeries:
         if index < 0 or at_s >= self.gone_at_s or at_s - self.times_s[index] > LOOKBACK_S:
             return None
         return at_s - self.times_s[index] if query.shape is QueryShape.AGE else self.values[index]
+
+    def samples(self, at_s: float, window_s: float) -> list[tuple[float, float]]:
+        """The samples in (at - window, at]."""
+        since, until = (bisect_right(self.times_s, time_s) for time_s in (at_s - window_s, at_s))
+        return list(zip(self.times_s[since:until], self.values[since:until], strict=True))
 
     def rate(self, at_s: float, window_s: float) -> float | None:
         """Return Prometheus' rate() of a counter over [at - window, at], extrapolated to both ends.
@@ -125,25 +130,23 @@ class SeriesStore:
                 if not series:
                     del self._series[metric]
 
-    def rows(self, query: Query, now_s: float, span: Span = None) -> Rows:
-        """Return the answer to the query: the value at `now_s`, or one per second of the span."""
-        times = (now_s,) if span is None else range(span[0], span[1] + 1)
-        rows: dict[Key, list[tuple[float, float]]] = defaultdict(list)
+    def rows(self, query: Query, now_s: float) -> Rows:
+        """Return the answer to the query at that time."""
+        values: dict[Key, list[float]] = defaultdict(list)
         with self._lock:
             selected = [
                 (query.key(series.labels), series)
                 for series in self._series.get(query.selector.metric, {}).values()
                 if query.selector.selects(series.labels)
             ]
-            for at_s in times:
-                values: dict[Key, list[float]] = defaultdict(list)
-                for key, series in selected:
-                    value = series.value(query, at_s)
-                    if value is not None:
-                        values[key].append(value)
-                for key, each in values.items():
-                    rows[key].append((at_s, query.aggregate(each)))
-        return rows
+            if query.shape is QueryShape.SAMPLES:
+                samples = ((key, series.samples(now_s, query.window_s)) for key, series in selected)
+                return {key: each for key, each in samples if each}
+            for key, series in selected:
+                value = series.value(query, now_s)
+                if value is not None:
+                    values[key].append(value)
+        return {key: [(now_s, query.aggregate(each))] for key, each in values.items()}
 
 
 class Scraper:
@@ -159,11 +162,11 @@ class Scraper:
         self._thread = threading.Thread(target=self._run, name="ipa-scraper", daemon=True)
         self._thread.start()
 
-    def ask(self, query: Query, span: Span = None) -> Answered:
+    def ask(self, query: Query) -> Answered:
         """Answer a query without HTTP. UnavailableError: it was stopped."""
         if self._stopping.is_set():
             raise UnavailableError("the built-in metrics server has ended")
-        return Answered(self._store.rows(query, time.time(), span), time.monotonic())
+        return Answered(self._store.rows(query, time.time()), time.monotonic())
 
     def stop(self) -> None:
         """Stop scraping."""

@@ -16,7 +16,6 @@ from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,6 @@ from ipa.adapters.prometheus.queries import (
     Rows,
     Samples,
     Selector,
-    Span,
 )
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.loop.scheduler import WORKERS
@@ -53,15 +51,13 @@ MOST_TOKEN_BYTES = 65_536
 # Printable, and no space: a header takes it as it is.
 TOKEN = re.compile(r"[\x21-\x7e]+")
 NO_TOKEN = "holds no token: one word of printable ASCII characters"  # noqa: S105  (no token either)
-# The largest answer to our queries (a load of 120 steps, a handful of stages) has 10 kB.
+# The largest answers to our queries, samples of a quarter of an hour, have 30 kB a series.
 MAX_BYTES = 4_000_000
 CHUNK_BYTES = 65_536
 # A server error means that it cannot answer now, any other error that the query or the answer is wrong.
 SERVER_ERROR = 500
 OK = 200
 REFUSALS = (401, 403)
-# The load is read as one rate per second.
-STEP_S = 1.0
 # Keeps an answer well below MAX_BYTES, and a query below the limit of proxies.
 GROUP = 50
 
@@ -149,13 +145,9 @@ class PrometheusHttp:
         # Replaces the client's own, which keeps ten connections and opens all others anew each time.
         self.session.mount(place, HTTPAdapter(max_retries=Retry(0), pool_maxsize=WORKERS))
 
-    def fetch(self, query: Query | str, span: Span = None) -> list[tuple[dict[str, str], Samples]]:
-        """Return the labels and samples of each series of the result, now or for each second of the span."""
-        if span is None:
-            result = self._prometheus.custom_query(str(query))
-        else:
-            start, end = (datetime.fromtimestamp(second, UTC) for second in span)
-            result = self._prometheus.custom_query_range(str(query), start, end, f"{STEP_S:g}")
+    def fetch(self, query: Query | str) -> list[tuple[dict[str, str], Samples]]:
+        """Return the labels and samples of each series of the result, now."""
+        result = self._prometheus.custom_query(str(query))
         try:
             return [
                 (
@@ -262,8 +254,8 @@ class Answered:
 
 
 # Answers one query of one pipeline. Errors: UnavailableError (no answer), InputError (invalid answer).
-Ask = Callable[[Query, Span], Answered]
-Fetch = Callable[[Query, Span], Sequence[tuple[Mapping[str, str], Samples]]]
+Ask = Callable[[Query], Answered]
+Fetch = Callable[[Query], Sequence[tuple[Mapping[str, str], Samples]]]
 
 
 class SharedQueries:
@@ -291,13 +283,13 @@ class SharedQueries:
         # The pipelines, and the group of each by the value of its label.
         self._grouped: tuple[tuple[Pipeline, ...], dict[str, tuple[str, ...]]] = ((), {})
 
-    def ask(self, query: Query, span: Span = None) -> Answered:
+    def ask(self, query: Query) -> Answered:
         """Return the rows of the query, which concerns one pipeline."""
         label = self._dialect.identity_label
         identity = query.selector.matcher(label)
         group = self._group(identity.values[0]) if identity else ()
         if identity is None or len(group) < 2:
-            return Answered(_combine(query, self._fetch(query, span)), self._monotonic_s())
+            return Answered(_combine(query, self._fetch(query)), self._monotonic_s())
         # Namespaces and predictor numbers differ within a group: its query tells them apart.
         own = [each for each in query.selector.matchers if each.ending in (OPTIONAL, NUMBER)]
         common = tuple(it for it in query.selector.matchers if it is not identity and it not in own)
@@ -307,12 +299,12 @@ class SharedQueries:
         def fetch() -> dict[str, list[tuple[Mapping[str, str], Samples]]]:
             selector = Selector(shared.selector.metric, (Matcher(label, group), *common))
             by_label = defaultdict(list)
-            for labels, samples in self._fetch(replace(shared, selector=selector), span):
+            for labels, samples in self._fetch(replace(shared, selector=selector)):
                 by_label[labels.get(label, "")].append((labels, samples))
             return by_label
 
         # The text of the query is long, and only made to be sent.
-        rows, at_s = self._shared.get((group, shared, span), fetch)
+        rows, at_s = self._shared.get((group, shared), fetch)
         mine = Selector("", tuple(own))
         selected = [row for row in rows.get(identity.values[0], []) if mine.selects(row[0])]
         return Answered(_combine(query, selected), at_s)

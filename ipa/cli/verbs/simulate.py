@@ -184,8 +184,8 @@ def compare(
     from ipa.files.pipelines import find_pipeline
     from ipa.files.reading import is_file
     from ipa.files.traces import trace_file
+    from ipa.forecast.arrivals import WORKLOADS
     from ipa.report.blocks import Table
-    from ipa.simulate.arrivals import WORKLOADS
 
     check_reports()
     admitted = tuple(

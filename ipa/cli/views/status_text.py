@@ -89,8 +89,7 @@ def _remarks(status: Json) -> Iterator[tuple[str, str]]:
     live, control = status["live"], status["control"]
     yield f"PAS {_pas(live)}   cost {_cost(live)}", ""
     yield why(status), "" if status["healthy"] else "bold red"
-    address = status.get("address")
-    if address and address["url"]:
+    if (address := status.get("address")) and address["url"]:
         yield f"Requests: POST {address['url']}", ""
     yield from _overrides(control)
     yield from ((f"Degraded: {text}", "red") for text in live["degraded"])
@@ -101,8 +100,7 @@ def _remarks(status: Json) -> Iterator[tuple[str, str]]:
         yield _edit_words(edit), "" if edit["state"] == "taken" else "yellow"
     yield from ((words, "") for words in canary_lines(status))
     yield from _served(live)
-    standing = status["standing"]
-    if not standing["leading"]:
+    if not (standing := status["standing"])["leading"]:
         trouble = f" (the Lease cannot be used: {standing['trouble']})" if standing["trouble"] else ""
         leader = standing["leader"] or "nobody"
         yield f"Standby: {standing['identity']} answered, {leader} leads{trouble}", "yellow"
@@ -137,9 +135,10 @@ def _served(live: Json) -> Iterator[tuple[str, str]]:
         yield f"Retried: {retried:.3g} batches/s, because their replica was lost", "yellow"
     for stage in live["stages"]:
         if stage.get("planned_slowdown_ratio", 1.0) > 1:
-            name = f"{stage['stage']}={stage['config']['variant']}"
-            times = f"takes {stage['slowdown_ratio']:.2f} x its profile"
-            yield f"{name} {times}; planned with {stage['planned_slowdown_ratio']:.2f}", "yellow"
+            ratio, deviation = stage["slowdown_ratio"], stage.get("slowdown_deviation")
+            times = f"{ratio:.2f}" if deviation is None else f"{ratio:.2f} ± {deviation:.2f}"
+            takes = f"{stage['stage']}={stage['config']['variant']} takes {times} x its profile"
+            yield f"{takes}; planned with {stage['planned_slowdown_ratio']:.2f}", "yellow"
 
 
 def _edit_words(edit: Json) -> str:

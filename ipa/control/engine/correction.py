@@ -56,6 +56,11 @@ class ObservedSlowdown:
         """The ratio that plans use."""
         return STEP**self.steps
 
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the ratio."""
+        return self.ratio * sqrt(self.variance)
+
 
 @dataclass(frozen=True, slots=True)
 class RunningSince:
@@ -86,11 +91,6 @@ class Correction:
     def of(self, stage: str, variant: str) -> ObservedSlowdown | None:
         """The slowdown of the variant; None if it is unknown."""
         return next((each for each in self.observed if (each.stage, each.variant) == (stage, variant)), None)
-
-    def ratio(self, stage: str, variant: str) -> float | None:
-        """The ratio as it was observed last; None if it was not."""
-        slowdown = self.of(stage, variant)
-        return slowdown.ratio if slowdown else None
 
     def planned_ratio(self, stage: str, variant: str) -> float:
         """The ratio that plans use where the variant runs."""

@@ -97,13 +97,6 @@ def trailing_gap_s(load: LoadHistory) -> float:
     return gaps * load.step_s
 
 
-def mean_rps(load: LoadHistory, last_s: float) -> float:
-    """The mean rate over the last `last_s` seconds of the load; 0 if none was observed."""
-    steps = max(1, round(last_s / load.step_s))
-    rates = [rate for rate in load.rates_rps[-steps:] if rate is not None]
-    return sum(rates) / len(rates) if rates else 0.0
-
-
 def forecast_fault(forecast: Forecast) -> HoldReason | None:
     """The hold for a forecast that is not a valid rate; None if it is."""
     if sane(forecast.point_rps) and sane(forecast.upper_rps):

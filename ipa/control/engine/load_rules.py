@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, beside, without
-from ipa.control.engine.feedback import lateness
 from ipa.control.engine.guards import (
     HoldReason,
     bound_faults,
@@ -15,7 +14,8 @@ from ipa.control.engine.guards import (
     mode_objection,
     pin_faults,
 )
-from ipa.control.engine.plan_selection import MORE, advantage, capacity_rps, checked, choose, plan_for, wanted
+from ipa.control.engine.lateness import lateness
+from ipa.control.engine.plan_selection import MORE, advantage, capacity_rps, checked, choose, plan_for
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_pins
 from ipa.model.decision import Action, Change, Mode, ReasonCode
@@ -49,7 +49,7 @@ def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdic
 
 def slo_broken(request: TickRequest, state: EngineState) -> tuple[TickVerdict | None, EngineState]:
     """While requests are late, apply a plan of more capacity; hold if there is none."""
-    if not state.feedback.is_broken:
+    if not state.is_late:
         return None, state
     return _chosen(request, state, lateness(request.observation, request.pipeline))
 
@@ -59,12 +59,12 @@ def planned(request: TickRequest, state: EngineState) -> tuple[TickVerdict, Engi
     return _chosen(request, state)
 
 
-def carries_forecast(request: TickRequest, state: EngineState, configs: Configs) -> bool:
+def carries_forecast(request: TickRequest, configs: Configs) -> bool:
     """True if the configuration carries the load to plan for in time."""
     forecast = forecast_of(request)
     if isinstance(forecast, HoldReason):
         return False
-    prediction = request.predict(configs, wanted(request, state, forecast).upper_rps)
+    prediction = request.predict(configs, forecast.upper_rps)
     return prediction is not None and prediction.feasible
 
 
@@ -90,7 +90,7 @@ def beside_trial(request: TickRequest, state: EngineState, trial: CanaryTrial, w
     running = request.observation.running()
     assert isinstance(forecast, Forecast) and running is not None
     held = hold(ReasonCode.CANARY_MEASURED, words, forecast=forecast)
-    if not state.feedback.is_broken and carries_forecast(request, state, running):
+    if not state.is_late and carries_forecast(request, running):
         return held
     base, limit = without(trial, running), pipeline.bounds.cores
     room_cores = None if limit is None else limit - pipeline.bounds.held(trial.canary).cpu_cores

@@ -206,19 +206,15 @@ def sane(value: float) -> bool:
 def with_earlier(observation: Observation, earlier: LoadHistory | None) -> Observation:
     """The observation whose load has the rates of an earlier process from before its own first.
 
-    The time between the two processes stays a gap; so do the first means of a server that has just started,
-    which are too low.
+    The time between the two processes stays a gap.
     """
     load = observation.load
     if earlier is None or not isinstance(load, Measured):
         return observation
     now = load.value
-    is_alike = (now.step_s, now.averaged_s) == (earlier.step_s, earlier.averaged_s)
-    if now.end_s is None or earlier.end_s is None or not is_alike:
+    if now.end_s is None or earlier.end_s is None or now.step_s != earlier.step_s:
         return observation
     unseen = next((at for at, rate in enumerate(now.rates_rps) if rate is not None), len(now.rates_rps))
-    if unseen:
-        unseen = min(unseen + round(now.averaged_s / now.step_s), len(now.rates_rps) - 1)
     # The steps by which a rate of this history stands further back than in the earlier one.
     shift = round((now.end_s - earlier.end_s) / now.step_s) + len(earlier.rates_rps) - len(now.rates_rps)
     known = (

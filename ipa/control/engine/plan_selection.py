@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil, log
 
+from ipa.control.counters import present_rps
 from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, proven_by, trial_of
 from ipa.control.engine.correction import planned_with
-from ipa.control.engine.feedback import loaded, present_rps, waiting_requests
 from ipa.control.engine.guards import (
     bound_faults,
     disagreement,
     limit_steps,
-    mean_rps,
     mode_objection,
     pin_faults,
     pins_of,
 )
+from ipa.control.engine.lateness import waiting_requests
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import (
     TransitionStep,
@@ -26,7 +26,6 @@ from ipa.control.engine.transition import (
     beside_lost,
     changes,
     classify,
-    keeps_all,
     lacking,
     lost_words,
     make_room,
@@ -63,8 +62,11 @@ MORE = 1.01
 # The loads that are planned for, of those that plans are weighed by: rounded up to a grid, so that equal ones
 # come again.
 PLANNED, LEAST_RPS, GRID = (4, 6), 1e-3, 1.02
-# The present load is a mean over the first; what waits is to be served within the second.
-PRESENT_S, DRAIN_S = 20.0, 10.0
+# A change that nothing can be added to while it rolls out costs so many times as much as one that is amended.
+# Of 1 to 7, at 5 there are a third of the changes, as few requests late, and a tenth more cores.
+FINAL_RATIO = 5.0
+# What waits is to be served within this time.
+DRAIN_S = 10.0
 
 
 def choose(
@@ -72,35 +74,30 @@ def choose(
 ) -> TickVerdict:
     """Apply the plan of the highest worth if it is worth more than the change to it costs.
 
-    If requests are `late`, in words, or the load's rates are older than the pods that count it, no plan of
-    less capacity is applied; and in the second case none that replaces pods again, if they carry the load.
+    If requests are `late`, in words, no plan of less capacity is applied.
     """
     serving = serving_replicas(request.observation, running)
     now = request.predict(serving, ANY_RATE_RPS)
     is_wrong = bool(pin_faults(request.pipeline, running) or wrong_rows(request.pipeline, running))
     if now is None or is_wrong or is_at_once(request.policy, running):
         return _at_once(request, state, running, serving, forecast, late)
-    loads = _loads(request, state, forecast)
+    loads = _loads(request, forecast)
     plans = _plans(request, state, serving, forecast, loads)
     if isinstance(plans, TickVerdict):
         return plans
     staying, *others = _candidates(request, serving, plans, now)
-    if request.observation.bridged_s and now.capacity_rps >= loads.present_rps:
-        others = [
-            each for each in others if each.plan and keeps_all(request.rolling, serving, each.plan.configs)
-        ]
-    if late or request.observation.bridged_s:
+    if late:
         least_rps = now.capacity_rps * (1 - 1e-9)
         others = [each for each in others if each.prediction.capacity_rps >= least_rps]
     allowed_ratio = 1 - request.pipeline.sla.percentile / 100
-    stay, *rest = weigh([staying, *others], loads, allowed_ratio, request.settings.change_price_s)
+    stay, *rest = weigh([staying, *others], loads, allowed_ratio, _change_price_s(request))
     best = max(rest, key=lambda each: each.gain - each.price, default=None)
     plan = best.candidate.plan if best is not None else plans[-1]
     assert plan is not None
     if best is None or best.gain + state.missed_gain <= best.price:
         words = "the running plan is the best" if best is None else _compared(state, stay, best)
         reason = ReasonCode.NO_CHANGE if best is None else ReasonCode.WITHIN_TOLERANCE
-        short = _short_of(request, state, plans[-1], forecast)
+        short = _short_of(plans[-1], forecast)
         if short and stay.late_ratio > allowed_ratio:
             reason, words = ReasonCode.INFEASIBLE, f"{short}; {words}"
         elif late:
@@ -140,17 +137,19 @@ def _at_once(
         reason, words = ReasonCode.NO_CHANGE, "the running plan is the best"
         if late:
             reason, words = ReasonCode.SLO_BROKEN, f"{late}; {words}"
-        return _keep_running(request, state, reason, words, plan, forecast)
+        return _keep_running(reason, words, plan, forecast)
     return checked(request, state, running, plan=plan, forecast=forecast, urgent=True)
 
 
-def _loads(request: TickRequest, state: EngineState, forecast: Forecast) -> Loads:
+def _loads(request: TickRequest, forecast: Forecast) -> Loads:
     """The loads of the next seconds."""
-    load = request.observation.load
-    lately_rps = mean_rps(load.value, PRESENT_S) if isinstance(load, Measured) else 0.0
-    present = max(lately_rps, present_rps(request.observation) or 0.0)
-    expected = wanted(request, state, forecast)
-    return loads_of(expected, present, waiting_requests(request.observation), request.pipeline.deadline_s)
+    load, waiting = request.observation.load, waiting_requests(request.observation)
+    present = present_rps(load.value) if isinstance(load, Measured) else 0.0
+    return loads_of(forecast, present, waiting, request.pipeline.deadline_s)
+
+
+def _change_price_s(request: TickRequest) -> float:
+    return request.settings.change_price_s * (1.0 if request.rolling.amends else FINAL_RATIO)
 
 
 def _plans(
@@ -172,7 +171,7 @@ def _plans(
         for rate_rps in rates:
             rate = GRID ** ceil(log(max(rate_rps, LEAST_RPS)) / log(GRID))
             expected = replace(forecast, point_rps=rate, upper_rps=rate)
-            plan = plan_for(asked, state, serving, expected, reachable=reachable, as_is=True)
+            plan = plan_for(asked, state, serving, expected, reachable=reachable)
             if isinstance(plan, TickVerdict):
                 failed.append(plan)
             elif asked is request or not pin_faults(request.pipeline, plan.configs):
@@ -241,14 +240,9 @@ def advantage(
     if now is None:
         return ""
     candidates = _candidates(request, serving, [plan], now)
-    loads, allowed_ratio = _loads(request, state, forecast), 1 - request.pipeline.sla.percentile / 100
-    stay, *rest = weigh(candidates, loads, allowed_ratio, request.settings.change_price_s)
+    loads, allowed_ratio = _loads(request, forecast), 1 - request.pipeline.sla.percentile / 100
+    stay, *rest = weigh(candidates, loads, allowed_ratio, _change_price_s(request))
     return _compared(state, stay, rest[0]) if rest and rest[0].gain > rest[0].price else ""
-
-
-def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Forecast:
-    """The load to plan for: the forecast as the requests in time correct it."""
-    return loaded(forecast, state.feedback, request.observation)
 
 
 def capacity_rps(plan: Plan) -> float:
@@ -270,12 +264,10 @@ def plan_for(
     reachable: bool = False,
     only_proven: bool = False,
     room_cores: float | None = None,
-    as_is: bool = False,
 ) -> Plan | TickVerdict:
     """The policy's plan; a hold if it has none.
 
-    If `only_proven`, it needs no canary. `room_cores` are all that it may have. The forecast is planned for
-    `as_is`, or as the requests in time correct it.
+    If `only_proven`, it needs no canary. `room_cores` are all that it may have.
     """
     excluded = quarantine.excluded(state.failures, running, request.now_s)
     if only_proven:
@@ -295,8 +287,7 @@ def plan_for(
         slowdowns=slowdowns,
     )
     try:
-        expected = forecast if as_is else wanted(request, state, forecast)
-        plan = rounded_plan(request.policy.decide(request.observation, expected, policy_state))
+        plan = rounded_plan(request.policy.decide(request.observation, forecast, policy_state))
     except IpaError as error:
         return hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)
     if plan.termination is Termination.INFEASIBLE:
@@ -359,7 +350,7 @@ def checked(
     parts = [
         why,
         f"{forecast.upper_rps:.3g} rps expected within {forecast.horizon_s:g} s ({forecast.rung})",
-        _short_of(request, state, plan, forecast),
+        _short_of(plan, forecast),
         planned_with(plan),
         changes(running, step.configs),
     ]
@@ -516,8 +507,8 @@ def _as_much_as_now(running: Configs, plan: Plan, now: Prediction, rolling: Roll
 
 def _carries_now(request: TickRequest, configs: Configs) -> bool:
     """True if the configuration carries the present load, not only the forecast one; False if unknown."""
-    rate_rps = present_rps(request.observation)
-    prediction = None if rate_rps is None else request.predict(configs, rate_rps)
+    load = request.observation.load
+    prediction = request.predict(configs, present_rps(load.value)) if isinstance(load, Measured) else None
     return prediction is not None and prediction.carries
 
 
@@ -535,15 +526,12 @@ def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan)
     return configs
 
 
-def _keep_running(
-    request: TickRequest, state: EngineState, reason: ReasonCode, words: str, plan: Plan, forecast: Forecast
-) -> TickVerdict:
+def _keep_running(reason: ReasonCode, words: str, plan: Plan, forecast: Forecast) -> TickVerdict:
     """The hold that keeps the running configuration; INFEASIBLE if that does not carry the load."""
-    short = _short_of(request, state, plan, forecast)
+    short = _short_of(plan, forecast)
     return hold(ReasonCode.INFEASIBLE if short else reason, short or words, plan=plan, forecast=forecast)
 
 
-def _short_of(request: TickRequest, state: EngineState, plan: Plan, forecast: Forecast) -> str:
+def _short_of(plan: Plan, forecast: Forecast) -> str:
     """The plan's note if it carries less than the load to plan for or misses the SLA; else empty."""
-    load_rps = wanted(request, state, forecast).upper_rps
-    return plan.note if plan.is_late or plan.carried_rps < load_rps * (1 - 1e-9) else ""
+    return plan.note if plan.is_late or plan.carried_rps < forecast.upper_rps * (1 - 1e-9) else ""

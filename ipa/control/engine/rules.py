@@ -217,7 +217,7 @@ def _canary_passed(request: TickRequest, state: EngineState, trial: CanaryTrial,
     reason = classify(running, trial.wanted, urgent=True)
     step_of, before = trial.decision_id, trial.before
     change_request = ChangeRequest(trial.wanted, words, reason, step_of=step_of, before=before)
-    if carries_forecast(request, state, trial.wanted):
+    if carries_forecast(request, trial.wanted):
         verdict, goal = _on_request(request, change_request, running)
         if verdict.action is Action.APPLY:
             return replace(verdict, continues=change_request), replace(state, goal=goal)

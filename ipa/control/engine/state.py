@@ -9,7 +9,6 @@ from typing import Protocol
 from ipa.control.engine.actuation import IDLE, Actuation
 from ipa.control.engine.canary import CanaryTrial, Variants
 from ipa.control.engine.correction import UNCORRECTED, Correction
-from ipa.control.engine.feedback import NO_FEEDBACK, Feedback
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.quarantine import FailedRollout
 from ipa.control.ports import PipelineControl, Rollout
@@ -143,8 +142,8 @@ class EngineState:
     changed the running configuration. `goal`: a change that takes several steps and goes on whatever the load
     is (a person's request, the shares of a set). `shadow`: the configuration that shadow mode would run by
     now. `counted_s`: the time of the last tick that counted (see `counts`). `memory`: the policy's own.
-    `correction`: the slowdowns of the variants over their profiles. `feedback`: the load to plan for beyond
-    the forecast. `ended`: the change of which this tick saw the end. `trial`: the canary that starts or is
+    `correction`: the slowdowns of the variants over their profiles. `is_late`: too many of the last requests
+    were late. `ended`: the change of which this tick saw the end. `trial`: the canary that starts or is
     measured. `proven`: the variants that need none. `missed_gain`: what other plans would have gained more
     since the last change, of which that of earlier minutes fades.
     """
@@ -164,7 +163,7 @@ class EngineState:
     counted_s: float | None = None
     memory: object = None
     correction: Correction = UNCORRECTED
-    feedback: Feedback = NO_FEEDBACK
+    is_late: bool = False
     ended: Actuation | None = None
     trial: CanaryTrial | None = field(default=None, metadata=UNLESS_DEFAULT)
     proven: Variants = field(default=frozenset(), metadata=UNLESS_DEFAULT)

@@ -15,8 +15,8 @@ from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import Actuation, begin, unanswered, withdrawn
 from ipa.control.engine.canary import FAILED, without_canary
 from ipa.control.engine.correction import alarms, learned
-from ipa.control.engine.feedback import NO_FEEDBACK, breaks_slo, is_broken, planned_words, regulated
 from ipa.control.engine.guards import GuardSettings, pins_of
+from ipa.control.engine.lateness import breaks_slo, is_broken
 from ipa.control.engine.quarantine import FailedRollout, add, crowded_cores
 from ipa.control.engine.rules import judge
 from ipa.control.engine.state import (
@@ -139,19 +139,7 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
         is_broken=broken,
     )
     now, alarmed = alarms(now, request.pipeline)
-    if not learns:
-        return replace(state, correction=now, feedback=NO_FEEDBACK), alarmed
-    serving_s = _serving_s(request, state.actuation)
-    feedback = regulated(
-        state.feedback,
-        observation,
-        corrected(request.predict, now.slowdowns(request.pipeline)),
-        request.now_s,
-        in_flight=state.actuation.in_flight and serving_s is None,
-        broken=broken,
-        serving_s=serving_s,
-    )
-    return replace(state, correction=now, feedback=feedback), alarmed
+    return replace(state, correction=now, is_late=broken), alarmed
 
 
 def _moving(request: TickRequest, actuation: Actuation) -> frozenset[str]:
@@ -166,18 +154,6 @@ def _moving(request: TickRequest, actuation: Actuation) -> frozenset[str]:
         for old, new in stage_pairs(change.previous, change.configs)
         if old is None or not request.rolling.keeps_replicas(old, new)
     )
-
-
-def _serving_s(request: TickRequest, actuation: Actuation) -> float | None:
-    """The time of the write if the change in flight was made in place, and is read back; else None."""
-    change, running = actuation.change, request.observation.running()
-    if change is None or running != change.configs:
-        return None
-    in_place = all(
-        old is not None and old.replicas == new.replicas and request.rolling.keeps_replicas(old, new)
-        for old, new in stage_pairs(change.previous, change.configs)
-    )
-    return actuation.started_s if in_place else None
 
 
 def _adjusted(request: TickRequest, state: EngineState) -> TickRequest:
@@ -274,15 +250,11 @@ def _steps_behind(
 
 
 def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> TickVerdict:
-    """The verdict with what is odd: a rate beside the forecast's, lost replicas, bridged load, wrong rows."""
+    """The verdict with what is odd: lost replicas, wrong rows."""
     observation = request.observation
-    odd = [planned_words(state.feedback)] if verdict.plan is not None else []
-    odd.append(lost_words(observation))
+    odd = [lost_words(observation)]
     if observation.running() is not None:
         odd.append(observation.problem)
-    if observation.bridged_s:
-        since = f"its rates of {observation.bridged_s:.0f} s are older"
-        odd.append(f"the pods that count the load were replaced: {since}")
     if verdict.action is Action.HOLD:
         odd += wrong_rows(request.pipeline, observation.running() or ())
     warnings = list(filter(None, odd))

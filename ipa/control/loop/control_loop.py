@@ -11,10 +11,10 @@ from datetime import timedelta
 from math import floor
 
 from ipa.control.canonical import plain, salvaged
+from ipa.control.counters import mean_rps, present_rps
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
 from ipa.control.engine.correction import UNCORRECTED, recalled_slowdowns
-from ipa.control.engine.feedback import recalled_feedback, risen_rps
-from ipa.control.engine.guards import SURE, GuardSettings, mean_rps, pins_of
+from ipa.control.engine.guards import GuardSettings, pins_of
 from ipa.control.engine.observe import observe, unseen_by, with_earlier
 from ipa.control.engine.state import (
     ChangeRequest,
@@ -31,7 +31,6 @@ from ipa.control.engine.tick import (
     unrecorded,
     unwritten,
 )
-from ipa.control.loop.recounts import Recounts
 from ipa.control.loop.snapshot import Snapshot, after_tick
 from ipa.control.loop.time_limit import COMPUTE_LOCK
 from ipa.control.ports import (
@@ -116,7 +115,6 @@ class ControlLoop:
         self._recovered = False
         # The load that an earlier process saw.
         self._earlier: LoadHistory | None = None
-        self._recounts = Recounts()
         self._unread: IpaError | None = None
         # The parts of an earlier process's state that cannot be read, in words; the next decision has them.
         self._unread_state = ""
@@ -261,9 +259,7 @@ class ControlLoop:
             return False
         if forecast is None:
             return mean_rps(load.value, self._settings.peek_s) > 0
-        observed = self._snapshot.observation
-        bridged_s = 0.0 if observed is None else observed.bridged_s
-        rate_rps = max(mean_rps(load.value, forecast.peak_s), risen_rps(load.value, SURE, bridged_s))
+        rate_rps = present_rps(load.value)
         if rate_rps <= (decision.observed_rate_rps or 0.0):
             return False
         predict = corrected(self._predict, self._state.correction.slowdowns(self.pipeline))
@@ -290,9 +286,6 @@ class ControlLoop:
             self._recover(observation, now_s)
         observation = with_earlier(observation, self._earlier)
         at = moment_to_ms(world.clock.now())
-        if workload is not None:
-            self._recounts.see(workload.counter, at.timestamp())
-        observation = self._recounts.bridged(observation, at.timestamp())
         return TickRequest(
             pipeline=self.pipeline,
             control=self._control,
@@ -364,8 +357,7 @@ class ControlLoop:
         if last.made_of.profiles != self._made_of.profiles:
             return
         correction = recalled_slowdowns(last.state.correction, later_s)
-        feedback = recalled_feedback(last.state.feedback, later_s)
-        self._state = replace(state, correction=correction, feedback=feedback)
+        self._state = replace(state, correction=correction)
 
     def _read_inputs(self, decision: Decision) -> tuple[DecisionInputs, tuple[str, ...]] | None:
         """The inputs of a recorded decision, and why parts of its state cannot be read.

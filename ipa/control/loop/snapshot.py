@@ -9,7 +9,6 @@ from datetime import datetime
 from ipa.control.engine.actuation import Actuation, ActuationPhase
 from ipa.control.engine.canary import CanaryTrial
 from ipa.control.engine.correction import UNCORRECTED, Correction
-from ipa.control.engine.feedback import NO_FEEDBACK, Feedback
 from ipa.control.engine.guards import total_cores
 from ipa.control.engine.quarantine import FailedRollout
 from ipa.control.engine.state import EngineState, TickRequest
@@ -60,8 +59,8 @@ class Snapshot:
     `skipped_ticks` were not run because the tick before them took too long, `early_ticks` were brought
     forward. `quarantines` are the failed rollouts that are not retried yet. `would` is the configuration
     after all decisions of shadow mode; empty in other modes, or if the running one is unknown. `correction`
-    are the slowdowns of the variants, `feedback` is the load to plan for beyond the forecast, `ended` the
-    change that ended in this tick. `trial` is the canary that is starting or being measured.
+    are the slowdowns of the variants, `is_late` says that too many of the last requests were late,
+    `ended` is the change that ended in this tick. `trial` is the canary that is starting or being measured.
     """
 
     pipeline: str
@@ -79,7 +78,7 @@ class Snapshot:
     early_ticks: int = 0
     would: tuple[StageConfig, ...] = ()
     correction: Correction = UNCORRECTED
-    feedback: Feedback = NO_FEEDBACK
+    is_late: bool = False
     ended: Actuation | None = None
     quarantines: tuple[FailedRollout, ...] = ()
     trial: CanaryTrial | None = None
@@ -107,7 +106,7 @@ def after_tick(
         tick_s=tick_s,
         would=would if request.control.mode is Mode.SHADOW else (),
         correction=state.correction,
-        feedback=state.feedback,
+        is_late=state.is_late,
         ended=state.ended,
         quarantines=tuple(failure for failure in state.failures if request.now_s < failure.until_s),
         trial=state.trial,

@@ -68,14 +68,13 @@ class Served(ABC):
 class Running:
     """The configurations in the objects of a pipeline, each with its part of a set and its place.
 
-    Parts are empty if there is one. `beside` are Deployments of no stage, `counters` count the load.
+    Parts are empty if there is one. `beside` are Deployments of no stage.
     """
 
     configs: Configs
     parts: tuple[str, ...]
     places: tuple[Served, ...]
     beside: tuple[Served, ...]
-    counters: tuple[Served, ...]
 
 
 def patch_of(before: Json, after: Json) -> list[Operation]:

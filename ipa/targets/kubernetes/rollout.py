@@ -5,7 +5,7 @@ it stays Available right after a write, flips during the roll, and has no observ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -198,20 +198,6 @@ def _unschedulable(pod: Json) -> str:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return f"Unschedulable: {condition.get('message', '')}"
     return ""
-
-
-def counter_of(states: Iterable[DeploymentState]) -> str | None:
-    """The identity of the load's counter in these Deployments; empty while it is being replaced.
-
-    None if there is none.
-    """
-    deployed = [(each, each.deployment["metadata"]) for each in states if each.deployment is not None]
-    if not deployed:
-        return None
-    if any(not it.is_observed or it.old_replicas > 0 or not it.ready for it, _ in deployed):
-        # Some pods are of an older template, or none serves.
-        return ""
-    return ",".join(f"{metadata['uid']}/{metadata['generation']}" for _, metadata in deployed)
 
 
 def judge(states: Sequence[DeploymentState], lost: Sequence[int] = ()) -> Rollout:

@@ -35,7 +35,7 @@ from ipa.targets.kubernetes.layout import (
     patch_of,
     revision_of,
 )
-from ipa.targets.kubernetes.rollout import DeploymentState, counter_of, judge
+from ipa.targets.kubernetes.rollout import DeploymentState, judge
 
 # A claim is bound to the resourceVersion, which each write of the status moves: so often it is tried.
 CLAIM_TRIES = 10
@@ -76,13 +76,11 @@ class KubeWorkload:
             for config, state, part in zip(running.configs, states[:count], running.parts, strict=True)
         )
         beside = [f"{it.place.title} is not ready: {it.lost}" for it in states[count:] if it.lost]
-        counters = {place.deployment for place in running.counters}
         return WorkloadState(
             revision_of(list(objects.values())),
             stages,
             all(state.is_settled for state in states),
             next(filter(None, map(last_hand, objects.values())), ""),
-            counter_of(state for state in states if state.place.deployment in counters),
             "; ".join(beside),
         )
 

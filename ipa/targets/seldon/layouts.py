@@ -252,9 +252,7 @@ class SingleLayout(SeldonLayout):
         configs = tuple(config for _, part in named for config in part)
         names = [target_of(each).predictor if len(named) > 1 else "" for each, part in named for _ in part]
         beside = tuple(orchestrators(sdep, places))
-        # Without a Deployment of its own an orchestrator is in the pods of the first componentSpec.
-        first = tuple(place for place in places if place.stage == places[0].stage)
-        return Running(configs, tuple(names), places, beside, beside or first)
+        return Running(configs, tuple(names), places, beside)
 
     def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> Objects:
         """The SeldonDeployment, if anything differs."""
@@ -299,9 +297,8 @@ class SplitLayout(SeldonLayout):
         places: dict[PartRole, list[StageLocation]] = {role: [] for role in PartRole}
         for name, part in self._parts.items():
             places[part.role] += locate(part.pipeline, objects[name])
-        routers = tuple(places[PartRole.ROUTER])
-        beside = (*places[PartRole.QUEUE], *routers)
-        return Running(configs, ("",) * len(configs), tuple(places[PartRole.MODEL]), beside, routers)
+        beside = (*places[PartRole.QUEUE], *places[PartRole.ROUTER])
+        return Running(configs, ("",) * len(configs), tuple(places[PartRole.MODEL]), beside)
 
     def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> Objects:
         """Each changed object in its new form, in an order of writes that may stop anywhere.

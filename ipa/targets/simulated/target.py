@@ -46,7 +46,7 @@ class SimulatedTarget(Target):
 
     def open(self, site: Site) -> World:
         """The worlds of the pipelines, each under the same rates. UsageError without a load."""
-        from ipa.simulate.arrivals import request_times
+        from ipa.forecast.arrivals import request_times
         from ipa.simulate.cluster import ClusterSettings
         from ipa.simulate.ground_truth import GroundTruth
         from ipa.simulate.kernel import drive_plain

@@ -35,7 +35,7 @@ def test_a_watch_on_a_terminal_wraps_instead_of_cutting_off() -> None:
     )
     live = {"rate_rps": 1.0, "latency_s": 0.1, "forecast": None, "tick": 1, "revision": "1", "stages": []}
     live |= {"pas": 0.5, "cost_cores": 1.0, "degraded": [], "reason": "hold", "detail": DETAIL}
-    live |= {"in_time_ratio": 0.5, "planned_load_ratio": 0.64}
+    live |= {"in_time_ratio": 0.5}
     control = {"mode": "active", "mode_by": "", "mode_reason": "", "paused": False, "pins": [], "freezes": []}
     status = {
         "pipeline": "video", "sla_s": 1.0, "sla_percentile": 99.0, "healthy": True, "simulated_speed": 10.0,

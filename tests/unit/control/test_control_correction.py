@@ -394,7 +394,6 @@ def test_a_restart_knows_what_was_learned_as_far_as_it_can_read(caplog: pytest.L
     assert again.loop.snapshot().correction.slowdowns(PIPELINE) == known != ()
     inputs = json.loads(last.inputs)
     inputs["state"]["correction"]["believed"] = 1
-    inputs["state"]["feedback"]["load_ratio"] = 1.5
     # A field that this version needs, and another one.
     inputs["state"]["failures"] = [{"variants": [], "cores": 9.0, "forgotten_s": 1e6}]
     inputs["settings"] = {"patience": 3}
@@ -403,7 +402,7 @@ def test_a_restart_knows_what_was_learned_as_far_as_it_can_read(caplog: pytest.L
     again.ticks(1)
     snapshot = again.loop.snapshot()
     assert snapshot.correction.slowdowns(PIPELINE) == known
-    assert (snapshot.feedback.load_ratio > 1.4, snapshot.quarantines) == (True, ())
+    assert snapshot.quarantines == ()
     [told] = [it.message for it in caplog.records if "before the restart" in it.message]
     for words in (told.removeprefix("pages: "), "/state/correction/", "/state/failures/0/until_s"):
         assert words in made.store.recorded[-1].detail

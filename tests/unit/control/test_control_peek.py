@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.control.engine.guards import GuardSettings, mean_rps
+from ipa.control.counters import mean_rps
+from ipa.control.engine.guards import GuardSettings
 from ipa.control.ports import Signals
 from ipa.model.decision import Mode, ReasonCode
-from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
+from ipa.model.observation import LoadHistory, Missing, MissingReason
 from ipa.model.plan import StageConfig
 from tests.fakes.metrics import Fault
 from tests.fakes.world import Scenario, scenario
@@ -120,15 +121,3 @@ def test_a_change_that_can_be_added_to_is_looked_at_while_it_rolls_out(
     made.workload.rolling = replace(made.workload.rolling, amends=amends)
     assert began(made, 45.0) == times
     assert [write.at_s for write in made.workload.writes] == times[3:]
-
-
-def test_a_jump_within_a_mean_brings_a_tick() -> None:
-    """The mean over 5 s has 12 rps at 24 s, which what runs would carry; 40 come each second."""
-
-    def averaged(now_s: float, signals: Signals) -> Signals:
-        came = [4.0 + at_s % 3 if at_s < 23 else 40.0 for at_s in range(int(now_s) - 30, int(now_s))]
-        means = tuple(sum(came[at : at + 5]) / 5 for at in range(len(came) - 4))
-        return replace(signals, load=Measured(LoadHistory(1.0, means, averaged_s=5.0)))
-
-    made = scenario(5.0, settings=SETTINGS, mode=Mode.ADVISORY, fault=averaged)
-    assert began(made, 25.0) == [0.0, 10.0, 20.0, 24.0]

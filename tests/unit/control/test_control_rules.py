@@ -10,7 +10,6 @@ import pytest
 from ipa.control.engine import rules
 from ipa.control.engine.actuation import ActuationPhase, accepted, begin, sent
 from ipa.control.engine.canary import CanaryTrial, EndedCount
-from ipa.control.engine.feedback import Feedback
 from ipa.control.engine.observe import observe
 from ipa.control.engine.quarantine import FailedRollout
 from ipa.control.engine.rules import BEFORE_LOAD, OF_LOAD, judge
@@ -81,7 +80,7 @@ def troubles() -> Iterator[tuple[TickRequest, EngineState, ReasonCode]]:
         last_applied=GROWN,
         block=BLOCK,
         trial=CanaryTrial(best, GROWN, 0.0, 60.0, 60.0, EndedCount(50.0)),
-        feedback=Feedback(is_broken=True),
+        is_late=True,
     )
     request = replace(request, observation=unread(replace(lost, settled=False)))
     yield request, state, ReasonCode.PAUSED
@@ -105,7 +104,7 @@ def troubles() -> Iterator[tuple[TickRequest, EngineState, ReasonCode]]:
     yield request, state, ReasonCode.SWITCH_VARIANT
     state = replace(state, trial=None)
     yield request, state, ReasonCode.SLO_BROKEN
-    state = replace(state, feedback=Feedback())
+    state = replace(state, is_late=False)
     yield request, state, ReasonCode.NO_CHANGE
 
 
@@ -287,15 +286,6 @@ def test_while_the_slo_is_broken_a_cheaper_plan_that_carries_as_much_is_no_relie
     assert (verdict.action, verdict.reason) == (Action.APPLY, ReasonCode.SCALE_DOWN)
 
 
-def test_a_ratio_above_the_forecast_is_told_with_a_plan_alone() -> None:
-    request = running_at(5.0, SMALLEST)
-    request = replace(request, settings=replace(request.settings, correct_profiles=True))
-    state = EngineState(planned=True, feedback=Feedback(load_ratio=1.5))
-    assert "planned for 1.48 × the forecast" in on_tick(request, state)[0].decision.detail
-    paused = replace(request, control=PipelineControl(mode=Mode.ACTIVE, paused=True))
-    assert "planned for" not in on_tick(paused, state)[0].decision.detail
-
-
 @pytest.mark.parametrize(("mode", "is_drift"), [(Mode.ACTIVE, True), (Mode.ADVISORY, False)])
 def test_a_change_by_someone_else_is_drift_where_the_loop_writes(mode: Mode, is_drift: bool) -> None:
     control = PipelineControl(mode=mode)
@@ -307,7 +297,7 @@ def test_a_change_by_someone_else_is_drift_where_the_loop_writes(mode: Mode, is_
 def late(request: TickRequest) -> tuple[TickRequest, EngineState]:
     """The request with four of ten requests late, and the state that knows it."""
     broken = replace(request.observation, attainment=Measured(Attainment(100.0, 0.6, 15.0)))
-    return replace(request, observation=broken), EngineState(planned=True, feedback=Feedback(is_broken=True))
+    return replace(request, observation=broken), EngineState(planned=True, is_late=True)
 
 
 def test_while_the_slo_is_broken_capacity_is_added_and_never_removed() -> None:
@@ -351,7 +341,7 @@ def rolling_out(
 @pytest.mark.parametrize("are_late", [True, False])
 def test_what_a_load_has_outgrown_is_added_to_while_it_rolls_out(are_late: bool) -> None:
     request, state = rolling_out()
-    state = state if are_late else replace(state, feedback=Feedback())
+    state = state if are_late else replace(state, is_late=False)
     verdict, _ = judge(request, state)
     assert (verdict.action, verdict.reason, verdict.amends) == (Action.APPLY, ReasonCode.AMENDED, True)
     for old, new in zip(MIDDLE, verdict.configs, strict=True):

@@ -14,7 +14,7 @@ from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.cli.output import printer
 from ipa.cli.views.status_text import status_table
 from ipa.control.canonical import plain
-from ipa.control.engine.correction import UNCORRECTED, Correction, ObservedSlowdown
+from ipa.control.engine.correction import FIRST_DEVIATION, UNCORRECTED, Correction, ObservedSlowdown
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Event, Notice
@@ -116,13 +116,14 @@ def test_status_says_what_takes_longer_and_what_is_planned_with() -> None:
     live = live_state(PIPELINE, PROFILES, snapshot, now=NOW, tick_s=5.0)
     detect, read = live.stages
     assert (detect.slowdown_ratio, detect.planned_slowdown_ratio) == (1.41, pytest.approx(1.05**7))
+    assert detect.slowdown_deviation == pytest.approx(1.41 * FIRST_DEVIATION)
     assert (read.slowdown_ratio, read.planned_slowdown_ratio) == (1.04, 1.0)
     # It is busier by that, too.
     quick = live_state(PIPELINE, PROFILES, replace(snapshot, correction=UNCORRECTED), now=NOW, tick_s=5.0)
     assert quick.stages[0].slowdown_ratio is None
     assert detect.utilisation_ratio == pytest.approx((quick.stages[0].utilisation_ratio or 0.0) * 1.05**7)
     lines = [line.strip() for line in table_of(live).splitlines()]
-    assert "detect=small takes 1.41 x its profile; planned with 1.41" in lines
+    assert f"detect=small takes 1.41 ± {1.41 * FIRST_DEVIATION:.2f} x its profile; planned with 1.41" in lines
     assert not any("read=big takes" in line for line in lines)
     # Of a service that does not know it yet.
     status = plain(status_view(PIPELINE, PipelineControl(), live, NOW))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ipa.control.engine.guards import GuardSettings, mean_rps
+from ipa.control.counters import mean_rps
+from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import EngineState, PlannerProvenance
 from ipa.model.observation import LoadHistory
 from ipa.settings import Settings

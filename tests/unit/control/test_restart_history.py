@@ -91,8 +91,8 @@ def test_the_time_in_which_nobody_saw_the_load_stays_a_gap() -> None:
     )
 
 
-def load(rates: tuple[float | None, ...], end_s: float | None, **fields: float) -> Observation:
-    history = LoadHistory(fields.get("step_s", 1.0), rates, fields.get("averaged_s", 0.0), end_s)
+def load(rates: tuple[float | None, ...], end_s: float | None) -> Observation:
+    history = LoadHistory(1.0, rates, 0.0, end_s)
     return Observation(PIPELINE.name, 0.0, Measured(1.0), Measured(history), NOTHING, ())
 
 
@@ -115,21 +115,8 @@ def test_rates_are_put_at_their_time(end_s: float | None, expected: tuple[float 
     assert joined.value.rates_rps == expected
 
 
-def test_the_first_means_of_a_new_server_are_too_low_and_not_taken() -> None:
-    earlier = LoadHistory(1.0, (5.0, 5.0, 5.0), 2.0, 10.0)
-    joined = with_earlier(load((None, 0.5, 3.0, 5.0, 6.0), 13.0, averaged_s=2.0), earlier).load
-    assert isinstance(joined, Measured)
-    assert joined.value.rates_rps == (5.0, 5.0, None, 5.0, 6.0)
-    # The newest is all that is known of now.
-    joined = with_earlier(load((None, 0.5, 3.0), 11.0, averaged_s=2.0), earlier).load
-    assert isinstance(joined, Measured)
-    assert joined.value.rates_rps == (5.0, 5.0, 3.0)
-
-
-def test_rates_of_other_means_and_rates_that_were_seen_are_left_as_they_are() -> None:
-    earlier = LoadHistory(1.0, (1.0, 2.0, 3.0, 4.0), 5.0, 10.0)
-    other = load((None, None, None, 9.0), 10.0)
-    assert with_earlier(other, earlier) == other
-    observation = load((8.0, None, 7.0, 9.0), 10.0, averaged_s=5.0)
+def test_rates_that_were_seen_are_left_as_they_are() -> None:
+    earlier = LoadHistory(1.0, (1.0, 2.0, 3.0, 4.0), 0.0, 10.0)
+    observation = load((8.0, None, 7.0, 9.0), 10.0)
     assert with_earlier(observation, earlier) == observation
     assert with_earlier(observation, None) == observation

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from experiments.forecast import runner as forecasts
-from experiments.forecast.lstm import Lstm, LstmModel, Network, Training, learn
+from experiments.forecast.lstm import LAGS, Lstm, LstmModel, Network, Training, learn
 from ipa.experiment.reading import load_experiment
 from ipa.experiment.runners import Experiment
 from ipa.forecast.base import Series, prepare
-from ipa.forecast.learned import LAGS
 from ipa.library import backtest
 from ipa.model.errors import DomainError, UsageError
 from ipa.model.observation import LoadHistory

@@ -166,7 +166,7 @@ def test_the_forecast_experiment_has_cells_without_published_data(
     )
     made, notes = cells(experiment)
     assert any("twitter is left out" in note for note in notes)
-    learned = next(each for each in made if each.labels["forecaster"] == "learned")
-    assert learned.labels["trace"] == "azure conversation"
+    level = next(each for each in made if each.labels["forecaster"] == "level")
+    assert level.labels["trace"] == "azure conversation"
     # The fifth ten minutes, a forecast every ten seconds.
-    assert work(learned.payload, learned.series).row["count"] == 60
+    assert work(level.payload, level.series).row["count"] == 60

@@ -12,8 +12,7 @@ import pytest
 from ipa.files.traces import EXAMPLE_TRACE, read_trace
 from ipa.forecast.base import Series
 from ipa.forecast.boosted import Boosted, TreeGrowth
-from ipa.forecast.learned import Learned
-from ipa.forecast.quality import Backtest
+from ipa.forecast.quality import Backtest, score
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.traces import as_load, outages
 from ipa.library import backtest
@@ -25,10 +24,24 @@ RNG = np.random.default_rng(11)
 
 def test_the_ladder_scores_better_than_the_last_value() -> None:
     counts = RNG.poisson(20 + 15 * np.sin(np.arange(3000) / 60)).astype(float)
-    scores = backtest(counts.tolist(), ["learned", "level", "window", "last"], forecasts=150)
+    scores = backtest(counts.tolist(), ["level", "window", "last"], forecasts=150)
     assert {each.count for each in scores.values()} == {150}
-    assert scores["learned"].smape_ratio < scores["last"].smape_ratio
-    assert scores["learned"].coverage_ratio > 0.8
+    assert scores["level"].smape_ratio < scores["last"].smape_ratio
+    assert scores["level"].coverage_ratio > 0.8
+
+
+def test_measures_are_those_of_their_definitions() -> None:
+    peaks, points, uppers = (
+        np.array([10.0, 20.0, 0.0]),
+        np.array([10.0, 10.0, 0.0]),
+        np.array([12.0, 15.0, 0.0]),
+    )
+    measured = score(peaks, points, uppers, 0.9)
+    assert measured.mae_rps == pytest.approx(10 / 3)
+    assert measured.smape_ratio == pytest.approx((20 / 30) / 3)
+    assert measured.coverage_ratio == pytest.approx(2 / 3)
+    assert measured.pinball_rps == pytest.approx((0.1 * 2 + 0.9 * 5) / 3)
+    assert measured.upper_ratio == pytest.approx((1.2 + 0.75) / 2)
 
 
 def test_more_forecasts_than_moments_are_one_at_each_moment() -> None:
@@ -135,9 +148,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_packaged_trace_is_scored() -> None:
-    scores = backtest(read_trace(EXAMPLE_TRACE), ["learned", "last"], forecasts=20)
-    assert scores["learned"].count > 0
-    assert scores["learned"].smape_ratio < scores["last"].smape_ratio
+    scores = backtest(read_trace(EXAMPLE_TRACE), ["level", "last"], forecasts=20)
+    assert scores["level"].count > 0
+    assert scores["level"].smape_ratio < scores["last"].smape_ratio
 
 
 DAY_S = 86_400
@@ -147,19 +160,6 @@ DAY_S = 86_400
 def published(shared_data: Path) -> tuple[float | None, ...]:
     """The papers' trace of nineteen days."""
     return read_trace(shared_data / "twitter_days_01_19.txt.gz")
-
-
-@pytest.mark.xdist_group("published-trace")
-def test_published_trace_beats_the_last_maximum(published: tuple[float | None, ...]) -> None:
-    """The last five days, after three to learn from."""
-    rates = tuple(rate or None for rate in published[11 * DAY_S :])
-    scores = Backtest(train_ratio=3 / 8, forecasts=600, smooth_s=1.0).run(
-        LoadHistory(1.0, rates), (Learned(), WindowMaximum())
-    )
-    # The published LSTM has 7.9 % on these days, the last maximum 10.0 %.
-    assert scores["learned"].smape_ratio < 0.079
-    assert scores["learned"].smape_ratio < scores["window"].smape_ratio
-    assert scores["learned"].coverage_ratio == pytest.approx(0.95, abs=0.025)
 
 
 @pytest.mark.xdist_group("published-trace")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ipa.forecast.base import Peak, Series, prepare, slo_quantile
+from ipa.forecast.boosted import Boosted
 from ipa.forecast.ladder import BACKTEST_RUNGS, CLAMP_FACTOR, DEFAULT_RUNGS, forecast
-from ipa.forecast.learned import Learned
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.model.errors import DomainError
 from ipa.model.observation import RATE_SHARES, Forecast, LoadHistory
@@ -60,9 +60,9 @@ def test_a_full_window_is_answered_by_the_level() -> None:
 
 
 def test_a_rung_that_learns_from_the_load_says_how_much_it_lacks() -> None:
-    answer = ask(NOISY, rungs=(Learned(), *DEFAULT_RUNGS))
+    answer = ask(NOISY, rungs=(Boosted(), *DEFAULT_RUNGS))
     assert answer.rung == "level"
-    assert answer.steps_down == ("learned: 120 s of load, needs 730 s",)
+    assert answer.steps_down == ("boosted: 120 s of load, needs 10610 s",)
 
 
 @pytest.mark.parametrize(("length", "rung"), [(1, "last"), (29, "last"), (30, "level"), (40, "level")])
@@ -169,11 +169,3 @@ def test_every_rung_of_the_default_ladder_answers_a_long_load() -> None:
         answer = forecast(load, horizon_s=10.0, quantile=0.95, rungs=(rung, LastValue()))
         assert answer.rung == rung.name
         assert 15 < answer.point_rps <= answer.upper_rps < 40
-
-
-def test_weights_for_another_question_step_down() -> None:
-    load = LoadHistory(1.0, tuple(float(count) for count in RNG.poisson(20, 800)))
-    model = Learned().fitted(prepare(load), 20.0, 0.95)
-    answer = forecast(load, horizon_s=10.0, quantile=0.95, rungs=(model, LastValue()))
-    assert answer.rung == "last"
-    assert answer.steps_down == ("learned: learned for 20 s, quantile 0.95",)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ipa.forecast.arrivals import workload_rates
 from ipa.forecast.base import Forecaster, Series, answers, prepare, sliding_max
 from ipa.forecast.boosted import Boosted, TreeGrowth, learn
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
-from ipa.forecast.learned import Learned
 from ipa.forecast.level import Level
 from ipa.forecast.mixture import (
     LAST_SHARE,
@@ -25,7 +25,6 @@ from ipa.forecast.mixture import (
 from ipa.forecast.quality import pinball
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.model.observation import Forecast, LoadHistory
-from ipa.simulate.arrivals import workload_rates
 
 HORIZON_S, QUANTILE = 20.0, 0.95
 RUNGS = (Level(), WindowMaximum(), LastValue())
@@ -123,12 +122,12 @@ def test_the_mixture_is_never_far_from_the_best_rung_in_hindsight(
 def test_a_rung_that_learns_from_the_load_sees_only_its_first_half() -> None:
     lengths: list[int] = []
 
-    class Spy(Learned):
+    class Spy(LastValue):
         __slots__ = ()
 
-        def fitted(self, series: Series, horizon_s: float, quantile: float) -> Learned:  # type: ignore[override]
+        def fitted(self, series: Series, horizon_s: float, quantile: float) -> Spy:
             lengths.append(len(series.rates_rps))
-            return Learned.fitted(self, series, horizon_s, quantile)
+            return Spy()
 
     series = Series(1.0, np.array(drawn(sine(1600))), 1.0)
     past = past_of(series, HORIZON_S)

@@ -18,9 +18,13 @@ from ipa.settings import Settings
 from tests.fakes.policy_contract import PIPELINE
 
 
-def counts(seed: int, length: int) -> list[float]:
-    """Four hours are enough to learn from."""
-    rates = 40 + 20 * np.sin(2 * np.pi * np.arange(length) / 1200)
+def unlearned() -> TraceForecaster:
+    return TraceForecaster(horizon_s=20.0, quantile=0.95, smooth_s=5.0)
+
+
+def counts(seed: int, length: int, height_rps: float = 60.0) -> list[float]:
+    """A spike of half a minute every five minutes. Four hours are enough to learn from."""
+    rates = 20 + height_rps * (np.arange(length) % 300 < 30)
     return [float(count) for count in np.random.default_rng(seed).poisson(rates)]
 
 
@@ -32,39 +36,46 @@ def means(seed: int, length: int) -> LoadHistory:
 
 @pytest.fixture(scope="module")
 def forecaster() -> TraceForecaster:
-    return TraceForecaster(as_load(counts(1, 14_400)), horizon_s=20.0, quantile=0.95, smooth_s=5.0)
+    """One that has learned."""
+    made = unlearned()
+    made.learn(as_load(counts(1, 14_400)))
+    return made
 
 
 def test_it_answers_before_it_has_learned_and_by_the_trace_after(forecaster: TraceForecaster) -> None:
-    load = means(2, round(forecaster.window_s))
-    before = forecaster(load)
+    # The next spike begins in ten seconds.
+    load = means(2, 1190)
+    before = unlearned()(load)
     assert before.rung != "boosted"
     assert before.steps_down[0] == "boosted: still learning from the trace"
-    forecaster.learn()
     after = forecaster(load)
     assert (after.rung, after.steps_down) == ("boosted", ())
-    assert 20 < after.point_rps < after.upper_rps < 90
-    # A second call has nothing to learn from any more.
-    forecaster.learn()
-    assert forecaster(load) == after
+    assert before.upper_rps < 60 < after.point_rps <= after.upper_rps < 120
+
+
+def test_an_even_trace_teaches_nothing_that_the_other_rungs_do_not_know() -> None:
+    made = unlearned()
+    made.learn(as_load(counts(4, 14_400, 0.0)))
+    answer = made(means(5, 1200))
+    assert "boosted" not in dict(answer.weights)
+    assert "as good without it (pinball loss: " in answer.steps_down[0]
 
 
 def test_a_short_load_and_coarser_means_step_down(forecaster: TraceForecaster) -> None:
-    forecaster.learn()
     short = forecaster(means(3, 300))
-    assert short.rung == "learned"
+    assert short.rung == "level"
     assert short.steps_down == ("boosted: 300 s of load, needs 600 s",)
     # Every rung is still there, those that need no trace too.
     shortest = forecaster(means(3, 10))
-    assert [why.split(":")[0] for why in shortest.steps_down] == ["boosted", "learned", "level"]
+    assert [why.split(":")[0] for why in shortest.steps_down] == ["boosted", "level"]
     coarse = forecaster(replace(means(3, 1220), averaged_s=30.0))
     assert coarse.rung != "boosted"
     assert "learned for 20 s, quantile 0.95, means over 5 s every 1 s" in coarse.steps_down[0]
 
 
 def test_a_trace_too_short_to_learn_from_is_said_in_every_forecast() -> None:
-    idle = TraceForecaster(as_load(counts(1, 900)), horizon_s=20.0, quantile=0.95, smooth_s=5.0)
-    idle.learn()
+    idle = unlearned()
+    idle.learn(as_load(counts(1, 900)))
     answer = idle(means(2, 1220))
     assert "nothing learned from the trace" in answer.steps_down[0]
     assert answer.upper_rps > 20

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from ipa.forecast import level
+from ipa.forecast.arrivals import request_times
 from ipa.forecast.base import Forecaster, prepare
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
 from ipa.forecast.level import Level
 from ipa.model.observation import LoadHistory
-from ipa.simulate.arrivals import request_times
 from ipa.simulate.realtime import BURST_EVERY_S, BURST_FROM_S, BURST_S, moving_load
 
 HORIZON_S, QUANTILE, TICK_S, STEP_AT_S = 20, 0.95, 2, 250

@@ -301,6 +301,6 @@ def test_a_setting_may_name_code_and_what_is_wrong_with_it_is_said() -> None:
     message = str(caught.value)
     assert "IPA_SOLVER='nowhere:x' is none of auto, gurobi, highs, exact" in message
     assert (
-        "IPA_FORECASTER='nobody' is not the name of a forecaster. There are: ladder, foresight, learned"
+        "IPA_FORECASTER='nobody' is not the name of a forecaster. There are: ladder, foresight, window"
         in message
     )

@@ -59,9 +59,10 @@ def healthy(path: str, parameters: Mapping[str, str], text: str = "7") -> Answer
         number = "2" if query.shape is QueryShape.AGE else name[1:] or text
         own = {"stage": "s", "le": "+Inf", "pipeline": name}
         metric = {label: own.get(label, "s") for label in query.by}
-        if path.endswith("query_range"):
-            times = range(int(parameters["start"]), int(parameters["end"]) + 1)
-            result.append({"metric": metric, "values": [[second, number] for second in times]})
+        if query.shape is QueryShape.SAMPLES:
+            times = range(int(NOW_S - query.window_s) + 1, int(NOW_S) + 1)
+            counts = [[second, str(int(number) * (second - 990_000))] for second in times]
+            result.append({"metric": own, "values": counts})
         else:
             result += [{"metric": metric, "value": [NOW_S, number]}]
             if "le" in query.by:
@@ -103,38 +104,38 @@ def test_whole_reading(server: Scripted) -> None:
     assert load.value.rates_rps == (7.0,) * 10
 
 
-def test_a_rate_that_is_known_is_not_taken_for_idle_before_the_load_has_a_whole_second(
-    server: Scripted,
-) -> None:
-    """As in the first moments of a scrape: two samples make a rate now, and none a second ago."""
-
-    def young(path: str, parameters: Mapping[str, str]) -> Answer:
-        is_range, is_alive = path.endswith("query_range"), "go_goroutines" in parameters["query"]
-        return success([]) if is_range and not is_alive else healthy(path, parameters)
-
-    server.script = young
-    signals = reader(server, EXECUTOR).read(PIPELINE, 10.0)
-    assert signals.arrival_rate_rps == Measured(7.0, 2.0)
+def counts(*samples: tuple[float, str]) -> Answer:
+    return success([{"metric": {"pipeline": "p"}, "values": [list(each) for each in samples]}])
 
 
-@pytest.mark.parametrize("first_s", [999_950, 999_971, 999_990])
 @pytest.mark.parametrize("window_s", [10.0, 60.0])
-def test_a_load_is_missing_until_the_window_of_its_first_rates_is_full(
-    server: Scripted, first_s: int, window_s: float
-) -> None:
-    """Rates are means over 30 s, and the server's time is 1 000 000 s."""
+def test_a_load_is_missing_until_the_second_sample_of_its_counter(server: Scripted, window_s: float) -> None:
+    samples = [(999_985.0, "700")]
 
     def begun(path: str, parameters: Mapping[str, str]) -> Answer:
-        if not path.endswith("query_range"):
-            return healthy(path, parameters)
-        start = max(int(float(parameters["start"])), first_s)
-        return success([{"metric": {}, "values": [[at_s, "7"] for at_s in range(start, 1_000_001)]}])
+        is_count = "requests_seconds_count" in parameters["query"] and "rate(" not in parameters["query"]
+        if is_count and "timestamp" not in parameters["query"]:
+            return counts(*samples)
+        return success([]) if "go_goroutines" in parameters["query"] else healthy(path, parameters)
 
     server.script = begun
-    load = reader(server, EXECUTOR).load(PIPELINE, window_s)
-    assert isinstance(load, Measured) == (first_s <= 999_971)
-    if isinstance(load, Missing):
-        assert "its means over 30 s are whole in 19 s" in load.detail
+    metrics = reader(server, EXECUTOR)
+    load = metrics.load(PIPELINE, window_s)
+    assert isinstance(load, Missing) and "the next scrape tells the first rate" in load.detail
+    samples.append((1_000_000.0, "730"))
+    load = metrics.load(PIPELINE, window_s)
+    assert isinstance(load, Measured)
+    assert load.value.rates_rps[-10:] == (2.0,) * 10
+
+
+def test_a_counter_is_followed_and_read_whole_again_after_a_while(server: Scripted) -> None:
+    metrics = reader(server)
+    for window_s in (10.0, 10.0, 300.0, 10.0):
+        load = metrics.load(PIPELINE, window_s)
+        assert isinstance(load, Measured)
+        assert load.value.rates_rps == (7.0,) * int(window_s)
+    asked = [query for query in server.asked if "[" in query]
+    assert [query[query.index("[") :] for query in asked] == ["[70s]", "[60s]", "[360s]", "[60s]"]
 
 
 def test_as_many_loops_as_have_their_turns_at_once_keep_their_connections(
@@ -143,7 +144,7 @@ def test_as_many_loops_as_have_their_turns_at_once_keep_their_connections(
     metrics, together = reader(server, prometheus_timeout_s=60.0), threading.Barrier(WORKERS, timeout=60.0)
 
     def crowded(path: str, parameters: Mapping[str, str]) -> Answer:
-        if not path.endswith("query_range"):
+        if "timestamp" in parameters["query"]:
             together.wait()
         return healthy(path, parameters)
 
@@ -226,15 +227,14 @@ def test_an_answer_that_comes_again_ages_until_it_is_stale(server: Scripted) -> 
     assert ages == [2.0, 7.0, 15.0, stale, stale]
 
 
-def test_seconds_without_a_rate_are_gaps(server: Scripted) -> None:
-    def gappy(path: str, parameters: Mapping[str, str]) -> Answer:
-        if path.endswith("query_range"):
-            return success([{"metric": {}, "values": [[999_991, "3"], [999_995, "1"], [1_000_000, "2"]]}])
-        return healthy(path, parameters)
+@pytest.mark.parametrize("count", ["-3", "NaN", "+Inf"])
+def test_a_count_that_is_none_is_invalid(server: Scripted, count: str) -> None:
+    def wrong(path: str, parameters: Mapping[str, str]) -> Answer:
+        is_count = parameters["query"].endswith("]")
+        return counts((999_999.0, "3"), (1_000_000.0, count)) if is_count else healthy(path, parameters)
 
-    server.script = gappy
-    load = read(server)[1]
-    assert load.value.rates_rps == (3.0, None, None, None, 1.0, None, None, None, None, 2.0)
+    server.script = wrong
+    assert reasons(read(server)) == [MissingReason.INVALID] * 2 + [None] * 2
 
 
 def test_slow_answer_is_unreachable_and_asked_for_once(server: Scripted) -> None:
@@ -257,7 +257,7 @@ def test_dripping_answer_ends_at_the_deadline(server: Scripted) -> None:
 PIPELINES = tuple(replace(PIPELINE, name=f"p{number:03}") for number in range(2 * GROUP))
 # Of one pipeline alone: ages, rates and latencies of itself and of its stages, its load, its queues, and if
 # there are some its losses.
-QUERIES = 15
+QUERIES = 14
 
 
 def test_neighbours_share_their_queries_and_each_has_its_own_numbers(server: Scripted) -> None:

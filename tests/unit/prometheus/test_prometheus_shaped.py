@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.queries import ON_CLUSTER, Dialect, Query, Span, queries
+from ipa.adapters.prometheus.queries import ON_CLUSTER, Dialect, Query, queries
 from ipa.adapters.prometheus.scraper import SeriesStore, parse_samples
 from ipa.adapters.prometheus.server import Answered
 from ipa.control.engine.correction import UNCORRECTED, learned
@@ -62,8 +62,8 @@ def test_a_split_pipeline_has_the_series_of_router_and_queues_over_a_clusters_wi
     assert "stage_queue" in on_cluster
     # By the stage's own name, whatever its container is called.
     assert ON_CLUSTER.stage_value(pipeline.stages[1]) == "read"
-    assert (on_cluster["arrivals"].window_s, on_cluster["latency"].window_s) == (
-        seldon["arrivals"].window_s,
+    assert (on_cluster["lost"].window_s, on_cluster["latency"].window_s) == (
+        seldon["lost"].window_s,
         seldon["latency"].window_s,
     )
 
@@ -100,8 +100,8 @@ def test_predictors_that_share_the_load_are_read_each_by_its_name() -> None:
     store = SeriesStore()
     shared = replace(PIPELINE, sets=True)
 
-    def ask(query: Query, span: Span = None) -> Answered:
-        return Answered(store.rows(query, 60.0, span), 60.0)
+    def ask(query: Query) -> Answered:
+        return Answered(store.rows(query, 60.0), 60.0)
 
     for second in range(0, 61, 5):
         pages = [

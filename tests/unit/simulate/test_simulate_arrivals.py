@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ipa.forecast.arrivals import SPACINGS, WORKLOADS, request_times, steps, workload_rates
 from ipa.model.errors import InputError
-from ipa.simulate.arrivals import SPACINGS, WORKLOADS, request_times, steps, workload_rates
 
 SHARED = Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
 # Mean, standard deviation, least and most of the papers' 1 200 seconds.

@@ -16,12 +16,12 @@ import pytest
 
 from ipa.bootstrap.targets import ServeOptions, Simulated
 from ipa.files.pipelines import packaged_example
+from ipa.forecast.arrivals import request_times
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, UsageError
 from ipa.model.observation import Measured
 from ipa.model.pipeline import Sla
 from ipa.model.plan import StageConfig
-from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.kernel import drive_plain

@@ -356,26 +356,26 @@ def test_the_load_alone_is_that_of_all_signals(settings: MetricsSettings) -> Non
     assert port.load(PIPELINE, 20.0) == port.read(PIPELINE, 20.0).load
 
 
-def test_a_short_gap_is_a_gap_in_the_load() -> None:
+def test_of_a_short_gap_the_mean_is_known() -> None:
     settings = MetricsSettings(gaps=((50.0, 55.0),))
     signals = metrics(range(1, 101), 60.0, settings).read(PIPELINE, 20.0)
     assert isinstance(signals.load, Measured)
-    rates = signals.load.value.rates_rps
-    # A rate of one second needs both its samples: 50 to 54 are missing, so 55 cannot be said either.
-    assert [at for at, rate in enumerate(rates, 41) if rate is None] == [50, 51, 52, 53, 54, 55]
+    rates = dict(enumerate(signals.load.value.rates_rps, 41))
+    # 50 to 54 are missing: until 55 it is the mean since 49.
+    assert (rates[49], rates[50], rates[55], rates[56]) == (49.0, 52.5, 52.5, 56.0)
 
 
-def test_a_slow_scrape_gives_means_of_two_intervals() -> None:
-    settings = MetricsSettings(scrape_interval_s=15.0, rate_window_s=30.0, load_window_s=30.0)
+def test_a_slow_scrape_gives_means_of_its_intervals() -> None:
+    settings = MetricsSettings(scrape_interval_s=15.0, rate_window_s=30.0)
     signals = metrics([0] * 30 + [6] * 70, 60.0, settings).read(PIPELINE, 30.0)
     assert isinstance(signals.load, Measured)
-    assert signals.load.value.averaged_s == 30.0
+    assert signals.load.value.averaged_s == 15.0
     assert signals.load.value.rates_rps[-1] == 6.0
     assert signals.arrival_rate_rps == Measured(6.0, 0.0)
     with pytest.raises(InputError, match="whole seconds"):
         MetricsSettings(scrape_interval_s=0.5)
     with pytest.raises(InputError, match="two scrapes"):
-        MetricsSettings(scrape_interval_s=15.0, rate_window_s=30.0)
+        MetricsSettings(scrape_interval_s=15.0, rate_window_s=29.0)
 
 
 def point(**changed: object) -> OperatingPoint:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ipa.forecast.base import Floats
 from ipa.model.errors import InputError
-from ipa.simulate.columns import Floats
 
 SPACINGS = ("poisson", "even", "burst")
 
