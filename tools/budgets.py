@@ -50,7 +50,10 @@ def budgets(text: str) -> list[Budget]:
 
 
 def faults(now: list[Budget], before: list[Budget], root: Path) -> list[str]:
-    """A line for each room above its budget, and for each budget that rose or went away since `before`."""
+    """A line for each room above its budget, and for each budget that rose or went away since `before`.
+
+    One may rise by what those of other rooms of the package fall with it.
+    """
     above = [
         f"{each.name} has {each.measured(root)} {each.unit}; its budget is {each.budget}: "
         "take away as many as are added, in the same room"
@@ -58,10 +61,13 @@ def faults(now: list[Budget], before: list[Budget], root: Path) -> list[str]:
         if each.measured(root) > each.budget
     ]
     left = {each.name: each.budget for each in now}
+    rooms = [each for each in before if each.is_room and each.name in left]
+    are_moved = sum(left[each.name] for each in rooms) <= sum(each.budget for each in rooms)
+    moved = {each.name for each in rooms if are_moved}
     rose = [
         f"the budget of {each.name} was {each.budget} and is {left.get(each.name, 'gone')}: budgets only fall"
         for each in before
-        if left.get(each.name, each.budget + 1) > each.budget
+        if each.name not in moved and left.get(each.name, each.budget + 1) > each.budget
     ]
     return above + rose
 

@@ -1,17 +1,13 @@
-"""Rungs that learn nothing: the last value, and the maximum of a window. And the future, in simulations."""
+"""Rungs that learn nothing: the last value, and the maximum of a window."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
 from statistics import NormalDist
 
 import numpy as np
 
 from ipa.forecast.base import Floats, Ints, Rung, Series, sliding_max
-from ipa.forecast.registry import FORESIGHT
-from ipa.model.observation import Forecast, LoadHistory
 
 # The memory of a window: two minutes, or some horizons if those are longer.
 PAST_S, PAST_HORIZONS = 120.0, 3.0
@@ -67,20 +63,3 @@ class WindowMaximum(Rung):
             for last in (counts - width).tolist()
         ]
         return points, np.maximum(points, uppers)
-
-
-@dataclass(frozen=True, slots=True)
-class Foresight:
-    """A forecaster that knows the future: the highest rate of the next horizon, as a bound for any other."""
-
-    rates_rps: Sequence[float]
-    now_s: Callable[[], float]
-    horizon_s: float
-    margin_ratio: float = 0.0
-
-    def __call__(self, load: LoadHistory) -> Forecast:
-        """The true peak; after the end of the load its last rate."""
-        start = min(int(self.now_s()), len(self.rates_rps) - 1)
-        stop = ceil(self.now_s() + self.horizon_s)
-        peak_rps = float(max(self.rates_rps[start:stop])) * (1 + self.margin_ratio)
-        return Forecast(peak_rps, peak_rps, 1.0, self.horizon_s, FORESIGHT, 1.0)

@@ -12,7 +12,7 @@ FORECASTERS = Registry(
     "forecaster",
     {
         LADDER: "ipa.forecast.ladder:forecast",
-        FORESIGHT: "ipa.forecast.reactive:Foresight",
+        FORESIGHT: "ipa.simulate.run:Foresight",
         "window": "ipa.forecast.reactive:WindowMaximum",
         "level": "ipa.forecast.level:Level",
         "last": "ipa.forecast.reactive:LastValue",

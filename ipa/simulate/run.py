@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from ipa.control.ports import Attribution, PipelineControl
 from ipa.forecast.arrivals import request_times
 from ipa.forecast.base import Forecaster
 from ipa.forecast.ladder import failure_in, forecast, last_rung, rungs_of
-from ipa.forecast.reactive import Foresight
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError
@@ -44,6 +44,23 @@ from ipa.simulate.world import SimWorld
 KEPT = 4096
 # A plug-in that takes longer than a tick of the service hangs.
 PLUGIN_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """A forecaster that knows the future: the highest rate of the next horizon, as a bound for any other."""
+
+    rates_rps: Sequence[float]
+    now_s: Callable[[], float]
+    horizon_s: float
+    margin_ratio: float = 0.0
+
+    def __call__(self, load: LoadHistory) -> Forecast:
+        """The true peak; after the end of the load its last rate."""
+        start = min(int(self.now_s()), len(self.rates_rps) - 1)
+        stop = ceil(self.now_s() + self.horizon_s)
+        peak_rps = float(max(self.rates_rps[start:stop])) * (1 + self.margin_ratio)
+        return Forecast(peak_rps, peak_rps, 1.0, self.horizon_s, FORESIGHT, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,3 +139,7 @@ def test_a_room_above_its_budget_and_a_budget_that_rose_or_went_are_refused(tmp_
         "the budget of room was 1 and is 2",
         "the budget of hall was 2 and is gone",
     ]
+    there, here = (Budget(name, (f"ipa/{name}.py",), "lines", 5, 1) for name in ("there", "here"))
+    moved = [replace(there, budget=7), replace(here, budget=3)]
+    assert faults(moved, [there, here], tmp_path) == []
+    assert faults([moved[0], here], [there, here], tmp_path) != []

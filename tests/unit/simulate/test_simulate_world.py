@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from ipa.control.ports import RolloutPhase
-from ipa.forecast.reactive import Foresight
 from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.parts import NO_OVERHEAD, Overhead
@@ -24,6 +23,7 @@ from ipa.simulate.cluster import ClusterSettings, SimCluster
 from ipa.simulate.columns import Items
 from ipa.simulate.ground_truth import READINESS_S, GroundTruth
 from ipa.simulate.metrics import MetricsSettings, SimMetrics
+from ipa.simulate.run import Foresight
 from ipa.simulate.stage import StageSim
 from tests.fakes.world import PIPELINE as PAGES
 from tests.fakes.world import PROFILES
