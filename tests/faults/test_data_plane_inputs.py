@@ -49,7 +49,7 @@ class Model:
         self.wrong = wrong
         self.batches: list[int] = []
 
-    async def __call__(self, url: str, sent: bytes) -> tuple[int, bytes]:
+    async def __call__(self, url: str, variant: str, sent: bytes) -> tuple[int, bytes]:
         await asyncio.sleep(0)
         inputs = orjson.loads(sent)["inputs"]
         self.batches.append(inputs[0]["shape"][0])
@@ -217,7 +217,7 @@ def test_r5_an_answer_that_is_wrong_is_the_models_502(case: Case, name: str) -> 
 def test_r5_a_row_without_a_number_fails_its_request_alone(case: Case) -> None:
     """A model's NaN travels as null: the other rows of the batch are answers."""
 
-    async def nan_for_bad(url: str, sent: bytes) -> tuple[int, bytes]:
+    async def nan_for_bad(url: str, variant: str, sent: bytes) -> tuple[int, bytes]:
         batches.append(1)
         (given,) = orjson.loads(sent)["inputs"]
         data = [[float("nan")] if value == [BAD] else value for value in given["data"]]
@@ -255,7 +255,7 @@ def test_r5_only_requests_that_are_alike_share_a_batch(case: Case) -> None:
     bodies += [orjson.dumps({"inputs": [one], "parameters": {"threshold": level}}) for level in (1, 2)]
     batches: list[dict[str, Any]] = []
 
-    async def remember(url: str, sent: bytes) -> tuple[int, bytes]:
+    async def remember(url: str, variant: str, sent: bytes) -> tuple[int, bytes]:
         batches.append(orjson.loads(sent))
         return 200, orjson.dumps({"outputs": batches[-1]["inputs"]})
 
