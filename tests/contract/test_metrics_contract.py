@@ -205,10 +205,8 @@ def busy(reader: Reader) -> Signals:
     metrics = reader()
 
     def filled(signals: Signals) -> bool:
-        if isinstance(signals.load, Missing):
-            return False
-        newest = signals.load.value.rates_rps[-1]
-        return newest is not None and newest > 0.97 * RATE
+        rate = signals.stages["one"].arrival_rate_rps
+        return isinstance(rate, Measured) and rate.value > 0.97 * RATE
 
     return eventually(lambda: metrics.read(pipeline("busy"), 30.0), filled)
 
