@@ -57,10 +57,10 @@ def load_of(series: Sequence[Counted], window_s: float) -> LoadHistory | None:
                 unknown |= before
         if not len(gap_s):
             continue
-        interval = np.searchsorted(times_s, seconds) - 1
-        inside = (interval >= 0) & (interval < len(gap_s))
-        rates_rps[inside] += (increase / gap_s)[interval[inside]]
-        after = seconds > times_s[-1]
+        inside, after = (seconds > times_s[0]) & (seconds <= times_s[-1]), seconds > times_s[-1]
+        until_s, since_s = seconds[inside], np.maximum(seconds[inside] - STEP_S, times_s[0])
+        came = np.interp((since_s, until_s), times_s, np.concatenate(([0.0], np.cumsum(increase))))
+        rates_rps[inside] += (came[1] - came[0]) / (until_s - since_s)
         missed = (newest_s - times_s[-1]) / every_s
         is_replaced = any(other_s[0] > times_s[-1] for other_s, _ in series)
         if missed < (1.0 if is_replaced else ENDED):

@@ -205,8 +205,8 @@ def busy(reader: Reader) -> Signals:
     metrics = reader()
 
     def filled(signals: Signals) -> bool:
-        rate = signals.stages["one"].arrival_rate_rps
-        return isinstance(rate, Measured) and rate.value > 0.97 * RATE
+        rates = (signals.arrival_rate_rps, signals.stages["one"].arrival_rate_rps)
+        return all(isinstance(it, Measured) and abs(it.value / RATE - 1) < 0.03 for it in rates)
 
     return eventually(lambda: metrics.read(pipeline("busy"), 30.0), filled)
 
