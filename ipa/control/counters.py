@@ -10,19 +10,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ipa.forecast.base import SMOOTH_S, Floats
 from ipa.model.observation import LoadHistory
 
-Floats = NDArray[np.float64]
 # The times of a series' samples, in s, oldest first, and its counts.
 Counted = tuple[Floats, Floats]
 
 STEP_S = 1.0
 # A series without a sample for so many of its intervals has ended; for one, if another began since.
 ENDED = 2.0
-# The present rate is a mean over this time: a queue absorbs the chance in shorter ones.
-PRESENT_S = 5.0
 
 
 def load_of(series: Sequence[Counted], window_s: float) -> LoadHistory | None:
@@ -41,14 +38,14 @@ def load_of(series: Sequence[Counted], window_s: float) -> LoadHistory | None:
     seconds = np.arange(end_s - round(window_s) + 1, end_s + 1)
     rates_rps, known = np.zeros(len(seconds)), np.zeros(len(seconds), dtype=bool)
     unknown = known.copy()
-    increases = [_increases(counts) for _, counts in series]
+    increases = [np.where(np.diff(counts) < 0, counts[1:], np.diff(counts)) for _, counts in series]
     gaps = [np.diff(times_s) for times_s, _ in series]
     lengths_s = [float(np.median(each)) for each in gaps if len(each)]
     usual_s = float(np.median(lengths_s)) if lengths_s else STEP_S
-    begun_s, counted = min(times_s[0] for times_s, _ in series), sum(each.sum() for each in increases)
+    firsts_s, counted = [times_s[0] for times_s, _ in series], sum(each.sum() for each in increases)
     for (times_s, counts), increase, gap_s in zip(series, increases, gaps, strict=True):
         every_s = float(np.median(gap_s)) if len(gap_s) else usual_s
-        if times_s[0] > begun_s + every_s:
+        if times_s[0] > min(firsts_s) + every_s:
             before = (seconds > times_s[0] - every_s) & (seconds <= times_s[0])
             if counts[0] <= counted - increase.sum():
                 rates_rps[before] += counts[0] / every_s
@@ -62,8 +59,7 @@ def load_of(series: Sequence[Counted], window_s: float) -> LoadHistory | None:
         came = np.interp((since_s, until_s), times_s, np.concatenate(([0.0], np.cumsum(increase))))
         rates_rps[inside] += (came[1] - came[0]) / (until_s - since_s)
         missed = (newest_s - times_s[-1]) / every_s
-        is_replaced = any(other_s[0] > times_s[-1] for other_s, _ in series)
-        if missed < (1.0 if is_replaced else ENDED):
+        if missed < (1.0 if max(firsts_s) > times_s[-1] else ENDED):
             rates_rps[after] += increase[-1] / gap_s[-1]
             inside |= after
         else:
@@ -76,11 +72,6 @@ def load_of(series: Sequence[Counted], window_s: float) -> LoadHistory | None:
     return LoadHistory(STEP_S, rates, usual_s if usual_s > STEP_S else 0.0, float(end_s))
 
 
-def _increases(counts: Floats) -> Floats:
-    """What was counted from each sample to the next."""
-    return np.where(counts[1:] < counts[:-1], counts[1:], counts[1:] - counts[:-1])
-
-
 def mean_rps(load: LoadHistory, last_s: float) -> float:
     """The mean rate over the last `last_s` seconds of the load; 0 if none was observed."""
     steps = max(1, round(last_s / load.step_s))
@@ -89,7 +80,7 @@ def mean_rps(load: LoadHistory, last_s: float) -> float:
 
 
 def present_rps(load: LoadHistory) -> float:
-    """The newest rate, over PRESENT_S; of a load that ends with a gap, that before it."""
+    """The newest rate, over SMOOTH_S; of a load that ends with a gap, that before it."""
     rates = load.rates_rps
     end = next((at for at in range(len(rates), 0, -1) if rates[at - 1] is not None), 0)
-    return mean_rps(replace(load, rates_rps=rates[:end]), PRESENT_S)
+    return mean_rps(replace(load, rates_rps=rates[:end]), SMOOTH_S)

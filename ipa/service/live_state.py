@@ -286,13 +286,12 @@ def _stage(
     snapshot: Snapshot,
     pipeline: Pipeline,
 ) -> StageLive:
-    correction = snapshot.correction
     config = known(observed.running)
     rate_rps = known(observed.arrival_rate_rps)
     variants = {each.variant: each for each in profile.variants} if profile else {}
     running = variants.get(config.variant) if config else None
-    slower = correction.planned_ratio(observed.stage, config.variant) if config else 1.0
-    slowdown = correction.of(observed.stage, config.variant) if config else None
+    slowdown = snapshot.correction.of(observed.stage, config.variant) if config else None
+    slower = slowdown.planned_ratio if slowdown else 1.0
     plan = planned.get(_replica(config)) if config else None
     capacity_rps = _capacity_rps(config, plan, running, slower) if config else None
     served, served_accuracy = _served(observed, config, variants)

@@ -394,12 +394,12 @@ class _Reading:
         }
 
     def _load(self, name: str, age_name: str, key: Key, window_s: float) -> Measured[LoadHistory]:
-        has_alive, newest_s = name == "arrivals" and "alive" in self._queries, self._server_now_s
+        has_alive, begun_s = name == "arrivals" and "alive" in self._queries, self._server_now_s - window_s
         # What counts requests has no count before the first.
         is_idle = has_alive and key not in self._all(age_name)
         age_s = self._age("alive_age" if is_idle else age_name, key)
         series = self._samples(name, window_s)
-        if is_idle or (has_alive and all(times_s[0] > newest_s - window_s for times_s, _ in series)):
+        if is_idle or (has_alive and all(times_s[0] > begun_s for times_s, _ in series)):
             series += [(times_s, counts * 0.0) for times_s, counts in self._samples("alive", window_s)]
         load = load_of(series, window_s)
         if load is None:

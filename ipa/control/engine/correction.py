@@ -92,11 +92,6 @@ class Correction:
         """The slowdown of the variant; None if it is unknown."""
         return next((each for each in self.observed if (each.stage, each.variant) == (stage, variant)), None)
 
-    def planned_ratio(self, stage: str, variant: str) -> float:
-        """The ratio that plans use where the variant runs."""
-        slowdown = self.of(stage, variant)
-        return slowdown.planned_ratio if slowdown else 1.0
-
     def newest(self, stage: str) -> ObservedSlowdown | None:
         """The newest slowdown of any variant of the stage."""
         mine = (each for each in self.observed if each.stage == stage)

@@ -90,7 +90,7 @@ def choose(
         least_rps = now.capacity_rps * (1 - 1e-9)
         others = [each for each in others if each.prediction.capacity_rps >= least_rps]
     allowed_ratio = 1 - request.pipeline.sla.percentile / 100
-    stay, *rest = weigh([staying, *others], loads, allowed_ratio, _change_price_s(request))
+    stay, *rest = _weighed(request, [staying, *others], loads, allowed_ratio)
     best = max(rest, key=lambda each: each.gain - each.price, default=None)
     plan = best.candidate.plan if best is not None else plans[-1]
     assert plan is not None
@@ -148,8 +148,11 @@ def _loads(request: TickRequest, forecast: Forecast) -> Loads:
     return loads_of(forecast, present, waiting, request.pipeline.deadline_s)
 
 
-def _change_price_s(request: TickRequest) -> float:
-    return request.settings.change_price_s * (1.0 if request.rolling.amends else FINAL_RATIO)
+def _weighed(
+    request: TickRequest, candidates: Sequence[Candidate], loads: Loads, allowed_ratio: float
+) -> list[Worth]:
+    price_s = request.settings.change_price_s * (1.0 if request.rolling.amends else FINAL_RATIO)
+    return weigh(candidates, loads, allowed_ratio, price_s)
 
 
 def _plans(
@@ -241,7 +244,7 @@ def advantage(
         return ""
     candidates = _candidates(request, serving, [plan], now)
     loads, allowed_ratio = _loads(request, forecast), 1 - request.pipeline.sla.percentile / 100
-    stay, *rest = weigh(candidates, loads, allowed_ratio, _change_price_s(request))
+    stay, *rest = _weighed(request, candidates, loads, allowed_ratio)
     return _compared(state, stay, rest[0]) if rest and rest[0].gain > rest[0].price else ""
 
 
