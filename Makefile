@@ -7,7 +7,7 @@ export UV_NO_PROGRESS := 1
 # With it every `ipa` that is started compiles the package anew; tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install images test test-live faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed pictures bench-api bench-dataplane bench-live lint lint-style lint-types lock advisories sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
+.PHONY: help install images test test-live faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed pictures bench-api bench-dataplane bench-live scorecard lint lint-style lint-types lock advisories sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,10 @@ bench-dataplane: install ## what router and queue add to MLServer alone, CPU tim
 
 bench-api: install ## the API and a thousand loops under load, about two minutes (QUICK=1: does it work)
 	$(PY) -m experiments.bench_api $(if $(QUICK),--quick)
+
+scorecard: install ## what plans predict beside what real processes do, 30 configurations a pipeline; 30 minutes (PIPELINES=text PLACES=quiet,split; QUICK=1: does it work; WRITE=1: into measured.md)
+	$(PY) -m experiments.scorecard $(if $(PIPELINES),--pipelines $(PIPELINES)) $(if $(PLACES),--places $(PLACES)) \
+	  $(if $(QUICK),--quick) $(if $(WRITE),--write)
 
 bench-live: install ## policies on real processes, quiet and beside two busy loops, 25 minutes (PIPELINES=text POLICIES=ours,ipa WORLDS=quiet TIMES=2; QUICK=1: does it work)
 	$(PY) -m experiments.live $(if $(PIPELINES),--pipelines $(PIPELINES)) $(if $(POLICIES),--policies $(POLICIES)) \

@@ -43,7 +43,7 @@ BATCH_REMEDY = "`seldon: {shape: split}`, whose queue counts each request's rows
 # Of a stage whose server forms no batches.
 NO_BATCHES = "its server is a microservice, which answers each request by itself"
 WITH_MLSERVER = "serve it with MLServer (`protocol: v2`, and no `server: microservice`)"
-# Measured on two cores (`python -m experiments.fidelity.on_seldon`): orchestrator; router and queue.
+# Measured on two cores (`make scorecard`): orchestrator; router and queue.
 HOPS_S: Mapping[Shape, float] = MappingProxyType({Shape.SINGLE: 0.003, Shape.SPLIT: 0.005})
 NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
 

@@ -1,0 +1,1 @@
+"""The scorecard: what plans predict, beside what real processes do."""
