@@ -125,8 +125,7 @@ def stage_parts(
 
     # Usual batch: the arrivals within the timeout, or those that keep the replicas in pace with the rate.
     timed = np.minimum(k * (1.0 + within), b)
-    keeping = np.minimum(fixed_s * rate / np.maximum(n - per_item_s * rate, TINY), b)
-    usual = np.minimum(np.hypot(timed, keeping), b)
+    usual = _usual_size(b, n, timed, fixed_s, per_item_s, rate)
     usual_s = fixed_s + per_item_s * usual
     paced_s = usual_s / n
     full_load = np.minimum(rate * full_s / (b * n), 1.0 - TINY)
@@ -187,6 +186,14 @@ def stage_parts(
         log_delayed=log_delayed,
         features=features,
     )
+
+
+def _usual_size(
+    b: Floats, n: Floats, timed: Floats, fixed_s: Floats, per_item_s: Floats, rate: Floats
+) -> Floats:
+    """The items of a batch: those that come within the timeout, or while all replicas are busy."""
+    keeping = np.minimum(fixed_s * rate / np.maximum(n - per_item_s * rate, TINY), b)
+    return np.asarray(np.minimum(np.hypot(timed, keeping), b))
 
 
 def quantile_of(parts: Parts, outputs: Sequence[Any], c: Constants) -> Floats:
@@ -405,38 +412,45 @@ def sojourn_with_quota(
     (infinite: a cluster, whose nodes have CPUs to spare).
 
     That is a token bucket, whose output is the later of two queues with the same arrivals: one served at full
-    speed, and one at the speed of the quota that is a period ahead. A quantile is the later one of both
-    queues, since both rise with the work before a request; the mean assumes an exponential variation of their
-    difference. Accuracy: docs/explanation/queueing.md.
+    speed, and one at the speed of the quota that is a period ahead; neither is later than without savings.
+    At full speed batches are small, so the second serves single items, each in its share of such a batch. A
+    quantile is the later one of both, since both rise with the work before a request; the mean assumes an
+    exponential variation of their difference. Accuracy: docs/explanation/queueing.md.
     """
-    busy = formula(
-        *(batch_size, replicas, service_mean_s, service_tail_s, rate_rps),
-        items=items,
-        timeout_s=timeout_s,
-        percentile=percentile,
-        service_one_s=service_one_s,
-    )
+
+    def times(size: Floats, full_s: Floats, one_s: Floats) -> Sojourn:
+        tail_s = service_tail_s * (full_s / service_mean_s)
+        return formula(
+            *(size, replicas, full_s, tail_s, rate_rps),
+            items=items,
+            timeout_s=timeout_s,
+            percentile=percentile,
+            service_one_s=one_s,
+        )
+
     at_once = np.minimum(replicas, np.maximum(items / batch_size, 1.0))
     speed = np.minimum(machine_cores / (at_once + 1.0), 1.0)
-    quick_ratio = np.minimum(quota_cores / speed, 1.0)
-    quick = formula(
-        *(batch_size, replicas, service_mean_s * quick_ratio, service_tail_s * quick_ratio, rate_rps),
-        items=items,
-        timeout_s=timeout_s,
-        percentile=percentile,
-        service_one_s=service_one_s * quick_ratio,
-    )
+    ratio = np.minimum(quota_cores / speed, 1.0)
+    busy = times(batch_size, service_mean_s, service_one_s)
+    quick = times(batch_size, service_mean_s * ratio, service_one_s * ratio)
+    per_item_s = (service_mean_s - service_one_s) / np.maximum(batch_size - 1.0, 1.0)
+    fixed_s = service_mean_s - per_item_s * batch_size
+    timed = np.minimum(items + timeout_s * rate_rps, batch_size)
+    usual = _usual_size(batch_size, replicas, timed, fixed_s * ratio, per_item_s * ratio, rate_rps)
+    each_s = fixed_s / usual + per_item_s
+    saving = times(np.ones_like(batch_size), each_s, each_s)
+    rest_s = (usual - 1.0) * each_s
     with np.errstate(invalid="ignore", divide="ignore"):
-        longer_s = busy.mean_s - quick.mean_s
         # By so much a single item is quicker, however little waits.
-        least_s = service_one_s * (1 - quick_ratio)
-        varying_s = np.maximum(longer_s - least_s, 0.0)
+        least_s = service_one_s * (1 - ratio)
+        varying_s = np.maximum(saving.mean_s + rest_s - quick.mean_s - least_s, 0.0)
         left_s = CFS_PERIOD_S - least_s
         beyond_s = np.where(
-            left_s > 0, varying_s * np.exp(-np.maximum(left_s, 0.0) / varying_s), longer_s - CFS_PERIOD_S
+            left_s > 0, varying_s * np.exp(-np.maximum(left_s, 0.0) / varying_s), varying_s - left_s
         )
-        quantile_s = np.maximum(quick.quantile_s, busy.quantile_s - CFS_PERIOD_S)
-        mean_s = np.minimum(quick.mean_s + beyond_s, quantile_s)
+        late_s = np.maximum(quick.quantile_s, saving.quantile_s + rest_s - CFS_PERIOD_S)
+        quantile_s = np.minimum(late_s, busy.quantile_s)
+        mean_s = np.minimum(np.minimum(quick.mean_s + beyond_s, busy.mean_s), quantile_s)
         excess_s = quantile_s - mean_s
     is_stable = np.isfinite(busy.mean_s)
     return Sojourn(np.where(is_stable, mean_s, np.inf), np.where(is_stable, excess_s, np.inf))

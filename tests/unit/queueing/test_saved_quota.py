@@ -90,6 +90,23 @@ def test_mean_and_tail_are_near_those_of_the_simulator(
     assert busy_s > 1.3 * mean_s
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        ("central", 8, 1, 0.5, 0.035, 0.01, 185.0),
+        ("central", 16, 1, 0.25, 0.048, 0.019, 110.0),
+        ("central", 2, 1, 0.25, 0.02, 0.018, 80.0),
+    ],
+    ids=str,
+)
+def test_small_batches_at_full_speed_use_up_what_is_saved(
+    point: tuple[str, int, int, float, float, float, float],
+) -> None:
+    sojourn, (mean_s, tail_s) = predicted(*point), simulated_s(*point)
+    assert 0.7 * mean_s <= sojourn.mean_s[0] <= 1.45 * mean_s
+    assert 0.85 * tail_s <= sojourn.quantile_s[0] <= 1.3 * tail_s
+
+
 def test_a_machine_without_cores_to_spare_is_as_quick_as_the_quota() -> None:
     """A replica of half a core shares the machine with one of another stage."""
     point = ("central", 1, 1, 0.5, 0.2, 0.2, 3.0)
