@@ -24,7 +24,8 @@ from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.policies.planning import plan_pipeline
+from ipa.optimize.solve import solve
+from ipa.policies.planning import planning_problem
 from ipa.settings import Settings
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.workload import FakeWorkload
@@ -59,7 +60,7 @@ class Fleet:
         for number, pipeline in enumerate(pipelines.values()):
             clock = SystemClock()
             rate = self._load(5.0 + 40.0 * number / len(pipelines), number)
-            start = plan_pipeline(pipeline, profiles, rate(0.0))
+            start = solve(planning_problem(pipeline, profiles, rate(0.0)))
             world = LoopPorts(
                 clock,
                 FakeMetrics(clock, rate),  # type: ignore[arg-type]

@@ -31,7 +31,8 @@ from experiments.neighbours import neighbours
 from ipa.adapters.processes import processor_name
 from ipa.control.engine.plan_selection import capacity_rps
 from ipa.model.plan import Plan
-from ipa.policies.planning import plan_pipeline
+from ipa.optimize.solve import solve
+from ipa.policies.planning import planning_problem
 from pipelines.ocr.client import score_answer
 
 # The pages that are sent and the truth they are scored by come from the same seed.
@@ -59,7 +60,7 @@ class Job:
 
 def planned(subject: Subject, objective: str, rate_rps: float) -> Plan:
     """The plan for that objective and rate, by the profiles calibrated here."""
-    return plan_pipeline(subject.pipeline, subject.profiles, rate_rps, objective=objective)
+    return solve(planning_problem(subject.pipeline, subject.profiles, rate_rps, objective=objective))
 
 
 def rates_rps(subject: Subject, low_rps: float | None, high_rps: float | None) -> tuple[float, float]:

@@ -19,7 +19,8 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.probe import V2, ProbeRequest, ProbeResult, RequestAddress
 from ipa.model.profile import StageProfile
-from ipa.policies.planning import plan_pipeline
+from ipa.optimize.solve import solve
+from ipa.policies.planning import planning_problem
 from ipa.policies.table import shares_load
 from ipa.settings import Settings
 from ipa.simulate.realtime import Simulated
@@ -174,14 +175,8 @@ def start_configs(
     settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> tuple[StageConfig, ...]:
     """The initial configuration of a pipeline. InfeasibleError names changes that make the rate feasible."""
-    plan = plan_pipeline(
-        pipeline,
-        profiles,
-        options.start_rate_rps,
-        objective=options.objective,
-        solver=settings.solver,
-        deadline_s=settings.solver_deadline_s,
-    )
+    problem = planning_problem(pipeline, profiles, options.start_rate_rps, objective=options.objective)
+    plan = solve(problem, settings.solver, settings.solver_deadline_s)
     if not plan.configs:
         raise InfeasibleError(
             f"no plan of {pipeline.name!r} carries {options.start_rate_rps:g} rps",

@@ -1,4 +1,4 @@
-"""Plans a pipeline from its profiles for a rate."""
+"""The planning problem of a pipeline, its profiles and a rate."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Any
 
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
-from ipa.model.plan import Plan, StageConfig
+from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE
-from ipa.optimize.explain import Explanation, explain
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.solve import solve
 from ipa.profiling.points import Allocation, LatencySource, operating_points
 
 # A request in thirty years; below it the logarithms of the queue's formulas end.
@@ -143,32 +141,3 @@ def _stage_problem(stage: Stage, points: tuple[OperatingPoint, ...]) -> StagePro
         in_replica=stage.in_replica,
         hop_s=stage.hop_s,
     )
-
-
-def plan_pipeline(
-    pipeline: Pipeline,
-    profiles: Mapping[str, StageProfile],
-    rate_rps: float,
-    *,
-    objective: str | None = None,
-    compat: Compat = Compat.TAIL,
-    allocation: Allocation = Allocation.FREE,
-    solver: str = "auto",
-    deadline_s: float = 5.0,
-) -> Plan:
-    """The best plan for the rate, verified; an infeasible one tells what would make it feasible.
-
-    Errors: those of `planning_problem` and of `ipa.optimize.solve.solve`.
-    """
-    problem = planning_problem(
-        pipeline, profiles, rate_rps, objective=objective, compat=compat, allocation=allocation
-    )
-    return solve(problem, solver, deadline_s)
-
-
-def explain_plan(question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
-    """Explain `plan` as the answer to the question, as far as time allows: as `ipa.optimize.explain`.
-
-    Errors: InputError if the plan does not belong to the question; those of `PlanQuestion.problem`.
-    """
-    return explain(question.problem(), plan, deadline_s)

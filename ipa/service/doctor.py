@@ -156,17 +156,16 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
     from ipa.files.pipelines import packaged_example
     from ipa.optimize.backends.gurobi_licence import own_licence
     from ipa.optimize.registry import BACKENDS
-    from ipa.policies.planning import plan_pipeline
+    from ipa.optimize.solve import solve
+    from ipa.policies.planning import planning_problem
 
-    pipeline, profiles = packaged_example()
+    problem = planning_problem(*packaged_example(), 10.0)
     for solver in BACKENDS:
         name = f"solver {solver}"
         is_needed = settings.solver == solver
         missing, remedy = (fail if is_needed else warn), "export IPA_SOLVER=highs" if is_needed else ""
         try:
-            plan = plan_pipeline(
-                pipeline, profiles, 10.0, solver=solver, deadline_s=settings.solver_deadline_s
-            )
+            plan = solve(problem, solver, settings.solver_deadline_s)
         except (LicenceError, ImportError) as error:
             yield missing(
                 name, f"cannot be used: {error}", remedy or "grbgetkey KEY, or leave it to label setting"

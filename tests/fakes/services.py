@@ -58,10 +58,10 @@ from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.probe import RequestAddress
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import NO_RESOURCES, Resources
-from ipa.optimize.explain import Explanation
+from ipa.optimize.explain import Explanation, explain
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve
-from ipa.policies.planning import PlanQuestion, explain_plan
+from ipa.policies.planning import PlanQuestion
 from ipa.service.service import DependencyCheck, Service
 from ipa.settings import Settings
 from ipa.targets.base import Target
@@ -77,7 +77,7 @@ async def plan_here(question: PlanQuestion, solver: str, deadline_s: float) -> P
 
 async def explain_here(question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
     """The reasons of that plan."""
-    return explain_plan(question, plan, deadline_s)
+    return explain(question.problem(), plan, deadline_s)
 
 
 async def frontier_here(question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:

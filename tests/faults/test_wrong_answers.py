@@ -36,8 +36,9 @@ from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.explain import explain
 from ipa.optimize.frontier import frontier
 from ipa.optimize.problem import Compat
+from ipa.optimize.solve import solve
 from ipa.policies.ours import Ours
-from ipa.policies.planning import plan_pipeline, planning_problem
+from ipa.policies.planning import planning_problem
 from ipa.policies.profiled import Profiled
 from ipa.service.checks import checked_configs, pin_problems
 from ipa.targets.base import ImportRequest
@@ -247,7 +248,7 @@ def test_g8_no_kind_of_plan_batches_there(case: Case) -> None:
     batched = 0
     for rate in variants([5.0, 20.0], [1.0, 12.0]):
         problem = planning_problem(pipeline, PROFILES, rate)
-        plan = plan_pipeline(pipeline, PROFILES, rate, solver="exact")
+        plan = solve(problem, "exact")
         explained = explain(problem, plan, 10.0).alternatives
         configs += [config for each in explained for config in each.outcome.configs]
         configs += plan.configs

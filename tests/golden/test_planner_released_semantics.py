@@ -12,7 +12,8 @@ import pytest
 
 from ipa.files import load_pipeline, load_profiles
 from ipa.optimize.problem import Compat
-from ipa.policies.planning import plan_pipeline
+from ipa.optimize.solve import solve
+from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
 
 RATES = range(1, 46)
@@ -118,7 +119,7 @@ def test_a_sweep_equals_the_released_optimiser(
     pipeline = load_pipeline(root / "pipelines" / name / "pipeline.yaml")
     profiles = load_profiles(root / "profiles", name)
     chosen = {"objective": objective, "compat": Compat.IPA_ARTIFACT, "allocation": Allocation.BASE}
-    plans = [plan_pipeline(pipeline, profiles, rate, **chosen) for rate in RATES]
+    plans = [solve(planning_problem(pipeline, profiles, rate, **chosen)) for rate in RATES]
     differing = [
         (plan.rate_rps, plan.objective, value)
         for plan, value in zip(plans, expected, strict=True)
@@ -133,18 +134,9 @@ def test_a_sweep_equals_the_released_optimiser(
 def test_the_other_solvers_give_the_same_plans(root: Path, name: str, objective: str, solver: str) -> None:
     pipeline = load_pipeline(root / "pipelines" / name / "pipeline.yaml")
     profiles = load_profiles(root / "profiles", name)
+    chosen = {"objective": objective, "compat": Compat.IPA_ARTIFACT, "allocation": Allocation.BASE}
     for rate in (1, 7, 19, 45):
-        plans = [
-            plan_pipeline(
-                pipeline,
-                profiles,
-                rate,
-                objective=objective,
-                compat=Compat.IPA_ARTIFACT,
-                allocation=Allocation.BASE,
-                solver=each,
-            )
-            for each in ("gurobi", solver)
-        ]
+        problem = planning_problem(pipeline, profiles, rate, **chosen)
+        plans = [solve(problem, each) for each in ("gurobi", solver)]
         assert plans[0].configs == plans[1].configs
         assert plans[0].objective == pytest.approx(plans[1].objective, abs=1e-9)

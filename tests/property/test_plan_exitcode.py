@@ -15,7 +15,8 @@ from ipa.files import load_pipeline, load_profiles
 from ipa.files.plans import plan_in
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.policies.planning import plan_pipeline
+from ipa.optimize.solve import solve
+from ipa.policies.planning import planning_problem
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.variants import at_cluster
@@ -33,7 +34,7 @@ def video() -> Pipeline:
 @cache
 def planned(rate_rps: float) -> tuple[StageConfig, ...]:
     profiles = load_profiles(ROOT / "profiles", "video")
-    return plan_pipeline(video(), profiles, rate_rps, solver="exact").configs
+    return solve(planning_problem(video(), profiles, rate_rps), "exact").configs
 
 
 @st.composite

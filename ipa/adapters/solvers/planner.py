@@ -22,10 +22,10 @@ from ipa.model.pipeline import Bounds, Objective, Stage
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.explain import Explanation
+from ipa.optimize.explain import Explanation, explain
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import SolveCache
-from ipa.policies.planning import PlanQuestion, explain_plan
+from ipa.policies.planning import PlanQuestion
 
 A = TypeVar("A")
 # The planner exceeds its limit only by the work after its last check of the clock.
@@ -117,7 +117,7 @@ class _Answering:
         plans = SolveCache(REMEMBERED)
         self._answers: Mapping[str, Callable[[PlanQuestion, Any, float], Any]] = {
             "plan": lambda question, solver, deadline_s: plans.solve(question.problem(), solver, deadline_s),
-            "explanation": explain_plan,
+            "explanation": lambda question, plan, deadline_s: explain(question.problem(), plan, deadline_s),
             "frontier": lambda question, _, deadline_s: frontier(question.problem(), deadline_s),
         }
 

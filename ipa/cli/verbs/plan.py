@@ -73,12 +73,12 @@ def explain(
     Exit code 3: no plan is feasible, and what would be; 6: out of time.
     """
     from ipa.cli.views.result_text import explanation_lines
-    from ipa.policies.planning import explain_plan
+    from ipa.optimize.explain import explain as explain_plan
 
     if not deadline_s > 0:
         raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
     plan = question.plan(rate, explain=False)
-    explained = explain_plan(question.at_rate(rate), plan, deadline_s)
+    explained = explain_plan(question.at_rate(rate).problem(), plan, deadline_s)
     show(question.output, explained.to_json(), explanation_lines(explained))
     raise typer.Exit(EXIT_CODES.get(plan.termination, 0))
 

@@ -21,7 +21,8 @@ from ipa.model.pipeline import CombineRule, Edge, Pipeline, StageKind
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import BESIDE_CORES, Resources
-from ipa.policies.planning import plan_pipeline
+from ipa.optimize.solve import solve
+from ipa.policies.planning import planning_problem
 from ipa.service.live_state import live_state
 from ipa.targets.seldon.manifest import read, render
 
@@ -182,7 +183,7 @@ def planned(pipeline: Pipeline, rate_rps: float, objective: str | None = None) -
         stage.name: profile_of(pipeline, stage.name, [variant.name for variant in stage.variants])
         for stage in pipeline.served
     }
-    return plan_pipeline(pipeline, profiles, rate_rps, objective=objective)
+    return solve(planning_problem(pipeline, profiles, rate_rps, objective=objective))
 
 
 @pytest.mark.parametrize("path", GRAPHS, ids=[path.stem for path in GRAPHS])

@@ -25,7 +25,7 @@ from ipa.optimize.frontier import frontier
 from ipa.optimize.linear_program import build_milp, whole_ranges
 from ipa.optimize.program import Program
 from ipa.optimize.solve import solve
-from ipa.policies.planning import PlanQuestion, explain_plan, plan_pipeline
+from ipa.policies.planning import PlanQuestion, planning_problem
 from tests.fakes.planner_instances import build_program, random_problem
 from tests.fakes.world import PIPELINE, PROFILES
 from tests.faults.solvers import DYING, IGNORING, command
@@ -54,7 +54,7 @@ def ask(apart: PlannerProcesses, *arguments: Any, **options: Any) -> Plan:
 
 
 def here(rate_rps: float, pipeline: Pipeline = PIPELINE, **options: Any) -> Plan:
-    return timeless(plan_pipeline(pipeline, PROFILES, rate_rps, solver="exact", **options))
+    return timeless(solve(planning_problem(pipeline, PROFILES, rate_rps, **options), "exact"))
 
 
 def timeless(plan: Plan) -> Plan:
@@ -98,8 +98,7 @@ def test_explanations_and_frontiers_are_those_that_are_made_here(apart: PlannerP
     plan, question = here(5.0), PlanQuestion(PIPELINE, PROFILES, 5.0, PIPELINE.default_objective)
     problem = question.problem()
     why = asyncio.run(apart.explain(question, plan, 30.0))
-    assert why == explain_plan(question, plan, 30.0) and why.alternatives
-    assert why == explain(problem, plan, 30.0)
+    assert why == explain(problem, plan, 30.0) and why.alternatives
     points = asyncio.run(apart.frontier(question, 30.0))
     assert points == frontier(problem, 30.0) and len(points) > 1
     with pytest.raises(InputError, match="which the problem does not allow"):
