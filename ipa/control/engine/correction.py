@@ -98,22 +98,26 @@ class Correction:
         return max(mine, key=lambda each: each.at_s, default=None)
 
     def expected(self, stage: str, variant: str) -> ObservedSlowdown:
-        """The slowdown of a variant that was not observed: as slow as the newest of its stage."""
-        newest = self.newest(stage) or ObservedSlowdown(stage, variant, 1.0, 0, 0.0)
+        """The slowdown of a variant that was not observed: as slow as the newest of its stage.
+
+        What makes one slow, its neighbours, makes all slow; one that is quick may have a wrong profile.
+        """
+        newest = self.newest(stage)
+        if newest is None or newest.ratio < 1:
+            newest = ObservedSlowdown(stage, variant, 1.0, 0, 0.0)
         return replace(newest, variant=variant, variance=FIRST_DEVIATION**2)
 
     def slowdowns(self, pipeline: Pipeline) -> Slowdowns:
         """The slowdowns to plan with.
 
-        A variant that was not observed takes the newest of its stage; none is quicker than the machine, also
-        if it was when it ran last.
+        A variant that was not observed is as `expected`; none is quicker than the machine, also if it was
+        when it ran last.
         """
         slowdowns = []
-        for stage in pipeline.served:
-            newest = self.newest(stage.name)
-            for variant in stage.variants if newest else ():
-                known = self.of(stage.name, variant.name) or newest
-                if known and (steps := max(known.steps, self.machine_steps)):
+        for stage in pipeline.served if self.observed else ():
+            for variant in stage.variants:
+                known = self.of(stage.name, variant.name) or self.expected(stage.name, variant.name)
+                if steps := max(known.steps, self.machine_steps):
                     slowdowns.append(Slowdown(stage.name, variant.name, STEP**steps))
         return tuple(slowdowns)
 

@@ -227,6 +227,14 @@ def test_a_variant_that_was_not_seen_takes_what_its_stage_takes() -> None:
     assert ratio_of(now, "big") == ratio_of(known, "big")
     free = after(*[observed(1.0, replace(SMALLEST[0], variant="big"))] * 12, known=known, first_s=90.0)
     assert (ratio_of(free, "big"), ratio_of(free, "small")) == (1.0, ratio_of(known, "small"))
+    # A quick one says nothing of others.
+    seen = observed(0.6)
+    first, second = seen.stages
+    predicted = profiled().predict(SMALLEST, 1.0)
+    assert predicted is not None
+    batches = Batches(MANY, 0.6 * predicted.services[1].mean_s(1.0, 1), 1.0, WINDOW_S)
+    quick = after(*[replace(seen, stages=(first, replace(second, batches=Measured(batches))))] * 9)
+    assert (ratio_of(quick, "small") < 0.7, ratio_of(quick, "big")) == (True, 1.0)
 
 
 def test_what_was_long_ago_is_forgotten() -> None:
