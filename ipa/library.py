@@ -53,7 +53,8 @@ from ipa.policies.planning import planning_problem
 from ipa.policies.registry import POLICIES
 from ipa.policies.rules import plan_of
 from ipa.policies.table import PolicyFactory, PolicyInputs, make_policy
-from ipa.simulate.run import SimResult, SimTick
+from ipa.simulate.ground_truth import SlowPeriod
+from ipa.simulate.run import SimResult, SimSetup, SimTick
 
 __all__ = [
     "DeadlineError",
@@ -82,7 +83,9 @@ __all__ = [
     "PolicyState",
     "Series",
     "SimResult",
+    "SimSetup",
     "SimTick",
+    "SlowPeriod",
     "SolverError",
     "StageConfig",
     "StageObservation",
@@ -197,6 +200,7 @@ def simulate(
     seed: int = 0,
     solver: str = "exact",
     capacity_cores: float | None = None,
+    world: str | Callable[[SimSetup], SimSetup] = "as-profiled",
 ) -> SimResult:
     """The result of running a policy on a simulated pipeline: its requests, ticks and decisions.
 
@@ -205,14 +209,15 @@ def simulate(
     one of a plug-in by name becomes a decision to hold. `forecaster` is a name or module:attribute, and
     forecasts the peak of the next `horizon_s` seconds; the policy decides every `tick_s` seconds. `start` is
     the first configuration; by default, ipa's plan for the highest rate of the first 20 s. Pods without room
-    in `capacity_cores` wait. Time is virtual: an hour takes seconds.
+    in `capacity_cores` wait. `world` is a name, as `ipa simulate --world` takes it, or a function that
+    changes the setup. Time is virtual: an hour takes seconds.
 
     Errors: UsageError (no such name), InputError (rates), InfeasibleError (no plan carries the first rates),
     PluginError, those of `plan`.
     """
     from ipa.control.engine.guards import GuardSettings
     from ipa.simulate.cluster import ClusterSettings
-    from ipa.simulate.run import ForecastSettings, SimSetup
+    from ipa.simulate.run import ForecastSettings
     from ipa.simulate.run import simulate as run
 
     setup = SimSetup(
@@ -227,6 +232,7 @@ def simulate(
         cluster=ClusterSettings(capacity_cores=capacity_cores),
         start=tuple(start),
         solver=check_solver(solver),
+        world=world,
     )
     return run(setup)
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.demo.summary import RunRecord, rate_seen
+from experiments.plots import Line, Plot, draw
 from ipa.report.blocks import FigureBlock, Heading, Paragraph, Table, TableCell, as_page
-from ipa.report.plots import BLUE, GREEN, ORANGE, RED, Line, Plot, draw
+from ipa.report.plots import BLUE, GREEN, ORANGE, RED
 
 # (key of the summary, what it is called, how it is shown)
 FIGURES: tuple[tuple[str, str, str], ...] = (

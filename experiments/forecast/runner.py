@@ -68,7 +68,7 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
         hint = f"`traces` is a list of mappings with the keys {', '.join(LearningTrace.__annotations__)}."
         raise InputError(f"{experiment.path}: settings of this runner: {error}", hint=hint) from error
     rungs, notes = _rungs()
-    code = code_of(RUNNERS, experiment.runner)
+    code = code_of(RUNNERS.find(experiment.runner))
     made = []
     for arm, span_s in zip(traces, spans_s, strict=True):
         counts = _counts(arm, experiment.path.parent, notes)

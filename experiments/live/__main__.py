@@ -1,9 +1,11 @@
 """Runs the policies on pipelines and worlds; writes runs/live/table.md. Exit code 1: a goal was missed.
 
     python -m experiments.live [--pipelines text] [--policies ours,ipa] [--worlds quiet,busy] [--times 2]
+        [--rates capacities.json]
 
 The largest plan of a pipeline is measured in a world first, with rates that rise until less is in time. The
-load is made from that capacity (experiments/live/programme.py).
+load is made from that capacity (experiments/live/programme.py), which capacities.json keeps: with --rates
+FILE the loads are those of an earlier run, so that two machines or versions compare.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 
 import httpx
@@ -66,6 +69,37 @@ def refusal(subject: Subject, policy: str) -> str:
     return ""
 
 
+def read_capacities(file: str) -> dict[tuple[str, str], float]:
+    """The capacities in rps by pipeline and world that an earlier run wrote into the file.
+
+    ArgumentTypeError names the file, and the value that is not a rate above 0.
+    """
+    try:
+        given = json.loads(Path(file).read_text("utf-8"))
+        capacities = {(name, world): rps for name, each in given.items() for world, rps in each.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{file} is not a capacities.json of an earlier run: {error}"
+        ) from error
+    for (name, world), rps in capacities.items():
+        if name not in ALL_PIPELINES or world not in POLICIES:
+            known = f"{', '.join(ALL_PIPELINES)}; {', '.join(POLICIES)}"
+            raise argparse.ArgumentTypeError(f"{file}: {name}, {world} is not among {known}")
+        if not isinstance(rps, int | float) or not 0 < rps < inf:
+            raise argparse.ArgumentTypeError(
+                f"{file}: {name}, {world} is {rps!r}; give a rate above 0 in rps"
+            )
+    return capacities
+
+
+def write_capacities(capacities: Mapping[tuple[str, str], float], file: Path) -> None:
+    """Write them as `read_capacities` reads them."""
+    worlds: dict[str, dict[str, float]] = {}
+    for (name, world), rps in capacities.items():
+        worlds.setdefault(name, {})[world] = rps
+    file.write_text(json.dumps(worlds, indent=1) + "\n", "utf-8")
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options."""
 
@@ -84,6 +118,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--policies", type=among(ALL_POLICIES), help="in every world; else " + str(POLICIES))
     parser.add_argument("--worlds", type=among((QUIET, BUSY)), default=[QUIET, BUSY])
     parser.add_argument("--times", type=int, default=1, help="each phase of the load this many times as long")
+    parser.add_argument(
+        "--rates",
+        type=read_capacities,
+        default={},
+        metavar="FILE",
+        help="capacities.json of an earlier run, whose loads are sent again; those it lacks are measured",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="one pipeline, one policy, few steps: does it work"
     )
@@ -111,7 +152,7 @@ def main() -> int:
     subjects = {
         name: calibrated_subject(name, options.out / "profiles", limit_s) for name in options.pipelines
     }
-    capacities: dict[tuple[str, str], float] = {}
+    capacities: dict[tuple[str, str], float] = dict(options.rates)
     for cell in cells(options):
         pipeline, world, policy = cell
         subject = subjects[pipeline]
@@ -129,6 +170,7 @@ def main() -> int:
                     f"({subject.largest.rate_rps:.4g} planned)",
                     flush=True,
                 )
+            write_capacities(capacities, options.out / "capacities.json")
             programme = programme_of(
                 capacities[pipeline, world], QUICK_LEVELS if options.quick else LEVELS, options.times
             )
@@ -141,6 +183,8 @@ def main() -> int:
         print(f"{pipeline}, {world}:", " | ".join(row(figures[-1])), flush=True)
     misses = [*failed, *missed(figures)]
     about = _about(subjects, time.monotonic() - started)
+    if fixed := [f"{name} {world}" for name, world in options.rates if name in options.pipelines]:
+        about += f" Loads of an earlier run: {', '.join(fixed)}."
     page = render(figures, refused, misses, about)
     (options.out / "table.md").write_text(page)
     (options.out / "cells.json").write_text(json.dumps([it.to_json() for it in figures], indent=1) + "\n")

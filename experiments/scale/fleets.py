@@ -71,7 +71,7 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
                 "hours": fleet.hours,
                 "interval_s": 60 * fleet.interval_min,
                 "budget_ratio": fleet.budget_ratio,
-                "code": code_of(RUNNERS, experiment.runner),
+                "code": code_of(RUNNERS.find(experiment.runner)),
             },
             weight=count * {"together": 1.0, "apart": 1.0, "once": 0.2}[way],
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from experiments.plots import Line, Plot, draw
 from experiments.scale.fleets import cells, work
 from ipa.experiment.cells import Finished
 from ipa.experiment.runners import Experiment, ExperimentRunner
 from ipa.report.blocks import Block, FigureBlock, Heading, Paragraph, Table, TableCell, figure, mean_of
-from ipa.report.plots import GREY, Line, Plot, colours_of, draw
+from ipa.report.plots import GREY, colours_of
 
 FIGURES = (
     ("budget_cores", "budget, cores", ".0f", 1.0),

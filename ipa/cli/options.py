@@ -22,6 +22,7 @@ from ipa.optimize.registry import SOLVERS
 from ipa.plugins import Registry
 from ipa.policies.registry import POLICIES
 from ipa.settings import Settings
+from ipa.simulate.registry import WORLDS
 
 if TYPE_CHECKING:
     from ipa.clients.http import HttpClient
@@ -92,6 +93,13 @@ SHADOW_POLICY = option(
 FORECASTER = option(None, FORECASTERS, "--forecaster", help_text=f"one of: {names(FORECASTERS, 'foresight')}")
 SOLVER = typer.Option(
     None, "--solver", help=f"one of: {', '.join(SOLVERS)}", autocompletion=lambda: list(SOLVERS)
+)
+WORLD = typer.Option(
+    [],
+    "--world",
+    help="how the machine differs from the profiles: NAME, or NAME:NUMBER as slow:1.5, of "
+    f"{names(WORLDS)}; may be repeated",
+    autocompletion=lambda: list(WORLDS),
 )
 FILE_PIPELINE = typer.Argument(
     metavar="PIPELINE",

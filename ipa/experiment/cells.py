@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ipa
-from ipa.plugins import Registry
+from ipa.plugins import Plugin
 
 Row = Mapping[str, Any]
 Columns = Mapping[str, Sequence[Any]]
@@ -110,13 +110,11 @@ def code_version() -> str:
     return f"{ipa.__version__}+{digest.hexdigest()[:16]}"
 
 
-def code_of(registry: Registry, name: str) -> str:
+def code_of(plugin: Plugin) -> str:
     """A digest of the code of a plug-in that is not part of ipa; empty for a built-in one.
 
-    It covers the folder of its module, or the one file outside a package. Errors: UsageError (no such name),
-    PluginError.
+    It covers the folder of its module, or the one file outside a package. Errors: PluginError.
     """
-    plugin = registry.find(name)
     if plugin.is_ours:
         return ""
     plugin.load()

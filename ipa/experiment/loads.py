@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from math import log
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,8 +16,8 @@ from ipa.files.pipelines import find_pipeline
 from ipa.files.traces import read_rates
 from ipa.model.errors import InputError
 from ipa.model.forms import DURATION
-from ipa.model.pipeline import Edge, Pipeline
-from ipa.model.profile import ProfilePoint, StageProfile
+from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
 from ipa.policies.planning import planning_problem
 
 
@@ -54,52 +53,10 @@ def pipeline_of(
     """
     pipeline = find_pipeline(arm.pipeline, pipelines_dir)
     profiles = load_profiles(profiles_dir, pipeline.name)
-    bounds = pipeline.bounds
-    if arm.accuracy_floor is not None:
-        bounds = replace(bounds, accuracy_floor=arm.accuracy_floor)
-    if arm.cores is not None:
-        bounds = replace(bounds, cores=arm.cores)
-    if arm.transition_cores is not None:
-        bounds = replace(bounds, transition_cores=arm.transition_cores)
-    stages = tuple(
-        replace(stage, after=tuple(_edge(edge, arm.fan_out) for edge in stage.after))
-        for stage in pipeline.stages
-    )
-    pipeline = replace(
-        pipeline,
-        bounds=bounds,
-        stages=stages,
-        default_objective=arm.objective or pipeline.default_objective,
-    )
-    return pipeline, profiles
-
-
-def as_servers(profile: StageProfile, within_s: float) -> StageProfile:
-    """The profile with service times that follow from its throughputs.
-
-    The throughput th of a point is taken as the largest Poisson rate whose 99th percentile is `within_s`,
-    waiting included. A single server with exponential service has that percentile if it serves in s =
-    within_s / (ln 100 + th·within_s): the time at an M/M/1 queue is exponential of rate 1/s − th.
-    """
-
-    def served(point: ProfilePoint) -> ProfilePoint:
-        assert point.throughput_rps is not None
-        mean_s = within_s / (log(100) + point.throughput_rps * within_s)
-        return replace(point, latency_s=mean_s * log(100), latency_mean_s=mean_s, throughput_rps=1 / mean_s)
-
-    variants = tuple(
-        replace(each, points=tuple(served(point) for point in each.points)) for each in profile.variants
-    )
-    return replace(profile, variants=variants)
-
-
-def _edge(edge: Edge, fan_outs: Mapping[str, float | Mapping[str, float]]) -> Edge:
-    if edge.parent not in fan_outs:
-        return edge
-    items = fan_outs[edge.parent]
-    return replace(
-        edge, fan_out=MappingProxyType(dict(items)) if isinstance(items, Mapping) else float(items)
-    )
+    given = {name: getattr(arm, name) for name in ("accuracy_floor", "cores", "transition_cores")}
+    bounds = replace(pipeline.bounds, **{name: value for name, value in given.items() if value is not None})
+    objective = arm.objective or pipeline.default_objective
+    return replace(pipeline, bounds=bounds, default_objective=objective), profiles
 
 
 def with_sla(pipeline: Pipeline, sla_s: float) -> Pipeline:

@@ -30,15 +30,14 @@ from ipa.model.forms import (
     mapping,
     text,
 )
-from ipa.model.pipeline import Pipeline
 from ipa.plugins import Registry
 from ipa.policies.registry import POLICIES
+from ipa.simulate.registry import worlds_in
 
 _TEXT = ValueForm({"type": "string"})
 _WORD = _TEXT.but(maxLength=60)
 _WORDS = entries(_WORD, 50, title="at least one name", **UNIQUE)
 _QUESTION = _TEXT.but(maxLength=2000)
-_FAN_OUT = either("one number, or a number for each variant", POSITIVE, mapping(_TEXT, POSITIVE, 1000))
 
 
 def _pipeline_arm(given: str | dict[str, Any]) -> PipelineArm:
@@ -55,13 +54,11 @@ _PIPELINE = _TEXT.but(minLength=1, maxLength=1000, title="a name, or the path of
 _PIPELINE_ARM = section(
     "pipeline_arm",
     PipelineArm,
-    "pipeline name objective accuracy_floor cores transition_cores capacity_within_s fan_out",
+    "pipeline name objective accuracy_floor cores transition_cores",
     pipeline=_PIPELINE,
     **dict.fromkeys(("name", "objective"), _WORD),
     accuracy_floor=NUMBER.but(minimum=0, maximum=1),
     **dict.fromkeys(("cores", "transition_cores"), POSITIVE),
-    capacity_within_s=DURATION.form(),
-    fan_out=mapping(_TEXT, _FAN_OUT, title="by stage one number, or a number for each variant"),
 )
 _WORKLOAD_ARM = section(
     "workload_arm",
@@ -101,6 +98,7 @@ _RUNS = {
     "slas": entries(text(SLA_PATTERN, SLA_WORDS), 20, title="at least one SLA", **UNIQUE),
     "policies": _WORDS,
     "forecasters": _WORDS,
+    "worlds": _WORDS,
     "settings": mapping(_TEXT, ANY, 10_000, 0, title="a mapping"),
 }
 _KEYS = section(
@@ -192,6 +190,8 @@ class _Check:
     def _part(self, part: dict[str, Any], place: Pointer) -> None:
         self._names(part.get("policies"), (*place, "policies"), POLICIES)
         self._names(part.get("forecasters"), (*place, "forecasters"), FORECASTERS)
+        for at, world in _entries(part.get("worlds")):
+            self._world(world, (*place, "worlds", at))
         for at, entry in _entries(part.get("pipelines")):
             self._pipeline(entry, (*place, "pipelines", at))
         for at, entry in _entries(part.get("workloads")):
@@ -212,6 +212,13 @@ class _Check:
             self.document.problem(place, f"there is no {known.kind} {name!r}; {unknown(name, known)}")
         except PluginError as error:
             self.document.problem(place, error.message)
+
+    def _world(self, world: Any, place: Pointer) -> None:
+        try:
+            for _ in worlds_in(str(world)):
+                pass
+        except (UsageError, PluginError) as error:
+            self.document.problem(place, f"{error.message}. {error.hint}".rstrip())
 
     def _unique(self, entries: Any, place: Pointer) -> None:
         labels: set[str] = set()
@@ -236,31 +243,13 @@ class _Check:
                 pipeline = find_pipeline(name, self.pipelines_dir)
             except IpaError as error:
                 self.document.problem(at, f"pipeline {name!r} cannot be read: {error.message}")
-            else:
-                self._of_pipeline(pipeline, entry, place)
-
-    def _of_pipeline(self, pipeline: Pipeline, entry: dict[str, Any], place: Pointer) -> None:
-        objective = entry.get("objective")
-        if isinstance(objective, str) and objective not in pipeline.objectives:
-            hint = unknown(objective, pipeline.objectives)
-            self.document.problem(
-                (*place, "objective"), f"{pipeline.name} has no objective {objective!r}; {hint}"
-            )
-        fan_out = entry.get("fan_out")
-        for stage, items in (fan_out if isinstance(fan_out, dict) else {}).items():
-            spot = (*place, "fan_out", stage)
-            stages = {each.name: each for each in pipeline.stages}
-            if stage not in stages:
-                hint = unknown(stage, stages)
-                self.document.problem(spot, f"{pipeline.name} has no stage {stage!r}; {hint}", at_key=True)
-            elif isinstance(items, dict):
-                variants = [variant.name for variant in stages[stage].variants]
-                missing = [name for name in variants if name not in items]
-                if missing:
-                    self.document.problem(spot, f"fan_out of {stage} lacks {', '.join(missing)}", at_key=True)
-                for name in (name for name in items if name not in variants):
-                    message = f"stage {stage} has no variant {name!r}; {unknown(name, variants)}"
-                    self.document.problem((*spot, name), message, at_key=True)
+                return
+            objective = entry.get("objective")
+            if isinstance(objective, str) and objective not in pipeline.objectives:
+                hint = unknown(objective, pipeline.objectives)
+                self.document.problem(
+                    (*place, "objective"), f"{pipeline.name} has no objective {objective!r}; {hint}"
+                )
 
     def _workload(self, entry: Any, place: Pointer) -> None:
         like = entry.get("like") if isinstance(entry, dict) else entry

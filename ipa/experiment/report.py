@@ -7,7 +7,6 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from ipa.model.rounding import in_utc
 from ipa.report.blocks import Block, Heading, Paragraph, Table, TableCell, as_page
 
 PAGE = "report.html"
-PACKAGES = ("joblib", "numba", *NUMERIC)
 GIT_S = 5.0
 
 
@@ -61,37 +59,16 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "commit", _commit(Path(ipa.__file__).parent) or "not known: ipa was not run from a checkout"
     yield "date", in_utc(now)
     yield "machine", f"{processor_name()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB of memory"
-    yield (
-        "system",
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-    )
-    yield "packages", ", ".join(_packages())
+    yield "system", f"{platform.platform()}, Python {platform.python_version()}"
+    yield "packages", ", ".join(f"{name} {version_of(name)}" for name in NUMERIC)
 
 
 def _commit(folder: Path) -> str:
-    """The commit of the folder's checkout, with a note if it was changed; empty outside a checkout."""
+    """The commit of the folder's checkout, with a note if a file was changed; empty outside a checkout."""
+    words = ("--always", "--abbrev=40", "--exclude=*", "--dirty= with uncommitted changes")
+    command = ["git", "-C", str(folder), "describe", *words]
     try:
-        head = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--", ".")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_S, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"{head} with uncommitted changes" if changed else head
-
-
-def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(  # noqa: S603 # fixed words
-        ["git", "-C", str(folder), *words],  # noqa: S607 # the user's own git
-        capture_output=True,
-        text=True,
-        timeout=GIT_S,
-        check=True,
-    )
     return done.stdout.strip()
-
-
-def _packages() -> Iterator[str]:
-    for name in PACKAGES:
-        try:
-            yield f"{name} {version_of(name)}"
-        except PackageNotFoundError:
-            continue

@@ -21,6 +21,7 @@ from ipa.experiment.cells import CellOutcome, CellStore, ExperimentCell, Finishe
 from ipa.experiment.runners import SIMULATE, Experiment, runner_of
 from ipa.experiment.simulated_page import differences
 from ipa.model.errors import IpaError
+from ipa.simulate.run import QUANTILES
 
 RUNS, TICKS, DIFFERENCES = "runs.parquet", "ticks.parquet", "differences.parquet"
 
@@ -39,6 +40,7 @@ _CASE = {
     "pipeline": Column(_TEXT, "", "name of the pipeline, or of its arm in the experiment"),
     "workload": Column(_TEXT, "", "name of the load"),
     "sla": Column(_TEXT, "", "SLA as the experiment writes it: own, a multiple such as 1.5x, or a duration"),
+    "world": Column(_TEXT, "", "world of the simulation, such as as-profiled or slow:1.5"),
 }
 SCHEMA: Mapping[str, Mapping[str, Column]] = {
     RUNS: {
@@ -54,12 +56,10 @@ SCHEMA: Mapping[str, Mapping[str, Column]] = {
         "memory_gib_mean": Column(_REAL, "GiB", "memory held, mean over time; other resources likewise"),
         "violation_ratio": Column(_REAL, "ratio", "requests that were late or lost, of those sent"),
         "lost": Column(_WHOLE, "requests", "requests without an answer"),
-        "latency_p50_s": Column(_REAL, "s", "median latency of the answered requests; null if none"),
-        "latency_p90_s": Column(_REAL, "s", "90th percentile latency, likewise"),
-        "latency_p95_s": Column(_REAL, "s", "95th percentile latency, likewise"),
-        "latency_p99_s": Column(_REAL, "s", "99th percentile latency, likewise"),
-        "latency_p999_s": Column(_REAL, "s", "99.9th percentile latency, likewise"),
-        "latency_max_s": Column(_REAL, "s", "longest latency, likewise"),
+        **{
+            f"latency_{name}_s": Column(_REAL, "s", f"quantile {at:g} of the latency of answers")
+            for name, at in QUANTILES.items()
+        },
         "changes": Column(_WHOLE, "", "changes of the configuration that were written"),
         "requests": Column(_WHOLE, "requests", "requests sent"),
         "accuracy_mean": Column(_REAL, "ratio", "accuracy of the answers, mean over the answered requests"),

@@ -11,6 +11,7 @@ from typing import Any
 from ipa.experiment.cells import CellOutcome, ExperimentCell, Finished
 from ipa.plugins import Registry
 from ipa.report.blocks import Block
+from ipa.simulate.registry import AS_PROFILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,6 @@ class PipelineArm:
     cores: float | None = None
     # Old and new replicas of a change together, if that may be more.
     transition_cores: float | None = None
-    # The throughputs of its profile are the largest Poisson rates whose 99th percentile meets this.
-    capacity_within_s: float | None = None
-    # By stage: items sent on for each received, one number or by variant.
-    fan_out: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +67,7 @@ class Experiment:
     slas: tuple[str, ...] = ("own",)
     policies: tuple[str, ...] = ()
     forecasters: tuple[str, ...] = ("ladder",)
+    worlds: tuple[str, ...] = (AS_PROFILED,)
     reference: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     is_quick: bool = False

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -16,7 +14,7 @@ from pydantic import TypeAdapter
 from ipa.control.canonical import plain
 from ipa.control.engine.guards import GuardSettings
 from ipa.experiment.cells import CellOutcome, ExperimentCell, Labels, as_series, code_of
-from ipa.experiment.loads import as_servers, data_folder, pipeline_of, rates_of, sla_of, with_sla
+from ipa.experiment.loads import data_folder, pipeline_of, rates_of, sla_of, with_sla
 from ipa.experiment.runners import Experiment, PipelineArm, WorkloadArm
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.forecast.arrivals import workload_rates
@@ -24,10 +22,10 @@ from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import InfeasibleError, IpaError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
-from ipa.policies.table import PolicyInputs, make_policy
+from ipa.policies.table import PolicyInputs
 from ipa.settings import Settings
+from ipa.simulate.registry import worlds_in
 from ipa.simulate.run import (
     ForecastSettings,
     SimResult,
@@ -38,8 +36,6 @@ from ipa.simulate.run import (
     simulate,
 )
 
-# Policies whose rule is about the measured throughput, not about service times.
-AS_MEASURED = ("infadapter", "ms+")
 # Policies that run in the service's own loop, which reads the load between ticks.
 OWN = ("ours", "ours-frugal")
 # How many times the SLA a start may take if nothing keeps it.
@@ -70,30 +66,29 @@ def cells_of(
     profiles: Profiles,
     loads: Sequence[tuple[str, Mapping[int, array[float]]]],
 ) -> list[ExperimentCell]:
-    """The cells of one pipeline: every load, SLA, forecaster, policy and seed of the experiment.
+    """The cells of one pipeline: every load, SLA, world, forecaster, policy and seed of the experiment.
 
     `loads` are named rates by the second for each seed.
     """
     inputs = {
         "pipeline": pipeline_to_mapping(pipeline),
         "profiles": plain(list(profiles.values())),
-        "capacity_within_s": arm.capacity_within_s,
         "spacing": experiment.spacing,
         "interval_s": experiment.interval_s,
     }
-    planned = _as_planned(profiles, arm.capacity_within_s)
-    slas = [(text, sla_of(text, pipeline, planned)) for text in experiment.slas]
-    arms = product(loads, slas, experiment.forecasters, experiment.policies, experiment.seeds)
+    slas = [(text, sla_of(text, pipeline, profiles)) for text in experiment.slas]
+    names = (experiment.worlds, experiment.forecasters, experiment.policies, experiment.seeds)
     made = []
-    for (workload, by_seed), (sla, sla_s), forecaster, policy, seed in arms:
+    for (workload, by_seed), (sla, sla_s), world, forecaster, policy, seed in product(loads, slas, *names):
         arm_values: dict[str, str | int | float] = {
             "sla_s": sla_s,
+            "world": world,
             "forecaster": forecaster,
             "policy": policy,
             "seed": seed,
         }
-        names = ((POLICIES, policy), (FORECASTERS, forecaster))
-        code = [digest for registry, name in names if (digest := code_of(registry, name))]
+        plugins = [POLICIES.find(policy), FORECASTERS.find(forecaster), *(it for it, *_ in worlds_in(world))]
+        code = [digest for plugin in plugins if (digest := code_of(plugin))]
         payload = {**inputs, **arm_values, **({"code": code} if code else {})}
         labels: Labels = {"pipeline": arm.name, "workload": workload, "sla": sla, **arm_values}
         series = {"rates_rps": by_seed[seed]}
@@ -176,10 +171,14 @@ def _by_interval(result: SimResult, edges_s: Sequence[float], percentile: float)
 
 
 def setup_of(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> SimSetup:
-    """The simulator's inputs. If no plan meets the SLA at first, the start is a plan for a longer SLA."""
-    setup = _unstarted(payload, series)
+    """The simulator's inputs, with the first configuration."""
+    return started(_unstarted(payload, series))
+
+
+def started(setup: SimSetup) -> SimSetup:
+    """The setup with its first configuration; if no plan meets the SLA, that is a plan for a longer SLA."""
     for looser in LOOSER:
-        eased = replace(setup, pipeline=with_sla(setup.pipeline, payload["sla_s"] * looser))
+        eased = replace(setup, pipeline=with_sla(setup.pipeline, setup.pipeline.sla.latency_s * looser))
         try:
             return replace(setup, start=first_configs(eased, PolicyInputs(eased.pipeline, setup.profiles)))
         except InfeasibleError:
@@ -189,36 +188,16 @@ def setup_of(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> 
 
 def _unstarted(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> SimSetup:
     """The inputs of the simulator without the first configuration."""
-    own, measured = _values(json.dumps([payload["pipeline"], payload["profiles"]], sort_keys=True))
-    profiles = _as_planned(measured, payload["capacity_within_s"])
-    pipeline = with_sla(own, payload["sla_s"])
-    policy: str | Policy = payload["policy"]
-    is_own = policy in OWN
-    POLICIES.admit(payload["policy"])
-    if profiles is not measured and policy in AS_MEASURED:
-        policy = make_policy(payload["policy"], PolicyInputs(pipeline, measured))
+    measured = _PROFILES.validate_python(payload["profiles"])
+    is_own = payload["policy"] in OWN
     return SimSetup(
-        pipeline=pipeline,
-        profiles=profiles,
+        pipeline=with_sla(pipeline_from_mapping(payload["pipeline"]), payload["sla_s"]),
+        profiles={each.stage: each for each in measured},
         rates_rps=tuple(series["rates_rps"]),
-        policy=policy,
+        policy=POLICIES.admit(payload["policy"]),
         seed=payload["seed"],
         spacing=payload["spacing"],
         forecast=ForecastSettings(FORECASTERS.admit(payload["forecaster"])),
         guards=GuardSettings(tick_s=payload["interval_s"], peek_s=Settings().peek_s if is_own else 0.0),
+        world=payload["world"],
     )
-
-
-@lru_cache(maxsize=16)
-def _values(text: str) -> tuple[Pipeline, Profiles]:
-    """The pipeline and profiles of a payload; cells of a worker share them, and never change them."""
-    pipeline, profiles = json.loads(text)
-    measured = _PROFILES.validate_python(profiles)
-    return pipeline_from_mapping(pipeline), {each.stage: each for each in measured}
-
-
-def _as_planned(profiles: Profiles, within_s: float | None) -> Profiles:
-    """The profiles that determine how the replicas perform."""
-    if within_s is None:
-        return profiles
-    return {name: as_servers(each, within_s) for name, each in profiles.items()}

@@ -27,8 +27,9 @@ from ipa.report.blocks import (
 )
 from ipa.report.plots import over_cells
 
-# A pipeline under a load at an SLA: policies are compared within it. Policies here may carry a forecaster.
-CaseKey = tuple[str, str, str]
+# A pipeline under a load at an SLA in a world: policies are compared within it, each with its forecaster.
+CASE = ("pipeline", "workload", "sla", "world")
+CaseKey = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +60,13 @@ class CaseGrid:
 
     def overall(self, policy: str, key: str, *, against: str = "") -> Mean | None:
         """The mean over all cases, its interval over seeds; against the reference as "ratio" or "less"."""
-        per_seed = []
-        for at in range(len(self.seeds)):
-            each = []
-            for case in self.cases:
-                value = self.values(case, policy, key)[at]
-                if against and self.reference is not None:
-                    other = self.values(case, self.reference, key)[at]
-                    value = difference(value, other, relative=against == "ratio")
-                each.append(value)
-            known = [value for value in each if not isnan(value)]
-            per_seed.append(fmean(known) if known else nan)
-        return mean_of(per_seed)
+        by_case = [self.values(case, policy, key) for case in self.cases]
+        if against and self.reference is not None:
+            others = [self.values(case, self.reference, key) for case in self.cases]
+            pairs = [zip(*sides, strict=True) for sides in zip(by_case, others, strict=True)]
+            by_case = [[difference(*pair, relative=against == "ratio") for pair in each] for each in pairs]
+        by_seed = ([value for value in each if not isnan(value)] for each in zip(*by_case, strict=True))
+        return mean_of([fmean(known) if known else nan for known in by_seed])
 
     def mark(self, policy: str) -> str:
         """The mark to print after a policy that failed at ticks; else empty."""
@@ -92,7 +88,7 @@ def grid_of(experiment: Experiment, finished: Sequence[Finished]) -> CaseGrid:
     policies: dict[str, None] = {}
     for each in finished:
         labels = each.labels
-        case = (str(labels["pipeline"]), str(labels["workload"]), str(labels["sla"]))
+        case = tuple(str(labels[key]) for key in CASE)
         policy = str(labels["policy"])
         name = f"{policy}, {labels['forecaster']}" if several else policy
         cases[case] = policies[name] = None
@@ -166,7 +162,7 @@ def differences(experiment: Experiment, finished: Sequence[Finished]) -> list[di
                 known = mean is not None and mean.half_width is not None
                 rows.append(
                     {
-                        **dict(zip(("pipeline", "workload", "sla"), case, strict=True)),
+                        **dict(zip(CASE, case, strict=True)),
                         "policy": policy,
                         "reference": grid.reference,
                         "figure": metric.key,
@@ -190,6 +186,7 @@ def _overall_table(grid: CaseGrid) -> Table:
     ]
     seeds = len(grid.seeds)
     of = "one case" if len(grid.cases) == 1 else f"{len(grid.cases)} cases"
+    of += f", world {', '.join(dict.fromkeys(case[-1] for case in grid.cases))}"
     how = (
         f"Means over {of}; ± is half a 95 % interval (Student's t over {seeds} seeds)."
         if seeds > 1
@@ -228,53 +225,44 @@ def _differences(grid: CaseGrid) -> list[Block]:
 
 def _pictures(grid: CaseGrid) -> list[Block]:
     """Cores and accuracy of every case, against the reference if there is one; late and lost requests."""
-    varied = [at for at in range(3) if len({case[at] for case in grid.cases}) > 1]
+    varied = [at for at in range(len(CASE)) if len({case[at] for case in grid.cases}) > 1]
     names = [" ".join(case[at] for at in varied) or case[0] for case in grid.cases]
-    of = "" if grid.reference is None else f", of those of {grid.reference}"
-    than = "%" if grid.reference is None else f"points more than {grid.reference}"
-
-    def cores(case: CaseKey, policy: str) -> Mean | None:
-        if grid.reference is None:
-            return grid.mean(case, policy, "cores_mean")
-        change = grid.against(case, policy, "cores_mean", relative=True)
-        return change and replace(change, value=change.value + 1)
-
-    def pas(case: CaseKey, policy: str) -> Mean | None:
-        if grid.reference is None:
-            mean = grid.mean(case, policy, "pas_mean")
-        else:
-            mean = grid.against(case, policy, "pas_mean", relative=False)
-        return mean and mean.scaled(100)
-
-    def late(case: CaseKey, policy: str) -> Mean | None:
-        mean = grid.mean(case, policy, "violation_ratio")
-        return mean and mean.scaled(100)
-
+    name = grid.reference
+    of, than = ("", "%") if name is None else (f", of those of {name}", f"points more than {name}")
     end = "; bars are 95 % intervals over the seeds." if len(grid.seeds) > 1 else ", of one seed."
+
+    def shown(case: CaseKey, policy: str, key: str, scale: float, unchanged: float | None) -> Mean | None:
+        if name is None or unchanged is None:
+            mean = grid.mean(case, policy, key)
+        else:
+            mean = grid.against(case, policy, key, relative=unchanged == 1.0)
+            mean = mean and replace(mean, value=mean.value + unchanged)
+        return mean and mean.scaled(scale)
+
     figures: list[Block] = []
-    for title, x_label, figure_of, line, least_span in (
-        ("Cores", f"cores{of}", cores, 1.0 if of else None, 0.02),
-        ("Accuracy of a request (PAS)", f"PAS, {than}", pas, 0.0 if of else None, 0.1),
-        ("Late or lost", "% of the requests sent", late, None, 0.1),
+    # Key, title, axis, factor; the value that equals the reference, None if not compared; least span.
+    for key, title, x_label, scale, unchanged, least_span in (
+        ("cores_mean", "Cores", f"cores{of}", 1.0, 1.0, 0.02),
+        ("pas_mean", "Accuracy of a request (PAS)", f"PAS, {than}", 100.0, 0.0, 0.1),
+        ("violation_ratio", "Late or lost", "% of the requests sent", 100.0, None, 0.1),
     ):
-        means = [[figure_of(case, policy) for policy in grid.policies] for case in grid.cases]
-        shown = over_cells(
+        drawn = over_cells(
             title,
             x_label,
             names,
             grid.policies,
-            means,
-            may_be_log=figure_of is cores,
-            line=line,
+            [[shown(case, policy, key, scale, unchanged) for policy in grid.policies] for case in grid.cases],
+            may_be_log=key == "cores_mean",
+            line=unchanged if name else None,
             least_span=least_span,
         )
-        figures.append(FigureBlock(f"{title} in every case ({x_label}){end}", shown))
+        figures.append(FigureBlock(f"{title} in every case ({x_label}){end}", drawn))
     return figures
 
 
 def _tables(grid: CaseGrid) -> list[Block]:
     tables: list[Block] = []
-    header = ["workload", "SLA", "policy", *(it.heading for it in METRICS), "lost"]
+    header = ["workload", "SLA", "world", "policy", *(it.heading for it in METRICS), "lost"]
     for pipeline in dict.fromkeys(case[0] for case in grid.cases):
         groups = []
         for case in (case for case in grid.cases if case[0] == pipeline):
@@ -284,11 +272,12 @@ def _tables(grid: CaseGrid) -> list[Block]:
                 row = [
                     TableCell("" if number_of else case[1]),
                     TableCell("" if number_of else f"{sla_s:.3g} s"),
+                    TableCell("" if number_of else case[-1]),
                     TableCell(policy + grid.mark(policy)),
                     *(figure(grid.mean(case, policy, it.key), it.form, scale=it.scale) for it in METRICS),
                     figure(grid.mean(case, policy, "lost"), ".0f"),
                 ]
                 rows.append(row)
             groups.append(rows)
-        tables.append(Table(f"{pipeline}: means over the seeds.", header, groups, texts=3))
+        tables.append(Table(f"{pipeline}: means over the seeds.", header, groups, texts=4))
     return tables

@@ -5,14 +5,10 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from html import escape
 from typing import Any
 
 from ipa.report.blocks import Mean
-
-Points = Sequence[tuple[float, float]]
 
 # Okabe and Ito's colours: distinct for the colour-blind, and in print.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#6b7280"
@@ -21,8 +17,8 @@ FIXED = {"ours": BLUE, "ipa": ORANGE, "fa2-low": GREEN, "fa2-high": RED}
 OTHERS = ("#cc79a7", "#56b4e9", "#000000", "#b59f00", "#8c564b", "#7f7f7f")
 # Colour never carries meaning alone: so has each series of dots a marker.
 MARKERS = "os^DvP"
-# Inches: the width, the height of a plot over time, and that of a named row with one series, and more.
-WIDTH, HEIGHT, ROW, SERIES = 8.6, 2.3, 0.2, 0.05
+# Inches: the width, the height of a named row with one series, and more.
+WIDTH, ROW, SERIES = 8.6, 0.2, 0.05
 # Values this many times apart are drawn on a logarithmic axis.
 WIDE = 8
 STYLE = {
@@ -46,73 +42,6 @@ STYLE = {
     "lines.linewidth": 1.3,
     "lines.markersize": 5,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One series. `style` is "-" a line, "." dots or "step" steps."""
-
-    label: str
-    points: Points
-    colour: str = BLUE
-    style: str = "-"
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """One plot over time: its series, a horizontal limit, a band between two series, and marks at moments.
-
-    The vertical axis begins at zero or with the values, and is at least `least_span` long: smaller
-    differences are noise.
-    """
-
-    title: str
-    y_label: str
-    lines: Sequence[Line] = ()
-    x_label: str = "seconds"
-    limit: tuple[str, float] | None = None
-    band: tuple[str, Points, Points] | None = None
-    marks: Sequence[float] = ()
-    y_max: float | None = None
-    from_zero: bool = True
-    least_span: float = 0.0
-
-
-def draw(plot: Plot) -> str:
-    """The plot as an <svg> element. The same input gives the same text."""
-    # Single requests are drawn as points that nobody would see in the legend.
-    fill = partial(_fill, plot)
-    return _as_svg(plot.title, plot.x_label, [it.label for it in plot.lines], HEIGHT, fill, marker_scale=3)
-
-
-def _fill(plot: Plot, axes: Any) -> None:
-    axes.set_ylabel(plot.y_label)
-    axes.margins(x=0.01)
-    axes.grid(visible=True, axis="y")
-    axes.grid(visible=False, axis="x")
-    if plot.band:
-        label, low, high = plot.band
-        at = [x for x, _ in low]
-        lower, upper = ([y for _, y in side] for side in (low, high))
-        axes.fill_between(at, lower, upper, color=ORANGE, alpha=0.22, label=label)
-    for line in plot.lines:
-        x, y = [x for x, _ in line.points], [y for _, y in line.points]
-        look: dict[str, Any] = {"color": line.colour, "label": line.label}
-        if line.style == "step":
-            axes.step(x, y, where="post", **look)
-        elif line.style == ".":
-            axes.plot(x, y, ".", markersize=3, alpha=0.6, markeredgewidth=0, **look)
-        else:
-            axes.plot(x, y, **look)
-    for mark in plot.marks:
-        axes.axvline(mark, color=GREY, linewidth=0.8, linestyle=(0, (2, 3)))
-    if plot.limit:
-        axes.axhline(plot.limit[1], color=RED, linestyle=(0, (5, 3)), label=plot.limit[0])
-    if plot.from_zero:
-        axes.set_ylim(bottom=0.0)
-    if plot.y_max is not None:
-        axes.set_ylim(top=plot.y_max)
-    _widen(axes.get_ylim(), axes.set_ylim, plot.least_span)
 
 
 def over_cells(
@@ -165,10 +94,10 @@ def over_cells(
         axes.set_ylim(len(cells) - 0.5, -0.5)
         for row in range(0, len(cells), 2):
             axes.axhspan(row - 0.5, row + 0.5, color="#f3f4f6", zorder=0)
-        _widen(axes.get_xlim(), axes.set_xlim, least_span)
+        widen(axes.get_xlim(), axes.set_xlim, least_span)
 
     height = len(cells) * (ROW + SERIES * count) + 1.0
-    return _as_svg(title, x_label, [policy for policy in policies if policy], height, fill)
+    return as_svg(title, x_label, [policy for policy in policies if policy], height, fill)
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
@@ -177,7 +106,7 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
     return {name: FIXED.get(name) or next(free) for name in names}
 
 
-def _as_svg(
+def as_svg(
     title: str,
     x_label: str,
     labels: Sequence[str],
@@ -185,6 +114,7 @@ def _as_svg(
     fill: Callable[[Any], None],
     marker_scale: float = 1,
 ) -> str:
+    """The axes that `fill` fills as an <svg> element, `height` inches high; equal inputs give equal texts."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -206,7 +136,7 @@ def _as_svg(
     return re.sub(r'<g id="[^"]*">', "<g>", text).strip()
 
 
-def _widen(limits: tuple[float, float], set_limits: Callable[..., Any], least: float) -> None:
+def widen(limits: tuple[float, float], set_limits: Callable[..., Any], least: float) -> None:
     """Make the axis at least `least` long."""
     low, high = limits
     if abs(high - low) < least:

@@ -306,11 +306,6 @@ class ReplicaQueues:
         self.drained: list[DrainedPod] = []
         self.variants: list[str] = []
 
-    @property
-    def waiting(self) -> int:
-        """The number of items in all queues now."""
-        return sum(len(items[0]) for items in self._without) + sum(it.queue.waiting for it in self._lanes)
-
     def offer(self, items: Waiting) -> None:
         """Add arriving items; each goes to its replica at that moment."""
         if len(items[0]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
 from math import ceil
@@ -37,6 +38,7 @@ from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.columns import Floats
 from ipa.simulate.ground_truth import READINESS_S, GroundTruth, SlowPeriod
 from ipa.simulate.metrics import MetricsSettings
+from ipa.simulate.registry import AS_PROFILED, worlds_in
 from ipa.simulate.world import SimWorld
 
 # Runs of several policies or pipelines under one load ask the same: cached answers, those of about thirty
@@ -295,24 +297,26 @@ class SimSetup:
     kills: tuple[tuple[float, str, int], ...] = ()
     # When batches take longer than the true performance says.
     slow: tuple[SlowPeriod, ...] = ()
+    # The world that changes the above, as `worlds_in` reads it, or a function that does.
+    world: str | Callable[[SimSetup], SimSetup] = AS_PROFILED
 
 
 def simulate(setup: SimSetup) -> SimResult:
     """Simulate the setup: deterministic, in virtual time, with the production engine in the loop.
 
-    Errors: UsageError (no such policy, forecaster), InputError (rates, spacing, settings), InfeasibleError
-    (nothing carries the first rate and no `start` is given), those of planning.
+    Errors: UsageError (no such policy, forecaster, world), InputError (rates, spacing, settings),
+    InfeasibleError (nothing carries the first rate and no `start` is given), those of planning.
     """
     if not setup.rates_rps:
         raise InputError("there is no load: rates_rps is empty")
-    setup = replace(setup, pipeline=with_profiles(setup.pipeline, setup.profiles))
+    setup = in_world(setup)
     duration_s, own_sla_s = float(len(setup.rates_rps)), setup.pipeline.objective(setup.objective).sla_s
     times_s = request_times(setup.rates_rps, setup.spacing, seed=(setup.seed, 1))
     inputs, policy = policy_of(setup)
     world = SimWorld(
         setup.pipeline,
         GroundTruth(setup.pipeline, setup.truth or setup.profiles, setup.readiness_s, setup.slow),
-        setup.start or first_configs(setup, inputs),
+        setup.start,
         times_s,
         cluster=setup.cluster,
         metrics=setup.metrics,
@@ -354,12 +358,35 @@ def simulate(setup: SimSetup) -> SimResult:
     )
 
 
-def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
-    """The policy of a run and its inputs; a plug-in must answer within a tick of the service.
+def in_world(setup: SimSetup) -> SimSetup:
+    """The setup as its `world` changes it, with the first configuration.
 
-    Errors: UsageError (no such policy, or not for this pipeline), PluginError.
+    That is planned without the world, unless the world takes it away. Errors: InfeasibleError, those of
+    `worlds_in`; PluginError (a world raised, or returned something else).
     """
-    inputs = PolicyInputs(
+    named, setup = setup.world, replace(setup, world=AS_PROFILED)
+    # A world may make the only setup for which there is a plan.
+    with suppress(InfeasibleError):
+        setup = _started(setup)
+    if not isinstance(named, str):
+        return _started(named(setup))
+    for plugin, world, argument in worlds_in(named):
+        with plugin.guarded():
+            setup = world(setup, *argument)
+        if not isinstance(setup, SimSetup):
+            raise plugin.fault(f"does not fit: it returned a {type(setup).__name__}, not a SimSetup")
+        setup = _started(setup)
+    return setup
+
+
+def _started(setup: SimSetup) -> SimSetup:
+    setup = replace(setup, pipeline=with_profiles(setup.pipeline, setup.profiles))
+    return setup if setup.start else replace(setup, start=first_configs(setup, inputs_of(setup)))
+
+
+def inputs_of(setup: SimSetup) -> PolicyInputs:
+    """The inputs of the run's policy, and of the planner of its first configuration."""
+    return PolicyInputs(
         setup.pipeline,
         setup.profiles,
         setup.objective,
@@ -369,6 +396,14 @@ def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
         # The explanations of a plan take longer than the plan.
         explain=setup.keep_inputs,
     )
+
+
+def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
+    """The policy of a run and its inputs; a plug-in must answer within a tick of the service.
+
+    Errors: UsageError (no such policy, or not for this pipeline), PluginError.
+    """
+    inputs = inputs_of(setup)
     policy: Any = setup.policy
     if isinstance(policy, str):
         runner = TimeLimit(str(POLICIES.find(policy)), PLUGIN_LIMIT_S)

@@ -12,6 +12,8 @@ from ipa.model.pipeline import Pipeline
 from ipa.policies.base import is_stateful
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
+from ipa.simulate.registry import WORLDS
+from ipa.simulate.run import SimSetup, in_world, simulate
 from tests.fakes.policy_contract import ONE_STAGE, PIPELINE, PROFILES, PolicyContract
 
 
@@ -26,7 +28,18 @@ def test_policy(name: str, promise: str) -> None:
     getattr(PolicyContract(name), promise)()
 
 
-@pytest.mark.parametrize("registry", [POLICIES, FORECASTERS], ids=lambda each: each.kind)
+@pytest.mark.parametrize("name", list(WORLDS))
+def test_world(name: str) -> None:
+    """The same setup gives the same one, the given one stays as it is, and the loop runs in it."""
+    given = SimSetup(PIPELINE, PROFILES, (4.0,) * 90, seed=7, world=name)
+    before = repr(given)
+    changed = in_world(given)
+    assert changed == in_world(given) and repr(given) == before
+    assert in_world(changed) == changed, "the world is in it"
+    assert simulate(given).summary() == simulate(changed).summary()
+
+
+@pytest.mark.parametrize("registry", [POLICIES, FORECASTERS, WORLDS], ids=lambda each: each.kind)
 def test_every_built_in_one_is_there(registry: Any) -> None:
     assert all(callable(registry.load(name)) for name in registry.built_in)
 

@@ -48,11 +48,11 @@ def output_of(command: list[str], cwd: Path, environment: dict[str, str], code: 
 def test_it_keeps_the_contracts(root: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-k", "acme"]
     command += ["tests/contract/test_plugin_contracts.py", "tests/contract/test_forecaster_contract.py"]
-    assert "12 passed" in output_of(command, root, environment)
+    assert "13 passed" in output_of(command, root, environment)
 
 
 def test_the_offline_verbs_take_it(root: Path, environment: dict[str, str]) -> None:
-    names = ["--policy", "acme", "--forecaster", "acme-trend"]
+    names = ["--policy", "acme", "--forecaster", "acme-trend", "--world", "acme-backup:2"]
     assert "policy acme " in output_of(
         ["ipa", "simulate", "video", *names, "--minutes", "1"], root, environment
     )

@@ -263,7 +263,10 @@ def test_the_command_prints_the_figures(ipa: Ipa, tmp_path: Path) -> None:
     assert figures.keys() >= KEYS
     assert figures["requests"] == len(request_times((6.0,) * 60, seed=(3, 1)))
     text = ipa(*arguments, "--minutes", "0.5").out
-    assert "policy ours" in text and "latency p99" in text
+    assert "policy ours" in text and "world as-profiled" in text and "latency p99" in text
+    slow = ipa(*arguments, "--world", "slow:3", "--world", "no-room", "-o", "json").out
+    assert json.loads(slow)["world"] == "slow:3+no-room"
+    assert json.loads(slow)["latency_p50_s"] > 1.2 * figures["latency_p50_s"]
 
 
 def test_the_command_repeats_with_the_seeds_that_follow(ipa: Ipa, tmp_path: Path) -> None:
@@ -277,7 +280,7 @@ def test_the_command_repeats_with_the_seeds_that_follow(ipa: Ipa, tmp_path: Path
     alone = [json.loads(output_of("--seed", str(seed), "-o", "json")) for seed in (3, 4, 5)]
     figures = json.loads(output_of("--seed", "3", "--repeats", "3", "-o", "json"))
     assert set(figures) == {*alone[0], "intervals"}
-    assert set(figures["intervals"]) == set(alone[0]) - {"decisions_by_reason", "first_failure"}
+    assert set(figures["intervals"]) == set(alone[0]) - {"world", "decisions_by_reason", "first_failure"}
     for name, half_width in figures["intervals"].items():
         wanted = mean_of([one[name] for one in alone])
         assert wanted is not None and (figures[name], half_width) == (wanted.value, wanted.half_width)

@@ -20,6 +20,7 @@ from ipa.cli.output import OUTPUT, Output, Step, progress, show
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import ConfigurationError, ExitCode, NotFoundError, PluginError, Problem, UsageError
 from ipa.policies.registry import POLICIES
+from ipa.simulate.registry import AND, AS_PROFILED
 
 if TYPE_CHECKING:
     from ipa.experiment.results import Results
@@ -57,6 +58,7 @@ def simulate(
         None, FORECASTERS, "--forecaster", "--forecast", help_text=f"one of: {names(FORECASTERS)}"
     ),
     target: str = typer.Option("local", help="replace and observe pods as local or kubernetes does"),
+    world: list[str] = options.WORLD,
     capacity: float | None = typer.Option(None, help="cores of the cluster; pods that do not fit wait"),
     accelerators: list[str] = typer.Option(
         [], help="KIND=COUNT of the cluster, such as nvidia.com/gpu=4; may be repeated"
@@ -82,9 +84,11 @@ def simulate(
         spacing=spacing,
         forecast=replace(setup.forecast, name=forecaster or given.forecaster),
         cluster=replace(setup.cluster, capacity_cores=capacity, capacity=accelerator_counts(accelerators)),
+        world=AND.join(world) or AS_PROFILED,
     )
     with progress(f"simulating {len(setup.rates_rps) / 60:g} min", repeats if repeats > 1 else None) as step:
         first, figures = over_seeds_of(setup, repeats, step)
+    figures = {"world": setup.world, **figures}
     show(output, figures, result_lines(first, figures, repeats))
     check_failures([{"policy": first.policy, **figures}], is_allowed=allow_failures)
 
@@ -167,6 +171,7 @@ def compare(
     minutes: float | None = typer.Option(
         None, min=0.01, max=14_400, help="minutes; all of the trace if absent"
     ),
+    world: list[str] = options.WORLD,
     cells: Cells,
     output: Output = OUTPUT,
     folders: FileFolders,
@@ -221,6 +226,7 @@ def compare(
         pipelines=(PipelineArm(pipeline, name),),
         workloads=(load,),
         slas=tuple(dict.fromkeys(sla)),
+        worlds=(AND.join(world) or AS_PROFILED,),
         policies=admitted,
         reference=reference if len(admitted) > 1 else None,
     )

@@ -229,7 +229,7 @@ def result_lines(first: SimResult, figures: Mapping[str, Any], repeats: int) -> 
     seeds = f"seed{'s' if repeats > 1 else ''} {span(first.seed, repeats)}"
     yield (
         f"Pipeline {first.pipeline}   policy {first.policy}   {seeds}   "
-        f"{first.duration_s / 60:g} min   SLA {first.sla_s:.3g} s"
+        f"{first.duration_s / 60:g} min   SLA {first.sla_s:.3g} s   world {figures['world']}"
     )
     count = ".1f" if repeats > 1 else "d"
     known = {f"{each.attribute}_mean": each.words for each in BESIDE_CORES}

@@ -1,1 +1,1 @@
-"""A policy, a forecaster and a solver for ipa, each in one file."""
+"""A policy, a forecaster and a world for ipa, each in one file."""

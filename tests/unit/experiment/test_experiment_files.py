@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.infadapter.world import as_servers
 from ipa.experiment.cells import code_of
-from ipa.experiment.loads import as_servers, fastest_s, pipeline_of, rates_of, sla_of, with_sla
+from ipa.experiment.loads import fastest_s, pipeline_of, rates_of, sla_of, with_sla
 from ipa.experiment.reading import find_experiment, find_experiments, load_experiment
 from ipa.experiment.runners import Experiment, PipelineArm, WorkloadArm, runner_of
 from ipa.experiment.simulated import cells, setup_of
@@ -36,6 +37,7 @@ workloads:
   - {name: calm, like: steady_low, scale: 0.5}
 slas: [own, 1.5x, 800ms]
 policies: [ours, ipa]
+worlds: [as-profiled, "no-room+slow:1.5"]
 reference: ipa
 quick: {seeds: [1], slas: [own]}
 """
@@ -65,6 +67,7 @@ def test_all_is_read(tmp_path: Path) -> None:
         ("calm", "steady_low", 0.5),
     ]
     assert experiment.slas == ("own", "1.5x", "800ms")
+    assert experiment.worlds == ("as-profiled", "no-room+slow:1.5")
 
 
 def test_the_quick_form_replaces(tmp_path: Path) -> None:
@@ -82,7 +85,7 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         .replace("1.5x", "1.5")
     )
     messages = problems(tmp_path, text)
-    assert [each.split(":")[0] for each in messages] == ["6", "9", "10", "12", "14", "15", "16"]
+    assert [each.split(":")[0] for each in messages] == ["6", "9", "10", "12", "14", "15", "17"]
     assert "minutes is 0; it must be greater than 0" in messages[0]
     assert "did you mean 'video'?" in messages[1]
     assert "nlp has no objective 'paper-v2'; did you mean" in messages[2]
@@ -106,12 +109,8 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         ("like: steady_low", "trace: x.txt", "x.txt; the path starts from this file's folder"),
         ("like: steady_low, ", "", "expected exactly one of like, trace, shared; there is none"),
         ("{name: calm,", "{name: bursty,", "name 'bursty' occurs twice; give one of them another `name`"),
-        ("nlp, objective: paper-v3", "video, fan_out: {crop: {yolov5n: 2}}", "fan_out of crop lacks yolov5s"),
-        (
-            "nlp, objective: paper-v3",
-            "video, name: v, fan_out: {crob: 2}",
-            "no stage 'crob'; did you mean 'crop'?",
-        ),
+        ("slow:1.5", "slow:x", "16: world 'slow:x': 'x' is not a number above 0. Write slow alone, or with"),
+        ("as-profiled", "as-pictured", "16: there is no world 'as-pictured'. There are: as-profiled, slow"),
         ("runner: simulate", "runner: dream", "there is no runner 'dream'; known: simulate"),
     ],
 )
@@ -148,14 +147,8 @@ def test_every_experiment_has_cells_that_are_kept_as_json(
         assert json.loads(json.dumps(cell.payload)) == cell.payload
 
 
-def folders(root: Path) -> tuple[Path, Path]:
-    return root / "pipelines", root / "profiles"
-
-
-def tight(root: Path) -> Experiment:
-    pipelines_dir, profiles_dir = folders(root)
-    path = root / "experiments" / "ipa-tight" / "experiment.yaml"
-    return load_experiment(path, pipelines_dir=pipelines_dir, profiles_dir=profiles_dir, quick=True)
+def tight() -> Experiment:
+    return load_experiment(find_experiment("ipa-tight", EXPERIMENTS), quick=True, **FOLDERS)
 
 
 def test_a_trace_is_read_and_scaled(tmp_path: Path) -> None:
@@ -176,21 +169,16 @@ def test_published_rates_are_left_out_where_they_are_not_there(tmp_path: Path) -
         rates_of(replace(arm, at="/a/c"), tmp_path)
 
 
-def test_what_an_arm_has_otherwise(root: Path) -> None:
-    fan_out = {"crop": {"yolov5n": 2.0, "yolov5s": 3, "yolov5m": 4, "yolov5l": 5, "yolov5x": 6}}
-    arm = PipelineArm("video", "v", objective="paper-v3", accuracy_floor=0.3, cores=9.0, fan_out=fan_out)
-    pipeline, profiles = pipeline_of(arm, *folders(root))
+def test_what_an_arm_has_otherwise() -> None:
+    arm = PipelineArm("video", "v", objective="paper-v3", accuracy_floor=0.3, cores=9.0)
+    pipeline, profiles = pipeline_of(arm, **FOLDERS)
     assert pipeline.default_objective == "paper-v3"
     assert (pipeline.bounds.accuracy_floor, pipeline.bounds.cores) == (0.3, 9.0)
-    (edge,) = pipeline.stage("classification").after
-    assert [edge.items(name) for name in ("yolov5n", "yolov5x")] == [2.0, 6]
     assert set(profiles) == {"crop", "classification"}
-    plain = pipeline_of(PipelineArm("video", "video", fan_out={"crop": 7.0}), *folders(root))[0]
-    assert plain.stage("classification").after[0].fan_out == 7.0
 
 
-def test_slas(root: Path) -> None:
-    pipeline, profiles = pipeline_of(PipelineArm("video", "video", objective="paper-v3"), *folders(root))
+def test_slas() -> None:
+    pipeline, profiles = pipeline_of(PipelineArm("video", "video", objective="paper-v3"), **FOLDERS)
     assert sla_of("own", pipeline, profiles) == pipeline.objectives["paper-v3"].sla_s
     assert sla_of("800ms", pipeline, profiles) == 0.8
     fastest = fastest_s(pipeline, profiles)
@@ -205,8 +193,8 @@ def test_slas(root: Path) -> None:
     assert tight.objective().sla_s == tight.sla.latency_s == 0.5
 
 
-def test_servers_of_which_the_measured_capacity_is_true(root: Path) -> None:
-    profile = pipeline_of(PipelineArm("resnets", "resnets"), *folders(root))[1]["classify"]
+def test_servers_of_which_the_measured_capacity_is_true() -> None:
+    profile = pipeline_of(PipelineArm("resnets", "resnets"), **FOLDERS)[1]["classify"]
     served = as_servers(profile, 0.75)
     for before, after in zip(profile.variants[0].points, served.variants[0].points, strict=True):
         assert before.throughput_rps is not None and after.latency_mean_s is not None
@@ -216,8 +204,8 @@ def test_servers_of_which_the_measured_capacity_is_true(root: Path) -> None:
         assert after.throughput_rps == pytest.approx(1 / after.latency_mean_s)
 
 
-def test_every_policy_has_the_same_requests(root: Path) -> None:
-    experiment = tight(root)
+def test_every_policy_has_the_same_requests() -> None:
+    experiment = tight()
     made, notes = cells(experiment)
     assert notes == []
     arms = 2 * 1 * 3 * 4 * 3  # pipelines, workloads, SLAs, policies, seeds
@@ -229,8 +217,8 @@ def test_every_policy_has_the_same_requests(root: Path) -> None:
     assert len(next(iter(rates.values()))) == 1200
 
 
-def test_a_cell_is_addressed_by_its_inputs_alone(root: Path) -> None:
-    experiment = replace(tight(root), seeds=(1,), slas=("2x",))
+def test_a_cell_is_addressed_by_its_inputs_alone() -> None:
+    experiment = replace(tight(), seeds=(1,), slas=("2x",))
     first = cells(experiment)[0][0]
     address = first.digest("1.0")
     renamed = replace(experiment, pipelines=tuple(replace(arm, name="v") for arm in experiment.pipelines))
@@ -247,16 +235,16 @@ def test_a_cell_is_addressed_by_its_inputs_alone(root: Path) -> None:
 
 def test_code_of_a_plug_in_is_part_of_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry("none", "policy", {"ours": "ipa.policies.ours:Ours"})
-    assert code_of(registry, "ours") == ""
+    assert code_of(registry.find("ours")) == ""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "try_policy.py").write_text("Mine = 1\n")
-    before = code_of(registry, registry.admit("try_policy:Mine"))
+    before = code_of(registry.find(registry.admit("try_policy:Mine")))
     (tmp_path / "try_policy.py").write_text("Mine = 2\n")
-    assert before != code_of(registry, "try_policy:Mine") != ""
+    assert before != code_of(registry.find("try_policy:Mine")) != ""
 
 
-def test_a_start_that_no_plan_allows_is_eased(root: Path) -> None:
-    cell = cells(replace(tight(root), slas=("0.9x",)))[0][0]
+def test_a_start_that_no_plan_allows_is_eased() -> None:
+    cell = cells(replace(tight(), slas=("0.9x",)))[0][0]
     setup = setup_of(cell.payload, cell.series)
     assert setup.start
     assert setup.pipeline.sla.latency_s == cell.labels["sla_s"]

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -127,12 +128,8 @@ def test_a_cell_is_kept_for_every_experiment_that_has_it(whole: Path, tmp_path: 
 def test_tables_have_their_documented_columns(whole: Path) -> None:
     rows = pq.read_table(whole / "try" / RUNS).to_pylist()
     assert [row["run"] for row in rows] == list(range(CELLS_THERE))
-    assert [(row["workload"], row["policy"], row["seed"]) for row in rows[:4]] == [
-        ("bursty", "ours", 1),
-        ("bursty", "ours", 2),
-        ("bursty", "ours", 3),
-        ("bursty", "ipa", 1),
-    ]
+    arms = product(("bursty", "steady_low"), ("ours", "ipa"), (1, 2, 3))
+    assert [(row["workload"], row["policy"], row["seed"]) for row in rows] == [*arms]
     assert {(whole / "cells" / row["cell"][:2] / f"{row['cell']}.json").is_file() for row in rows} == {True}
     assert set(pq.read_table(whole / "try" / TICKS)["run"].to_pylist()) == set(range(CELLS_THERE))
     for name in (RUNS, TICKS):
@@ -165,14 +162,11 @@ def test_policies_are_compared_in_one_command(
         (tmp_path / name).symlink_to(root / name)
     (tmp_path / "load.txt").write_text("4\n" * 30 + "7.5\n" * 30)
     words = ["compare", "video", "--policies", "ipa,static", "--trace", "load.txt", "--workers", "1"]
+    words += ["--world", "no-room", "--world", "slow:1.2"]
     values = json.loads(ipa(*words, "--seeds", "2", "-o", "json").out)
-    assert [(row["policy"], row["seed"]) for row in values["runs"]] == [
-        ("ipa", 1),
-        ("ipa", 2),
-        ("static", 1),
-        ("static", 2),
-    ]
+    assert [(row["policy"], row["seed"]) for row in values["runs"]] == [*product(("ipa", "static"), (1, 2))]
     assert {row["reference"] for row in values["differences"]} == {"static"}
+    assert {row["world"] for key in ("runs", "differences") for row in values[key]} == {"no-room+slow:1.2"}
     folder = tmp_path / "runs" / "experiments" / "compare-video-load"
     assert values["report"] == str(Path("runs") / "experiments" / "compare-video-load" / "report.html")
     assert pq.read_table(folder / DIFFERENCES).to_pylist() == values["differences"]
@@ -190,6 +184,7 @@ def test_policies_are_compared_in_one_command(
     ("words", "says"),
     [
         (["--policies", "ours,ippa"], "there is no policy 'ippa'"),
+        (["--world", "slow:fast"], "world 'slow:fast': 'fast' is not a number above 0"),
         (["--reference", "rim"], "--reference 'rim' is not among --policies"),
         (["--trace", "none.txt"], "there is no trace file and no load 'none.txt'"),
     ],

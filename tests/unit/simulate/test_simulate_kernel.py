@@ -86,7 +86,7 @@ def run_case(case: dict, kernel: KernelDriver, cuts: list[float]) -> list[np.nda
     counts = [
         np.array([count(second) for second in COUNTED_S]) for count in (stage.items_before, stage.waiting_at)
     ]
-    return [*columns, drained, *counts, np.array([stage.queue.waiting])]
+    return [*columns, drained, *counts, np.array([stage.waiting_at(10**6)])]
 
 
 def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:

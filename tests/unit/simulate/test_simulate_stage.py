@@ -123,7 +123,7 @@ def test_a_batch_in_a_replica_has_what_came_before_it_was_due_and_leavers_finish
     assert central.run(99.0).done_s.tolist() == [1.5, 1.5, 2.5, 2.5, 2.5, 3.5]
     stage = stage_of([Pods(1, 2, FLAT)], [0.0, 1.0, 2.0], queue="replica")
     assert stage.run(50.0).done_s.tolist() == [2.0, 2.0]
-    assert stage.queue.waiting == 1
+    assert stage.waiting_at(50) == 1
     stage.set_replicas(100.0, [])
     assert stage.run(200.0).done_s.tolist() == [101.0]
     assert stage.drained() == [DrainedPod("", 101.0)]

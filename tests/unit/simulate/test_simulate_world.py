@@ -196,17 +196,6 @@ def test_other_cores_are_other_pods_where_variants_are_resident() -> None:
     assert (serving(pods), pods.cores, pods.settled) == ([BIG], 8.0, True)
 
 
-def test_a_resident_variant_that_never_loads_is_given_up_while_the_old_one_serves_on() -> None:
-    pods = cluster(rolling=SWITCHING.rolling, broken=frozenset({("detect", "big")}), gives_up_after_s=20.0)
-    change(pods, replace(SMALL, variant="big"))
-    assert played(pods, 20.0) == []
-    assert serving(pods) == [SMALL]
-    assert pods.rollout(10.0).phase is RolloutPhase.PROGRESSING
-    assert pods.rollout(20.0).phase is RolloutPhase.FAILED
-    change(pods, SMALL, at_s=20.0)
-    assert pods.settled
-
-
 def test_pods_without_room_are_pending_cost_nothing_and_start_when_there_is_room() -> None:
     other = StageConfig("read", "small", 1, 1.0, 2)
     pods = cluster(SMALL, other, capacity_cores=8.0)
@@ -231,16 +220,19 @@ def test_a_pending_pod_with_other_cores_costs_nothing() -> None:
     assert pods.cores == pytest.approx(1.2)
 
 
-def test_a_broken_variant_never_serves_and_is_given_up_while_the_old_one_serves_on() -> None:
-    pods = cluster(broken=frozenset({("detect", "big")}), gives_up_after_s=30.0)
-    change(pods, BIG)
-    assert played(pods, 1000.0) == []
-    assert pods.next_event_s() == inf
+@pytest.mark.parametrize(
+    ("rolling", "broken"), [(SIDE_BY_SIDE, BIG), (SWITCHING.rolling, replace(SMALL, variant="big"))]
+)
+def test_a_broken_variant_never_serves_and_is_given_up_while_the_old_one_serves_on(
+    rolling: Rolling, broken: StageConfig
+) -> None:
+    pods = cluster(rolling=rolling, broken=frozenset({("detect", "big")}), gives_up_after_s=30.0)
+    change(pods, broken)
+    assert (played(pods, 1000.0), pods.next_event_s(), serving(pods)) == ([], inf, [SMALL])
     assert pods.rollout(29.0).phase is RolloutPhase.PROGRESSING
     assert pods.rollout(30.0).phase is RolloutPhase.FAILED
     change(pods, SMALL, at_s=40.0)
-    assert pods.settled
-    assert pods.cores == 4.0
+    assert (pods.settled, pods.cores) == (True, 4.0)
 
 
 def test_a_killed_pod_is_replaced() -> None:

@@ -1,0 +1,1 @@
+"""InfAdapter's experiment: one task, five ResNets, twenty cores."""
