@@ -15,8 +15,8 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
+from ipa.policies.profiled import Profiled
 from ipa.profiling.points import Allocation, stage_sla_s
-from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.run import SimSetup
 
 # `scale` pins the variants (FA2), `switch` the replicas (RIM); null is IPA.
@@ -223,8 +223,8 @@ def repeated(
     sent the requests of a second at its start (`spacing` None). The first configuration is used if it was
     measured.
     """
-    known = GroundTruth(run.pipeline, setup.profiles)
-    starting = run.starting if all(known.knows(config) for config in run.starting) else ()
+    planned = Profiled(run.pipeline, setup.profiles)
+    starting = run.starting if run.starting and planned.describe(run.starting, 1.0) else ()
     return replace(
         setup,
         pipeline=run.pipeline,

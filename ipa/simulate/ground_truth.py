@@ -83,10 +83,6 @@ class GroundTruth:
         """The first moment after that time at which a slow period begins or ends; infinite without one."""
         return next((at_s for at_s in self._moments_s if at_s > after_s), inf)
 
-    def knows(self, config: StageConfig) -> bool:
-        """True if that configuration was measured."""
-        return _key(config) in self._points
-
     def service(self, config: StageConfig, at_s: float = -inf) -> ServiceTime:
         """The service time of one replica, of batches that begin then; by default outside of slow periods.
 
