@@ -20,15 +20,7 @@ from ipa.model.observation import (
 )
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
-from ipa.policies.autoscalers import (
-    Hpa,
-    Kpa,
-    VpaPlus,
-    decayed,
-    percentile_cores,
-    window_mean_rps,
-    with_sample,
-)
+from ipa.policies.autoscalers import Hpa, Kpa, VpaPlus, decayed, percentile_cores, with_sample
 from ipa.policies.base import Policy, PolicyState, is_stateful
 from ipa.policies.rules import RulePlanner, fit
 from ipa.policies.table import PolicyInputs, make_policy
@@ -214,10 +206,9 @@ def test_kpa_does_not_panic_below_twice_the_replicas(burst_rps: float, most: int
 
 
 def test_the_mean_of_a_window_is_over_what_was_seen() -> None:
-    load = Measured(LoadHistory(1.0, (99.0, 4.0, None, float("nan"), -0.5, 0.0, 5.0)))
-    assert window_mean_rps(load, 6.0) == 3.0
-    assert window_mean_rps(UNSEEN, 4.0) is None
-    assert window_mean_rps(Measured(LoadHistory(1.0, (1.0, None, None))), 2.0) is None
+    load = LoadHistory(1.0, (99.0, 4.0, None, float("nan"), -0.5, 0.0, 5.0))
+    assert load.mean_rps(6.0) == 3.0
+    assert LoadHistory(1.0, (1.0, None, None)).mean_rps(2.0) is None
 
 
 def test_the_histogram_is_that_of_the_recommender() -> None:
