@@ -7,7 +7,7 @@ export UV_NO_PROGRESS := 1
 # With it every `ipa` that is started compiles the package anew; tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install images test test-live faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed pictures bench-api bench-dataplane bench-live scorecard lint lint-style lint-types lock advisories sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
+.PHONY: help install images test test-live faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed pictures bench-api bench-dataplane bench-live scorecard data tables lint lint-style lint-types lock advisories sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -90,6 +90,14 @@ scorecard: install ## what plans predict beside what real processes do, 30 confi
 bench-live: install ## policies on real processes, quiet and beside two busy loops, 25 minutes (PIPELINES=text POLICIES=ours,ipa WORLDS=quiet TIMES=2; RATES=capacities.json: loads of an earlier run; QUICK=1: does it work)
 	$(PY) -m experiments.live $(if $(PIPELINES),--pipelines $(PIPELINES)) $(if $(POLICIES),--policies $(POLICIES)) \
 	  $(if $(WORLDS),--worlds $(WORLDS)) $(if $(TIMES),--times $(TIMES)) $(if $(RATES),--rates $(RATES)) $(if $(QUICK),--quick)
+
+data: install ## the authors' published loads and capacities, by version and digest, converted into data/ (TO=folder, CHECK=1: what is there)
+	@$(PY) -m experiments.data $(if $(TO),--to $(TO)) $(if $(CHECK),--check)
+
+# Slow ones last: each needs minutes, beating an hour.
+TABLES := published reproduction beating
+tables: install ## the docs' tables that need the published data, on the terminal, with the data they used (WRITE=1: into the docs; ONLY=published)
+	@for each in $(or $(ONLY),$(TABLES)); do $(PY) -m experiments.$$each $(if $(WRITE),--write) || exit 1; done
 
 agreement: install ## the planner's engines against each other and enumeration, over INSTANCES=2000 random problems
 	$(PY) -m experiments.agreement $(if $(INSTANCES),--instances $(INSTANCES))

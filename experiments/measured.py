@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,3 +27,12 @@ def put(command: str, text: str, page: Path = PAGE) -> None:
     """Write the text into the page, below a line with the command, this machine and today."""
     head = f"`{command}`; {os.cpu_count()} cores of {processor_name()}; {datetime.now(UTC):%Y-%m-%d}."
     page.write_text(inserted(page.read_text("utf-8"), command, f"{head}\n\n{text}"), encoding="utf-8")
+
+
+def tell(command: str, text: str, page: Path = PAGE, *, write: bool) -> None:
+    """Print the text, and write it into the page if asked."""
+    print(text)
+    if write:
+        put(command, text, page)
+    else:
+        print(f"{page} is as it was; --write puts this there", file=sys.stderr)

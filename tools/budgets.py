@@ -2,7 +2,8 @@
 
 `python -m tools.budgets` prints the figures and lowers each budget in `BUDGETS` to what its files have now;
 `make architecture` calls it. tests/architecture refuses files above their budget, and a budget above that of
-an earlier commit. `goal` is where a budget is to arrive. Lines count blank ones and comments.
+an earlier commit. `goal` is where a budget is to arrive; `owed` of it was lent by a decision (docs/adr) and is
+paid back first. Lines count blank ones and comments.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Budget:
     unit: str
     budget: int
     goal: int
+    owed: int = 0
 
     @property
     def is_room(self) -> bool:
@@ -52,7 +54,7 @@ def budgets(text: str) -> list[Budget]:
 def faults(now: list[Budget], before: list[Budget], root: Path) -> list[str]:
     """A line for each room above its budget, and for each budget that rose or went away since `before`.
 
-    One may rise by what those of other rooms of the package fall with it.
+    One may rise by what those of other rooms of the package fall with it, and by what it owes.
     """
     above = [
         f"{each.name} has {each.measured(root)} {each.unit}; its budget is {each.budget}: "
@@ -61,13 +63,15 @@ def faults(now: list[Budget], before: list[Budget], root: Path) -> list[str]:
         if each.measured(root) > each.budget
     ]
     left = {each.name: each.budget for each in now}
+    owed = {each.name: each.owed for each in now}
     rooms = [each for each in before if each.is_room and each.name in left]
     are_moved = sum(left[each.name] for each in rooms) <= sum(each.budget for each in rooms)
     moved = {each.name for each in rooms if are_moved}
     rose = [
         f"the budget of {each.name} was {each.budget} and is {left.get(each.name, 'gone')}: budgets only fall"
         for each in before
-        if each.name not in moved and left.get(each.name, each.budget + 1) > each.budget
+        if each.name not in moved
+        and left.get(each.name, each.budget + 1) > each.budget + owed.get(each.name, 0)
     ]
     return above + rose
 
@@ -84,15 +88,17 @@ def committed(root: Path = ROOT) -> list[list[Budget]]:
 
 def main(root: Path = ROOT) -> None:
     """Print the budgets, and lower them to the present figures."""
-    table = Table("room", "unit", *("now", "budget", "goal", "over the goal"), title="Budgets")
+    table = Table("room", "unit", *("now", "budget", "owed", "goal", "over the goal"), title="Budgets")
     for column in table.columns[2:]:
         column.justify = "right"
     path = root / BUDGETS
     lowered = []
     for each in budgets(path.read_text("utf-8")):
         now = each.measured(root)
-        table.add_row(each.name, each.unit, *map(str, (now, each.budget, each.goal, max(now - each.goal, 0))))
-        lowered.append(replace(each, budget=min(now, each.budget)))
+        figures = (now, each.budget, each.owed, each.goal, max(now - each.goal, 0))
+        table.add_row(each.name, each.unit, *map(str, figures))
+        paid = max(each.budget - now, 0)
+        lowered.append(replace(each, budget=each.budget - paid, owed=max(each.owed - paid, 0)))
     path.write_text(json.dumps([asdict(each) for each in lowered], indent=1) + "\n", "utf-8")
     package = sum(each.measured(root) for each in lowered if each.is_room)
     table.add_section()

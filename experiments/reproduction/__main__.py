@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.measured import PAGE, put
+from experiments.data.used import used
+from experiments.measured import PAGE, tell
 from experiments.reproduction import beating, compare, infadapter
 from experiments.reproduction.forecasts import learned
 from experiments.reproduction.inloop import LoopRun, loop_run
 from experiments.reproduction.page import count_rows, details, lines, measured
 from experiments.reproduction.replay import Ask
-from experiments.reproduction.runs import PIPELINES, TRACE, Published, missing_files, read_runs
+from experiments.reproduction.runs import FILES, PIPELINES, TRACE, Published, missing_files, read_runs
+from ipa.experiment.loads import data_folder
 from ipa.files import load_pipeline, load_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
@@ -31,23 +32,26 @@ PARTS = ("runs", "loop", "infadapter", "planned")
 def main() -> int:
     """Repeat every run; 1 where the data is not there."""
     parser = argparse.ArgumentParser(prog="python -m experiments.reproduction", description=__doc__)
-    data = Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
-    parser.add_argument("--data", type=Path, default=data)
+    parser.add_argument(
+        "--data", type=Path, default=data_folder(), help="the published data (IPA_SHARED_DATA)"
+    )
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
     parser.add_argument("--parts", default=",".join(PARTS), help="anew; the others are read from --out")
+    parser.add_argument("--write", action="store_true", help="also put the tables into the page")
     arguments = parser.parse_args()
     data = arguments.data
     absent = [name for name in (TRACE, "infadapter.json") if not (data / name).is_file()]
     missing = [*missing_files(data), *absent]
     if missing:
         where = f"{data} (IPA_SHARED_DATA, --data)"
-        print(f"the published data is needed: {', '.join(missing)} not in {where}", file=sys.stderr)
+        print(f"{', '.join(missing)} not in {where}: `make data` says where it is", file=sys.stderr)
         return 1
     wanted = arguments.parts.split(",")
     unknown = [part for part in wanted if part and part not in PARTS]
     if unknown:
         parser.error(f"--parts: there is no {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    print(used(data, [*FILES, TRACE, "infadapter.json"]))
     published = read_runs(data)
     makers: dict[str, Callable[[], Iterable[Any]]] = {
         "runs": lambda: compare.rows(replayed(published, data)),
@@ -69,8 +73,8 @@ def main() -> int:
         [beating.Outcome(**row) for row in stored["planned"]],
     )
     (arguments.out / "runs.md").write_text(details(compared, looped), encoding="utf-8")
-    put("python -m experiments.reproduction", text, arguments.page)
     print(lines(count_rows(compared)))
+    tell("python -m experiments.reproduction", text, arguments.page, write=arguments.write)
     return 0
 
 

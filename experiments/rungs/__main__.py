@@ -7,13 +7,13 @@ it. The five days are of the published trace, where it is.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
 
+from ipa.experiment.loads import data_folder
 from ipa.files.traces import read_trace
 from ipa.forecast.arrivals import workload_rates
 from ipa.forecast.base import Floats, Series, prepare, sliding_max
@@ -80,8 +80,7 @@ def losses(rates: Floats) -> tuple[dict[str, float], Floats]:
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m experiments.rungs", description=__doc__)
-    data = Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
-    parser.add_argument("--data", type=Path, default=data, help="the folder of the published trace")
+    parser.add_argument("--data", type=Path, default=data_folder(), help="the folder of the published trace")
     ratios, uppers = [], []
     print("| load | best rung | mixture's loss over its | upper over peak, median | peaks within |")
     print("|---|---|--:|--:|--:|")

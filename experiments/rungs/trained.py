@@ -8,7 +8,6 @@ without. The days are of the published trace, thinned at random to 20 rps.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +21,7 @@ import numpy as np
 from experiments.reality.worlds import ROOT, SERVICE
 from experiments.regret.clairvoyant import Clairvoyant
 from experiments.rungs.__main__ import DAY_S, DAYS, HORIZON_S, MEAN_RPS, QUANTILE, START_S, TICK_S, TRACE
+from ipa.experiment.loads import data_folder
 from ipa.files import load_pipeline, load_profiles
 from ipa.files.traces import read_trace
 from ipa.forecast.arrivals import workload_rates
@@ -148,8 +148,7 @@ def outcome(load: str, trace: Path) -> Outcome:
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m experiments.rungs.trained", description=__doc__)
-    data = Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
-    parser.add_argument("--data", type=Path, default=data, help="the folder of the published trace")
+    parser.add_argument("--data", type=Path, default=data_folder(), help="the folder of the published trace")
     trace = parser.parse_args().data / TRACE
     loads = [*(f"day {day}" for day in DAYS if trace.is_file()), *SHAPES]
     print("| load | joins | loss | cores | late without, % | late with, % | cost |")

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from experiments.sets.published import SCALES, SOURCES, Splits, read_published
 from experiments.sets.synthetic import synthetic_problem
+from ipa.experiment.loads import data_folder
 from ipa.optimize.set_solve import SetPlan, SetProblem, solve_set
 
 LOADS_RPS = range(5, 401, 5)
@@ -46,7 +47,7 @@ class Row:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default=os.environ.get("IPA_SHARED_DATA", "../shared/data"))
+    parser.add_argument("--data", default=data_folder())
     parser.add_argument("--out", default="runs/bench/sets.json")
     parser.add_argument("--instances", type=int, default=40, help="random problems of each size")
     arguments = parser.parse_args()

@@ -72,15 +72,8 @@ def load_of(series: Sequence[Counted], window_s: float) -> LoadHistory | None:
     return LoadHistory(STEP_S, rates, usual_s if usual_s > STEP_S else 0.0, float(end_s))
 
 
-def mean_rps(load: LoadHistory, last_s: float) -> float:
-    """The mean rate over the last `last_s` seconds of the load; 0 if none was observed."""
-    steps = max(1, round(last_s / load.step_s))
-    rates = [rate for rate in load.rates_rps[-steps:] if rate is not None]
-    return sum(rates) / len(rates) if rates else 0.0
-
-
 def present_rps(load: LoadHistory) -> float:
     """The newest rate, over SMOOTH_S; of a load that ends with a gap, that before it."""
     rates = load.rates_rps
     end = next((at for at in range(len(rates), 0, -1) if rates[at - 1] is not None), 0)
-    return mean_rps(replace(load, rates_rps=rates[:end]), SMOOTH_S)
+    return replace(load, rates_rps=rates[:end]).mean_rps(SMOOTH_S) or 0.0

@@ -22,8 +22,9 @@ from ipa.policies.planning import planning_problem
 
 
 def data_folder() -> Path:
-    """The folder of the published data, which may be missing: IPA_SHARED_DATA."""
-    return Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
+    """The folder of the published data, which may be missing: IPA_SHARED_DATA, else `make data`'s."""
+    beside = Path("../shared/data")
+    return Path(os.environ.get("IPA_SHARED_DATA", beside if beside.is_dir() else "data"))
 
 
 def rates_of(arm: WorkloadArm, data: Path) -> list[float] | None:

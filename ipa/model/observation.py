@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import isfinite
 from typing import Generic, TypeVar
 
 from ipa.model.plan import StageConfig
@@ -65,6 +66,12 @@ class LoadHistory:
     rates_rps: tuple[float | None, ...]
     averaged_s: float = 0.0
     end_s: float | None = None
+
+    def mean_rps(self, last_s: float) -> float | None:
+        """The mean of the rates observed in the last `last_s`, in whole steps; None without any."""
+        last = self.rates_rps[-max(1, round(last_s / self.step_s)) :]
+        rates = [rate for rate in last if rate is not None and isfinite(rate) and rate >= 0]
+        return sum(rates) / len(rates) if rates else None
 
 
 @dataclass(frozen=True, slots=True)

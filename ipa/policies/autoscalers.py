@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from math import ceil, floor, isfinite, log
+from math import ceil, floor, log
 from typing import ClassVar
 
-from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, Observation
+from ipa.model.observation import Forecast, Observation, known
 from ipa.model.plan import Plan
 from ipa.policies.base import AtOnce, Configs, PolicyState, constrained
 from ipa.policies.rules import (
@@ -92,9 +92,7 @@ class Hpa(Autoscaler):
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The running configuration with the newest recommended replicas; the forecast is not used."""
-        memory = state.memory
-        if not isinstance(memory, HpaMemory) or memory.at_s != state.now_s:
-            memory = self.remember(observation, state)
+        memory = self.remember(observation, state)
         wanted = state.running
         if memory.is_due:
             newest = memory.recommended[-1][1]
@@ -153,8 +151,8 @@ class Kpa(Autoscaler):
         before = state.memory if isinstance(state.memory, KpaMemory) else None
         if before is not None and before.at_s == state.now_s:
             return before
-        stable_rps = window_mean_rps(observation.load, STABLE_S)
-        panic_rps = window_mean_rps(observation.load, PANIC_S)
+        rates = known(observation.load)
+        stable_rps, panic_rps = (rates.mean_rps(it) if rates else None for it in (STABLE_S, PANIC_S))
         stages = []
         for at, load in enumerate(self.ruled.loads(observation, state)):
             last = before.stages[at] if before else KpaStageMemory(None, load.config.replicas)
@@ -189,17 +187,6 @@ class Kpa(Autoscaler):
         memory = self.remember(observation, state)
         replicas = [stage.replicas for stage in memory.stages]
         return self.ruled.plan(with_replicas(state.running, replicas), forecast, state, self.name)
-
-
-def window_mean_rps(load: Measured[LoadHistory] | Missing, window_s: float) -> float | None:
-    """The mean of the rates observed in the last `window_s`; None without any."""
-    if isinstance(load, Missing):
-        return None
-    count = max(1, round(window_s / load.value.step_s))
-    rates = [
-        rate for rate in load.value.rates_rps[-count:] if rate is not None and isfinite(rate) and rate >= 0
-    ]
-    return sum(rates) / len(rates) if rates else None
 
 
 # The recommender's histogram: its first bucket, and the growth of each next one.

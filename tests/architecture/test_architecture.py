@@ -143,3 +143,5 @@ def test_a_room_above_its_budget_and_a_budget_that_rose_or_went_are_refused(tmp_
     moved = [replace(there, budget=7), replace(here, budget=3)]
     assert faults(moved, [there, here], tmp_path) == []
     assert faults([moved[0], here], [there, here], tmp_path) != []
+    lent = replace(now[1], budget=3, owed=1)
+    assert [faults([replace(lent, owed=owed)], [now[1]], tmp_path) == [] for owed in (0, 1)] == [False, True]

@@ -26,7 +26,7 @@ from ipa.adapters.prometheus.queries import (
     queries,
 )
 from ipa.adapters.prometheus.server import Ask, PrometheusHttp, SharedQueries, check_connection
-from ipa.control.counters import Counted, load_of, mean_rps
+from ipa.control.counters import Counted, load_of
 from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
 from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
@@ -174,10 +174,9 @@ class _Reading:
         for name in ("age", "stage_age"):
             _read(partial(self._all, name))
         load, mean_s = self.load(window_s), self._dialect.rate_window_s
+        rate_rps = 0.0 if isinstance(load, Missing) else load.value.mean_rps(mean_s) or 0.0
         return Signals(
-            arrival_rate_rps=(
-                load if isinstance(load, Missing) else Measured(mean_rps(load.value, mean_s), load.age_s)
-            ),
+            arrival_rate_rps=load if isinstance(load, Missing) else Measured(rate_rps, load.age_s),
             load=load,
             latency_s=self._measured("age", WHOLE, partial(self._quantile, "latency")),
             stages={stage.name: self._stage(stage) for stage in self._pipeline.served},

@@ -11,7 +11,7 @@ from datetime import timedelta
 from math import floor
 
 from ipa.control.canonical import plain, salvaged
-from ipa.control.counters import mean_rps, present_rps
+from ipa.control.counters import present_rps
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
 from ipa.control.engine.correction import UNCORRECTED, recalled_slowdowns
 from ipa.control.engine.guards import GuardSettings, pins_of
@@ -258,7 +258,7 @@ class ControlLoop:
         if not isinstance(load, Measured) or load.age_s > self._settings.stale_after_s:
             return False
         if forecast is None:
-            return mean_rps(load.value, self._settings.peek_s) > 0
+            return bool(load.value.mean_rps(self._settings.peek_s))
         rate_rps = present_rps(load.value)
         if rate_rps <= (decision.observed_rate_rps or 0.0):
             return False

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.control.counters import mean_rps
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.ports import Signals
 from ipa.model.decision import Mode, ReasonCode
-from ipa.model.observation import LoadHistory, Missing, MissingReason
+from ipa.model.observation import Missing, MissingReason
 from ipa.model.plan import StageConfig
 from tests.fakes.metrics import Fault
 from tests.fakes.world import Scenario, scenario
@@ -96,13 +95,6 @@ def test_the_first_load_that_is_seen_brings_a_tick() -> None:
 
     made = scenario(15.0, settings=SETTINGS, fault=new)
     assert began(made, 35.0) == [0.0, 10.0, 14.0, 24.0, 34.0]
-
-
-def test_the_mean_rate_leaves_gaps_out() -> None:
-    load = LoadHistory(1.0, (100.0, 4.0, None, 8.0))
-    assert mean_rps(load, 3.0) == 6.0
-    assert mean_rps(LoadHistory(1.0, (None,)), 3.0) == 0.0
-    assert mean_rps(LoadHistory(5.0, (1.0, 9.0)), 3.0) == 9.0
 
 
 @pytest.mark.parametrize(

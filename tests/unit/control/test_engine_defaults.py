@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from ipa.control.counters import mean_rps
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import EngineState, PlannerProvenance
 from ipa.model.observation import LoadHistory
@@ -37,4 +36,4 @@ def test_a_pipeline_is_blocked_after_three_refused_writes_and_starts_with_none()
 )
 def test_the_mean_of_the_last_seconds_counts_whole_steps(last_s: float, mean: float) -> None:
     load = LoadHistory(5.0, (10.0, 20.0, 30.0, 40.0))
-    assert mean_rps(load, last_s) == pytest.approx(mean)
+    assert load.mean_rps(last_s) == pytest.approx(mean)

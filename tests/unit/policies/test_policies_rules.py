@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from experiments.infaas import infaas, stage_slas_s
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.observation import (
@@ -20,16 +21,9 @@ from ipa.model.observation import (
 )
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
-from ipa.policies.autoscalers import (
-    Hpa,
-    Kpa,
-    VpaPlus,
-    decayed,
-    percentile_cores,
-    window_mean_rps,
-    with_sample,
-)
+from ipa.policies.autoscalers import Hpa, Kpa, VpaPlus, decayed, percentile_cores, with_sample
 from ipa.policies.base import Policy, PolicyState, is_stateful
+from ipa.policies.planning import planning_problem
 from ipa.policies.rules import RulePlanner, fit
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, profiled, scenario
@@ -214,10 +208,9 @@ def test_kpa_does_not_panic_below_twice_the_replicas(burst_rps: float, most: int
 
 
 def test_the_mean_of_a_window_is_over_what_was_seen() -> None:
-    load = Measured(LoadHistory(1.0, (99.0, 4.0, None, float("nan"), -0.5, 0.0, 5.0)))
-    assert window_mean_rps(load, 6.0) == 3.0
-    assert window_mean_rps(UNSEEN, 4.0) is None
-    assert window_mean_rps(Measured(LoadHistory(1.0, (1.0, None, None))), 2.0) is None
+    load = LoadHistory(1.0, (99.0, 4.0, None, float("nan"), -0.5, 0.0, 5.0))
+    assert load.mean_rps(6.0) == 3.0
+    assert LoadHistory(1.0, (1.0, None, None)).mean_rps(2.0) is None
 
 
 def test_the_histogram_is_that_of_the_recommender() -> None:
@@ -276,6 +269,54 @@ def test_vpa_grows_as_far_as_old_and_new_have_room_together() -> None:
     policy = VpaPlus(replace(ruled(), pipeline=replace(PIPELINE, bounds=Bounds(cores=3.0))))
     plan = policy.decide(busy, EXPECTED, PolicyState(running))
     assert [config.cores for config in plan.configs] == [1.0, 1.0]
+
+
+INFAAS = infaas(PolicyInputs(WIDE, PROFILES))
+
+
+@pytest.mark.parametrize(
+    ("rate_rps", "count", "wanted", "batch_size"),
+    [
+        # A replica carries 20 rps, 19 with the headroom.
+        (18.0, 1, 1, 1),
+        (38.0, 1, 2, 1),
+        (38.1, 2, 3, 1),
+        # One replica with larger batches carries 25 rps, and two cost more than 1.5 times that.
+        (19.5, 1, 1, 2),
+        # Fewer would do, for the first time.
+        (10.0, 2, 2, 1),
+    ],
+)
+def test_infaas_adds_replicas_at_once_with_headroom(
+    rate_rps: float, count: int, wanted: int, batch_size: int
+) -> None:
+    running = replicas(count)
+    plan = INFAAS.decide(observed([rate_rps], running), EXPECTED, PolicyState(running))
+    assert plan.configs == (replace(SMALLEST[0], replicas=wanted, batch_size=batch_size), SMALLEST[1])
+
+
+def test_infaas_takes_one_replica_away_after_ten_seconds_of_need_for_fewer() -> None:
+    replicas_at = story(INFAAS, lambda t_s: 56.0 if t_s < 20 else 10.0, 60)
+    assert [replicas_at[t_s] for t_s in (0, 15, 20, 25, 30, 35, 40, 60)] == [3, 3, 3, 3, 2, 2, 1, 1]
+
+
+def test_infaas_serves_with_the_cheapest_variant_that_is_as_accurate_as_the_first_and_in_time() -> None:
+    slas_s = stage_slas_s(planning_problem(WIDE, PROFILES, 1.0))
+    assert sum(slas_s.values()) == pytest.approx(WIDE.sla.latency_s)
+    # A batch of eight takes 0.78 s on a core: too long, so another size serves at once.
+    slow = (StageConfig("detect", "big", 8, 1.0, 1), SMALLEST[1])
+    state = PolicyState(slow)
+    (config, _) = INFAAS.decide(observed([5.0], slow), EXPECTED, state).configs
+    assert (config.variant, config.cores, config.replicas) == ("big", 1.0, 1)
+    assert profiled().describe((config, SMALLEST[1]), 5.0).stages[0].latency_s <= slas_s["detect"]  # type: ignore[union-attr]
+    # 8 replicas of two cores cost more than 1.5 times what others would: ten seconds later those serve.
+    memory = INFAAS.remember(observed([60.0], SMALLEST), PolicyState(SMALLEST))
+    large = (StageConfig("detect", "big", 1, 2.0, 8), SMALLEST[1])
+    for now_s, variant in ((1.0, "big"), (6.0, "big"), (11.0, "small")):
+        state = PolicyState(large, now_s=now_s, memory=memory)
+        memory = INFAAS.remember(observed([60.0], large), state)
+        (config, _) = INFAAS.decide(observed([60.0], large), EXPECTED, replace(state, memory=memory)).configs
+        assert config.variant == variant
 
 
 def test_growth_that_has_no_room_is_left_out_most_first() -> None:
