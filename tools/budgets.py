@@ -2,8 +2,8 @@
 
 `python -m tools.budgets` prints the figures and lowers each budget in `BUDGETS` to what its files have now;
 `make architecture` calls it. tests/architecture refuses files above their budget, and a budget above that of
-an earlier commit. `goal` is where a budget is to arrive; `owed` of it was lent by a decision (docs/adr) and is
-paid back first. Lines count blank ones and comments.
+an earlier commit. `goal` is where a budget is to arrive. A decision in docs/adr may lend `owed` of it,
+which is paid back first. Lines count blanks and comments.
 """
 
 from __future__ import annotations
