@@ -104,7 +104,7 @@ agreement: install ## the planner's engines against each other and enumeration, 
 
 # All of them in their quick form, or the one that is named, whole.
 EXPERIMENTS := ipa-paper ipa-tight infadapter fan-out forecast scale what-if
-experiment: install ## the quick form of all experiments, about three minutes (or one: NAME=ipa-paper, QUICK=1; FRESH=1)
+experiment: install ## the quick form of all experiments, about five minutes (or one: NAME=ipa-paper, QUICK=1; FRESH=1)
 	.venv/bin/ipa experiment run $(or $(NAME),$(EXPERIMENTS)) $(if $(or $(QUICK),$(if $(NAME),,1)),--quick) \
 	  $(if $(FRESH),--fresh)
 

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from experiments.demo.__main__ import machine
@@ -19,7 +19,7 @@ from experiments.scorecard.figures import Row
 from experiments.scorecard.local import LocalCells
 from experiments.scorecard.measure import PROGRAMME, QUICK
 from experiments.scorecard.on_seldon import seldon_rows
-from experiments.scorecard.page import draw_figure, table
+from experiments.scorecard.page import draw_figure, matrix, table
 
 COMMAND = "make scorecard"
 BELIEFS = {"profiled": "By the profiles", "believed": "By what the loop has learned some seconds later"}
@@ -66,18 +66,21 @@ def main() -> int:
             rows.append(row)
             print(json.dumps(row.to_json()), flush=True)
     (options.out / "rows.json").write_text(json.dumps([row.to_json() for row in rows], indent=1) + "\n")
-    parts = [f"{words}:\n\n{table(rows, belief)}" for belief, words in BELIEFS.items()]
-    took_min = (time.monotonic() - begun_s) / 60
-    lost = sum(row.lost for row in rows)
-    page = (
-        f"{len(rows)} configurations in {took_min:.0f} minutes, seed {options.seed}; "
-        f"{machine()['processor']}. {lost} requests had no answer.\n\n" + "\n\n".join(parts)
+    took_min, lost = (time.monotonic() - begun_s) / 60, sum(row.lost for row in rows)
+    about = (
+        f"{options.pipelines}: {len(rows)} configurations in {took_min:.0f} minutes, seed {options.seed}; "
+        f"{lost} requests had no answer. Off by on average, and bias."
     )
-    (options.out / "table.md").write_text(page + "\n")
+
+    def page(of: Callable[[Sequence[Row], str], str]) -> str:
+        parts = (f"{words}:\n\n{of(rows, belief)}" for belief, words in BELIEFS.items())
+        return "\n\n".join([about, *parts])
+
+    (options.out / "table.md").write_text(f"{machine()['processor']}. {page(table)}\n")
     draw_figure(rows, "believed", options.out / "scorecard.png")
     if options.write:
-        put(COMMAND, page)
-    print(page)
+        put(COMMAND, page(matrix))
+    print(page(table))
     print(options.out / "table.md")
     return 0
 

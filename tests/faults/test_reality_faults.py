@@ -63,7 +63,8 @@ def test_v3_profiles_are_wrong(case: Case, world: str) -> None:
     case.note("requests late %, true profiles", mean_late_percent(AS_PROFILED))
     if world == "all quicker":
         cores, before = result.summary()["cores_mean"], true.summary()["cores_mean"]
-        case.at_most("cores over those of true profiles", cores / before, 0.8)
+        # A variant that has not run yet is taken for as slow as profiled.
+        case.at_most("cores over those of true profiles", cores / before, 0.85)
 
 
 def test_v3_cores_come_back_after_the_neighbour(case: Case) -> None:

@@ -11,7 +11,7 @@ import pytest
 from experiments.scorecard.draws import LEAST_LOAD, MOST_LOAD, draws
 from experiments.scorecard.figures import KINDS, Figures, Row, Score, errors, score, scores, worse
 from experiments.scorecard.measure import PROGRAMME, sent_of
-from experiments.scorecard.page import draw_figure, table
+from experiments.scorecard.page import draw_figure, matrix, table
 from experiments.scorecard.predict import Predictions
 from ipa.files import load_pipeline, load_profiles
 from ipa.model.profile import Slowdown
@@ -81,6 +81,7 @@ def test_a_page_has_a_line_for_each_place_and_kind(tmp_path: Path) -> None:
     assert "| here | accuracy | 1 | 0.050 | -0.050 | -0.050 | -0.050 | ≤ 0.030 |" in page
     assert page.count("| there |") == 1
     assert scores(rows, "believed")["there"]["mean latency"].bias == pytest.approx(0.6)
+    assert "| here | 25%, +25% | 0.050, -0.050 |" in matrix(rows, "profiled")
     draw_figure(rows, "profiled", tmp_path / "it.png")
     assert (tmp_path / "it.png").stat().st_size > 10_000
 
