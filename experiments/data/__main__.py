@@ -33,10 +33,11 @@ def main(words: list[str] | None = None, sources: tuple[Source, ...] = SOURCES) 
     if not arguments.check:
         with httpx.Client(timeout=TIMEOUT_S) as client:
             got = [fetch_and_tell(source, folder / UPSTREAM, client) for source in sources]
-        if None in got:
+        archive, capacities = got
+        if archive is None or capacities is None:
             return 1
         try:
-            convert(folder, *filter(None, got), sources[1].version)
+            convert(folder, archive, capacities, sources[1].version)
         except IpaError as error:
             print(error, file=sys.stderr)
             return 1
