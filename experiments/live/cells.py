@@ -219,10 +219,15 @@ def pinned_folder(pipeline: Pipeline, configs: Sequence[StageConfig], folder: Pa
     return folder
 
 
+def pinned_to(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Pipeline:
+    """The pipeline with each stage pinned to its configuration."""
+    pins = [(it.stage, Pin(it.variant, it.batch_size, it.cores, it.replicas)) for it in configs]
+    return pinned(pipeline, pins)
+
+
 def pinned_yaml(pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
     """The text of that copy."""
-    pins = [(it.stage, Pin(it.variant, it.batch_size, it.cores, it.replicas)) for it in configs]
-    mapping = pipeline_to_mapping(pinned(pipeline, pins))
+    mapping = pipeline_to_mapping(pinned_to(pipeline, configs))
     for section in (
         mapping,
         *mapping["stages"],

@@ -8,11 +8,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from experiments.fidelity.seen import Totals, read_totals
-from experiments.live.cells import Subject
+from experiments.live.cells import Subject, pinned_to
 from experiments.neighbours import neighbours
+from experiments.scorecard.cell import Cell
 from experiments.scorecard.draws import Draw, Place
 from experiments.scorecard.figures import Row
-from experiments.scorecard.measure import Programme, sent_of, start_sender
+from experiments.scorecard.measure import Programme, start_sender
 from experiments.scorecard.predict import Predictions
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.scraper import Scraper
@@ -20,9 +21,7 @@ from ipa.control.engine.correction import UNCORRECTED, learned
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe
 from ipa.model.decision import Change
-from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig, in_words
-from ipa.policies.base import pinned
 from ipa.settings import Settings
 from ipa.targets.local.runner import PipelineRunner
 from ipa.targets.local.target import LOCAL, SCRAPE_INTERVAL_S
@@ -60,10 +59,9 @@ class LocalCells:
     def row(self, draw: Draw, place: Place) -> Row:
         """The configuration under its load and beyond, with that many neighbours."""
         before, change_s = self._running, self._changed(draw.configs)
-        percentile = self._programme.percentile(draw.rate_rps)
-        profiled = self.predictions.of(draw.configs, before, draw.rate_rps, percentile, ())
+        cell = Cell(self._subject.name, draw, place, self._programme, self.predictions, before)
         folder = self._folder / f"cell-{self._number}"
-        times_s = self._programme.times_s(draw.rate_rps, profiled.capacity_rps or draw.rate_rps)
+        times_s = cell.times_s()
         url = f"{self._runner.endpoint}/v2/models/{self._subject.name}/infer"
         with neighbours(place.loops):
             sender = start_sender(self._subject.name, url, times_s, folder)
@@ -78,19 +76,7 @@ class LocalCells:
         busiest = self.predictions.busiest(draw.configs, draw.rate_rps)
         served = last[busiest.stage].seconds - first[busiest.stage].seconds
         busy_ratio = served / (self._programme.measured_s * busiest.replicas)
-        sent = sent_of(self._subject.name, self._programme, folder / "requests.jsonl")
-        return Row(
-            pipeline=self._subject.name,
-            place=str(place),
-            rate_rps=draw.rate_rps,
-            configs=in_words(draw.configs),
-            percentile=percentile,
-            requests=len(sent.latencies_s),
-            lost=sent.lost,
-            profiled=profiled,
-            believed=self.predictions.of(draw.configs, before, draw.rate_rps, percentile, slowdowns),
-            measured=sent.figures(percentile, busy_ratio, change_s),
-        )
+        return cell.row(folder / "requests.jsonl", slowdowns, busy_ratio, change_s)
 
     @property
     def _runner(self) -> PipelineRunner:
@@ -105,9 +91,8 @@ class LocalCells:
 
     def _changed(self, configs: tuple[StageConfig, ...]) -> float:
         """The seconds from the write until all serve."""
-        pins = [(it.stage, Pin(it.variant, it.batch_size, it.cores, it.replicas)) for it in configs]
         # The queues of resident variants choose among them, but where a person pinned one.
-        wanted = pinned(self._subject.pipeline, pins)
+        wanted = pinned_to(self._subject.pipeline, configs)
         self._number += 1
         revision, begun_s = self._workload.read(wanted).revision, time.monotonic()
         if configs != self._running:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,6 @@ OVERLOAD_RATIO, FILLING_S = 1.5, 1
 # A percentile is measured where so many requests are beyond it; else the 95th is.
 LEAST_BEYOND = 5
 SEED = 23
-LOCAL_SENDER, CLUSTER_SENDER = "experiments.live.traffic", "experiments.demo_seldon.traffic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +52,15 @@ class Programme:
 PROGRAMME, QUICK = Programme(6, 10, 4), Programme(3, 5, 3)
 
 
-def start_sender(
-    name: str,
-    url: str,
-    times_s: Sequence[float],
-    folder: Path,
-    cluster: Mapping[str, str] | None = None,
-) -> subprocess.Popen[bytes]:
-    """The sender of the pipeline's requests at those times, a process that writes requests.jsonl.
-
-    `cluster` is the environment of a process inside one, where names of Services are known.
-    """
+def start_sender(name: str, url: str, times_s: Sequence[float], folder: Path) -> subprocess.Popen[bytes]:
+    """The sender of the pipeline's requests at those times, a process that writes requests.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
     bodies, times, out = (folder / it for it in ("bodies.json", "times.json", "requests.jsonl"))
     bodies.write_text(json.dumps([body.decode() for body in bodies_of(name)]))
     times.write_text(json.dumps(list(times_s)))
-    command = [sys.executable, "-m", LOCAL_SENDER if cluster is None else CLUSTER_SENDER]
-    command += ["--url", url, "--bodies", str(bodies)]
+    command = [sys.executable, "-m", "experiments.live.traffic", "--url", url, "--bodies", str(bodies)]
     command += ["--times", str(times), "--out", str(out), "--timeout", f"{TIMEOUT_S:g}"]
-    return subprocess.Popen(command, env={**os.environ, **(cluster or {})})
+    return subprocess.Popen(command)
 
 
 @dataclass(frozen=True, slots=True)

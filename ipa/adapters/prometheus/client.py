@@ -174,9 +174,9 @@ class _Reading:
         for name in ("age", "stage_age"):
             _read(partial(self._all, name))
         load, mean_s = self.load(window_s), self._dialect.rate_window_s
-        rate_rps = 0.0 if isinstance(load, Missing) else load.value.mean_rps(mean_s) or 0.0
+        rate = load if isinstance(load, Missing) else Measured(load.value.mean_rps(mean_s) or 0.0, load.age_s)
         return Signals(
-            arrival_rate_rps=load if isinstance(load, Missing) else Measured(rate_rps, load.age_s),
+            arrival_rate_rps=rate,
             load=load,
             latency_s=self._measured("age", WHOLE, partial(self._quantile, "latency")),
             stages={stage.name: self._stage(stage) for stage in self._pipeline.served},
