@@ -318,6 +318,8 @@ class Stage:
     in_replica: bool = field(default=False, metadata=UNLESS_DEFAULT)
     # Set by the target too: the time of a request on its way to the stage and back, beside the stage's own.
     hop_s: float = field(default=0.0, metadata=UNLESS_DEFAULT)
+    # Set by the target as well: the time of a core for each request of a batch that forms in a replica.
+    request_s: float = field(default=0.0, metadata=UNLESS_DEFAULT)
     resident: int | str = field(default=1, metadata=UNLESS_DEFAULT)
     """Variants that each replica keeps loaded, to switch between them in place: all, or a number, which are
     the running one and its neighbours by accuracy. It takes the memory of the largest of that number. 1

@@ -193,6 +193,11 @@ class OperatingPoint:
     slowdown_ratio: float = 1.0
     accelerators: Mapping[str, float] = field(default_factory=dict, hash=False)
 
+    @property
+    def mean_s(self) -> float:
+        """The mean service latency of one batch, or the high percentile where no mean was measured."""
+        return self.latency_s if self.latency_mean_s is None else self.latency_mean_s
+
     def slowed(self, ratio: float) -> OperatingPoint:
         """The point of a replica that takes `ratio` times as long for each batch."""
         return replace(

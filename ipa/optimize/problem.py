@@ -91,7 +91,7 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
                 point.batch_size,
                 point.cores,
                 point.latency_s,
-                point.latency_s if point.latency_mean_s is None else point.latency_mean_s,
+                point.mean_s,
                 point.capacity_rps,
             )
             for point in points

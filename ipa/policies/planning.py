@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf
 from typing import Any
 
 from ipa.model.errors import NotFoundError, UsageError
@@ -46,10 +47,35 @@ def _fitted(
     source: LatencySource,
 ) -> StageProblem:
     """The stage with its points: what-ifs of one pipeline differ in rate and SLA alone."""
-    return _stage_problem(
-        stage.value,
-        operating_points(profile.value, stage.value, objective, bounds, allocation=allocation, source=source),
+    points = operating_points(
+        profile.value, stage.value, objective, bounds, allocation=allocation, source=source
     )
+    return _stage_problem(stage.value, _receiving(points, stage.value.request_s))
+
+
+def _receiving(points: tuple[OperatingPoint, ...], request_s: float) -> tuple[OperatingPoint, ...]:
+    """The points of replicas that receive each item of a batch by itself, which takes so long of a core.
+
+    Profiles are measured with batches that come as one request. To receive it takes no longer than the
+    quickest answer on these cores.
+    """
+    if not request_s:
+        return points
+    quickest_s: dict[float, float] = {}
+    for point in points:
+        quickest_s[point.cores] = min(point.mean_s, quickest_s.get(point.cores, inf))
+    received = []
+    for point in points:
+        more_s = (point.batch_size - 1) * min(request_s / min(point.cores, 1.0), quickest_s[point.cores])
+        received.append(
+            replace(
+                point,
+                latency_s=point.latency_s + more_s,
+                latency_mean_s=None if point.latency_mean_s is None else point.latency_mean_s + more_s,
+                capacity_rps=point.batch_size / (point.batch_size / point.capacity_rps + more_s),
+            )
+        )
+    return tuple(received)
 
 
 def check_rate(rate_rps: float) -> None:

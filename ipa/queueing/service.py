@@ -78,12 +78,8 @@ def service(
 
 def service_of(point: OperatingPoint, single: OperatingPoint | None = None) -> ServiceTime:
     """The service time at an operating point; `single` is the same variant and cores at batch size 1."""
-    one_s = None if single is None else _mean_s(single)
-    return service(point.batch_size, _mean_s(point), point.latency_s, one_s, point.capacity_rps, point.cores)
-
-
-def _mean_s(point: OperatingPoint) -> float:
-    return point.latency_s if point.latency_mean_s is None else point.latency_mean_s
+    one_s = None if single is None else single.mean_s
+    return service(point.batch_size, point.mean_s, point.latency_s, one_s, point.capacity_rps, point.cores)
 
 
 def ceil_up(ratio: NDArray[np.float64]) -> NDArray[np.float64]:

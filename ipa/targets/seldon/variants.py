@@ -45,6 +45,8 @@ NO_BATCHES = "its server is a microservice, which answers each request by itself
 WITH_MLSERVER = "serve it with MLServer (`protocol: v2`, and no `server: microservice`)"
 # Measured on two cores (`make scorecard`): orchestrator; router and queue.
 HOPS_S: Mapping[Shape, float] = MappingProxyType({Shape.SINGLE: 0.003, Shape.SPLIT: 0.005})
+# Of a core, measured there too: MLServer parses each request of a batch that it forms.
+REQUEST_S = 0.001
 NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
 
 
@@ -198,6 +200,7 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
             unbatched=why.get(stage.name, ""),
             in_replica=is_single,
             hop_s=hop_s,
+            request_s=REQUEST_S if is_single else 0.0,
         )
         for stage in pipeline.stages
     )

@@ -9,13 +9,16 @@ import pytest
 import yaml
 
 from ipa.bootstrap.targets import check_carried, find_target
+from ipa.files import load_pipeline, load_profiles
 from ipa.model.errors import InputError, UsageError
 from ipa.model.pipeline import Canary, Edge, Pipeline
+from ipa.policies.planning import planning_problem
 from ipa.settings import Settings
 from ipa.targets.base import Target, target_named, targets
 from ipa.targets.local.target import LOCAL
 from ipa.targets.seldon.section import Shape, with_seldon
 from ipa.targets.seldon.target import SELDON
+from ipa.targets.seldon.variants import REQUEST_S
 from ipa.targets.simulated.target import SIMULATED
 from tests.fakes.commands import Ipa
 from tests.fakes.kube.samples import sample_pipeline
@@ -87,6 +90,28 @@ def test_a_hop_takes_what_the_section_says_or_what_was_measured_for_the_shape() 
     }
     assert hops_s == {"single": {0.003}, "split": {0.005}, "own": {0.02}, "none": {0.0}}
     assert {stage.hop_s for stage in LOCAL.shape(SINGLE, {}).stages} == {0.0}
+
+
+def test_each_request_of_a_batch_is_received_where_replicas_form_their_batches() -> None:
+    """It takes 1 ms of a core, or as long as the quickest answer on these cores if that is less."""
+    digits = load_pipeline(Path("pipelines/digits/pipeline.yaml"))
+    profiles = load_profiles(Path("profiles"), digits.name)
+    single = replace(digits, stages=tuple(replace(it, request_s=REQUEST_S) for it in digits.stages))
+    apart, together = (
+        {
+            (it.variant, it.cores, it.batch_size): it
+            for it in planning_problem(each, profiles, 1.0).stages[0].points
+        }
+        for each in (single, digits)
+    )
+    for variant, cores, batch_size in together:
+        at = variant, cores, batch_size
+        more_s = apart[at].mean_s - together[at].mean_s
+        assert apart[at].latency_s - together[at].latency_s == pytest.approx(more_s)
+        longer_s = batch_size / apart[at].capacity_rps - batch_size / together[at].capacity_rps
+        assert longer_s == pytest.approx(more_s)
+        quickest_s = min(it.mean_s for it in together.values() if it.cores == cores)
+        assert more_s == pytest.approx((batch_size - 1) * min(REQUEST_S / min(cores, 1.0), quickest_s))
 
 
 @pytest.mark.parametrize(
