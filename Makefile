@@ -83,7 +83,7 @@ bench-dataplane: install ## what router and queue add to MLServer alone, CPU tim
 bench-api: install ## the API and a thousand loops under load, about two minutes (QUICK=1: does it work)
 	$(PY) -m experiments.bench_api $(if $(QUICK),--quick)
 
-scorecard: install ## what plans predict beside what real processes do, 30 configurations a pipeline; 30 minutes (PIPELINES=text PLACES=quiet,split; QUICK=1: does it work; WRITE=1: into measured.md)
+scorecard: install ## what plans predict beside what real processes do, 30 configurations a pipeline; 30 minutes (PIPELINES=text PLACES=quiet,split; QUICK=1: does it work; WRITE=1: into measured.md, unless worse than the last release)
 	$(PY) -m experiments.scorecard $(if $(PIPELINES),--pipelines $(PIPELINES)) $(if $(PLACES),--places $(PLACES)) \
 	  $(if $(QUICK),--quick) $(if $(WRITE),--write)
 

@@ -15,13 +15,16 @@ from experiments.live.__main__ import ALL_PIPELINES, CALIBRATION_S, QUICK_CALIBR
 from experiments.live.cells import calibrated_subject
 from experiments.measured import put
 from experiments.scorecard.draws import COUNTS, QUICK_COUNTS, Place, draws
-from experiments.scorecard.figures import Row
+from experiments.scorecard.figures import Row, scores
 from experiments.scorecard.local import LocalCells
 from experiments.scorecard.measure import PROGRAMME, QUICK
 from experiments.scorecard.on_seldon import seldon_rows
 from experiments.scorecard.page import draw_figure, matrix, table
+from experiments.scorecard.releases import RELEASES, record
+from ipa import __version__
 
 COMMAND = "make scorecard"
+PICTURE = Path("docs/images/scorecard.png")
 BELIEFS = {"profiled": "By the profiles", "believed": "By what the loop has learned some seconds later"}
 
 
@@ -54,7 +57,9 @@ def main() -> int:
     parser.add_argument("--places", default=",".join(place.name.lower() for place in COUNTS), help="by comma")
     parser.add_argument("--seed", type=int, default=35)
     parser.add_argument("--quick", action="store_true", help="few configurations: does it work")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/reference/measured.md")
+    parser.add_argument(
+        "--write", action="store_true", help="into measured.md, docs/images and releases.json"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/scorecard"))
     options = parser.parse_args()
     options.places = [Place[name.upper()] for name in options.places.split(",")]
@@ -78,10 +83,17 @@ def main() -> int:
 
     (options.out / "table.md").write_text(f"{machine()['processor']}. {page(table)}\n")
     draw_figure(rows, "believed", options.out / "scorecard.png")
-    if options.write:
-        put(COMMAND, page(matrix))
     print(page(table))
     print(options.out / "table.md")
+    if options.write:
+        about_run = f"{options.pipelines} {' '.join(options.places)} seed {options.seed}"
+        found = record(__version__, str(machine()["processor"]), about_run, scores(rows, "believed"))
+        if found:
+            print("worse than the last release, so nothing is written:", *found, sep="\n  ", file=sys.stderr)
+            return 1
+        put(COMMAND, page(matrix))
+        shutil.copy(options.out / "scorecard.png", PICTURE)
+        print(RELEASES)
     return 0
 
 

@@ -13,6 +13,7 @@ from experiments.scorecard.figures import KINDS, Figures, Row, Score, errors, sc
 from experiments.scorecard.measure import PROGRAMME, sent_of
 from experiments.scorecard.page import draw_figure, matrix, table
 from experiments.scorecard.predict import Predictions
+from experiments.scorecard.releases import record, recorded, worse_than_last
 from ipa.files import load_pipeline, load_profiles
 from ipa.model.profile import Slowdown
 from ipa.targets.local.target import LOCAL
@@ -72,6 +73,20 @@ def test_worse_names_place_and_kind() -> None:
     assert worse(last, last, 0.1) == []
     assert worse(last, now, 0.4) == ["here: accuracy is not scored any more"]
     assert worse(last, now, 0.1)[0] == "here: capacity is off by 0.130, was 0.100"
+
+
+def test_a_release_is_refused_that_predicts_worse_than_the_last(tmp_path: Path) -> None:
+    def scored(error: float) -> dict[str, dict[str, Score]]:
+        return {"here": {"capacity": Score(9, error, 0.0, -0.1, 0.1)}}
+
+    path = tmp_path / "releases.json"
+    assert record("1.0", "a", "all", scored(0.1), path) == []
+    assert record("1.1", "a", "all", scored(0.2), path)[0].startswith("here: capacity is off by 0.200")
+    assert [each["version"] for each in recorded(path)] == ["1.0"]
+    # Of another machine, or of another run, it is no comparison; the same release may be measured again.
+    assert record("1.1", "b", "all", scored(0.2), path) == record("1.1", "a", "text", scored(0.2), path) == []
+    assert record("1.0", "a", "all", scored(0.3), path) == []
+    assert worse_than_last(recorded()) == []
 
 
 def test_a_page_has_a_line_for_each_place_and_kind(tmp_path: Path) -> None:
