@@ -95,7 +95,13 @@ class LeaseLeadership:
             log.exception("leadership: a step failed")
             self._election = election.unanswered(self._election, self._now_s(), 0.0)
             step = election.LeaseStep(election.LeaseAction.WAIT, wait_s=self._election.times.retry_s)
-        self._tell()
+        now = self.standing()
+        if now.leading and self._election.term != self._led_term:
+            self._led_term = self._election.term
+            self._on_lead()
+        if now.words != self._logged:
+            self._logged = now.words
+            log.info("leadership: %s %s", now.identity, now.words)
         if step.act is not election.LeaseAction.WAIT:
             return 0.0
         # Not past the moment at which this replica begins or ceases to lead: `_tell` logs it then.
@@ -177,16 +183,6 @@ class LeaseLeadership:
             now += timedelta(microseconds=1)
         self._stamped = now
         return now.strftime(TIME_FORM)
-
-    def _tell(self) -> None:
-        """Log once that this replica leads, or who does instead, or why the leader is unknown."""
-        now = self.standing()
-        if now.leading and self._election.term != self._led_term:
-            self._led_term = self._election.term
-            self._on_lead()
-        if now.words != self._logged:
-            self._logged = now.words
-            log.info("leadership: %s %s", now.identity, now.words)
 
 
 class TermLeadership:

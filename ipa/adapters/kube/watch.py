@@ -89,7 +89,15 @@ class Watcher:
             if self._version:
                 self._watch()
             else:
-                self._list()
+                items, version = self._client.list_all(self.kind, self.namespace)
+                if not version:
+                    raise UnavailableError("the list has no resourceVersion")
+                self.lists += 1
+                versions = {_text(each, "name"): _spec_version(each) for each in items}
+                before, self._spec_versions, self._version = self._spec_versions, versions, version
+                if before is not None:
+                    # Added, changed and deleted objects are in only one of the two.
+                    self._tell(name for name, _ in before.items() ^ versions.items())
         except Exception as error:
             if not isinstance(error, IpaError):
                 # An answer that no API server gives must not end the watch either.
@@ -107,18 +115,6 @@ class Watcher:
         wait_s = max(least_s, BACKOFF.delay_s(self._failed_in_a_row - 1, self._random.random()))
         if wait_s > 0.0 and not self._closed:
             self._clock.wait(wait_s)
-
-    def _list(self) -> None:
-        """List, and report every difference from the last list or event, so that no change is missed."""
-        items, version = self._client.list_all(self.kind, self.namespace)
-        if not version:
-            raise UnavailableError("the list has no resourceVersion")
-        self.lists += 1
-        versions = {_text(each, "name"): _spec_version(each) for each in items}
-        before, self._spec_versions, self._version = self._spec_versions, versions, version
-        if before is not None:
-            # Added, changed and deleted objects are in only one of the two.
-            self._tell(name for name, _ in before.items() ^ versions.items())
 
     def _watch(self) -> None:
         began_s = self._clock.monotonic_s()

@@ -448,14 +448,15 @@ class GroupCommit(Generic[T]):
             with self._writing:
                 # Another thread may have written it while this one waited.
                 if not done.done():
-                    self._linger()
+                    until_s = time.monotonic() + LINGER_S
+                    while (
+                        self._more_come()
+                        and len(self._waiting) < MOST_TOGETHER
+                        and time.monotonic() < until_s
+                    ):
+                        time.sleep(LOOK_S)
                     self._write_group()
         done.result()
-
-    def _linger(self) -> None:
-        until_s = time.monotonic() + LINGER_S
-        while self._more_come() and len(self._waiting) < MOST_TOGETHER and time.monotonic() < until_s:
-            time.sleep(LOOK_S)
 
     def _write_group(self) -> None:
         """Write the items that have waited longest, and wake their writers."""

@@ -256,7 +256,12 @@ def _updated(
     before = mine or known.expected(config.stage, config.variant)
     passed_s = now_s - mine.at_s if mine else batches.window_s
     variance = before.variance + DRIFT**2 * passed_s
-    surprise = log(_observed_ratio(before.ratio, config, service, batches) / before.ratio)
+    expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
+    if config.batch_size == 1:
+        # Several items of one request are served at once; plans count them one after another.
+        expected_s *= max(batches.items, 1.0)
+    observed_ratio = _within_savings(before.ratio, batches.service_s / expected_s, service.quota_cores)
+    surprise = log(min(max(observed_ratio, LEAST_SLOWDOWN), MOST_SLOWDOWN) / before.ratio)
     each_variance = max(service.spread, LEAST_VARIATION**2)
     counts = True
     if surprise**2 > SURE**2 * (variance + each_variance / batches.count):
@@ -277,16 +282,6 @@ def _updated(
         significant(variance),
         before.is_reported,
     )
-
-
-def _observed_ratio(ratio: float, config: StageConfig, service: ServiceTime, batches: Batches) -> float:
-    """The time of the batches over their profile's, as near to the known ratio as saved CPU time allows."""
-    expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
-    if config.batch_size == 1:
-        # Several items of one request are served at once; plans count them one after another.
-        expected_s *= max(batches.items, 1.0)
-    observed_ratio = _within_savings(ratio, batches.service_s / expected_s, service.quota_cores)
-    return min(max(observed_ratio, LEAST_SLOWDOWN), MOST_SLOWDOWN)
 
 
 def _within_savings(ratio: float, observed_ratio: float, quota_cores: float) -> float:
