@@ -104,7 +104,7 @@ class LeaseLeadership:
             log.info("leadership: %s %s", now.identity, now.words)
         if step.act is not election.LeaseAction.WAIT:
             return 0.0
-        # Not past the moment at which this replica begins or ceases to lead: `_tell` logs it then.
+        # Not past the moment at which this replica begins or ceases to lead: it is logged then.
         state, now_s = self._election, self._now_s()
         turns = [at_s - now_s for at_s in (state.from_s, state.until_s) if at_s > now_s]
         return min([step.wait_s, *turns])

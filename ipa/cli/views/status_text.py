@@ -17,7 +17,6 @@ from ipa.cli.layout import (
     figure,
     make_table,
     resource_columns,
-    sentence,
     time_of_day,
 )
 from ipa.model.plan import WHOLE_PERCENT, cores_of
@@ -98,7 +97,7 @@ def _remarks(status: Json) -> Iterator[tuple[str, str]]:
     yield from ((f"Pinned {each['stage']}: {pin_words(each)}", "yellow") for each in control["pins"])
     yield from ((f"Frozen {freeze_words(each)}", "yellow") for each in control["freezes"])
     yield from ((f"Degraded: {text}", "red") for text in live["degraded"])
-    yield from ((sentence(text), "yellow") for text in control.get("profile_doubts", ()))
+    yield from ((text[:1].upper() + text[1:], "yellow") for text in control.get("profile_doubts", ()))
     if text := status.get("not_runnable_because"):
         yield f"Planned only: {text}", "yellow"
     if edit := status.get("edit"):

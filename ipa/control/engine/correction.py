@@ -71,10 +71,6 @@ class RunningSince:
     cores: float
     since_s: float
 
-    def is_of(self, config: StageConfig) -> bool:
-        """True if the configuration has the same variant and cores, with any replicas and batch size."""
-        return (self.stage, self.variant, self.cores) == (config.stage, config.variant, config.cores)
-
 
 @dataclass(frozen=True, slots=True)
 class Correction:
@@ -148,7 +144,8 @@ def learned(
     running = observation.running()
     if running is None:
         return replace(before, observed=recent)
-    known = [next((each for each in before.since if each.is_of(config)), None) for config in running]
+    by_replica = {(each.stage, each.variant, each.cores): each for each in reversed(before.since)}
+    known = [by_replica.get((config.stage, config.variant, config.cores)) for config in running]
     is_mixed = is_shared(running) and not all(stage.is_own for stage in observation.stages)
     if is_mixed:
         # One that ran beside others has batches of its own alone once their replicas have served what waits.

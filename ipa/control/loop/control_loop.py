@@ -107,6 +107,8 @@ class ControlLoop:
         self._due_s: float | None = None
         self._world = world
         self._policy, self._predict, self._forecaster = policy, predict, forecaster
+        # The name of the policy that decides, and the time from one tick to the next.
+        self.policy, self.tick_s = policy.name, settings.tick_s
         self._settings, self._window_s, self._run_id = settings, window_s, run_id
         self._made_of = made_of
         self._hooks = tuple(on_decision)
@@ -120,16 +122,6 @@ class ControlLoop:
         self._unread_state = ""
         self._control = PipelineControl()
         self._snapshot = Snapshot(pipeline.name, 0, self._control, ActuationPhase.IDLE)
-
-    @property
-    def policy(self) -> str:
-        """The name of the policy that decides."""
-        return self._policy.name
-
-    @property
-    def tick_s(self) -> float:
-        """The time from one tick to the next."""
-        return self._settings.tick_s
 
     def snapshot(self) -> Snapshot:
         """The state of the loop now; a value that no later tick changes."""

@@ -99,6 +99,8 @@ class PipelineRunner:
         self._router = Front(
             "ipa.dataplane.router", "router", folder, self._router_environment, socket=listener
         )
+        # Base URL of the router.
+        self.endpoint = self._router.url
         self.fronts = (*self._queues.values(), self._router)
         self._processes = self._start_processes()
         self._thread = threading.Thread(target=self._run, name=f"runner-{pipeline.name}", daemon=True)
@@ -139,11 +141,6 @@ class PipelineRunner:
         name = next(it for it in PARTS if all(part.name != it for part in self._parts))
         runs = [StageRun(name, self.pipeline.stage(it.stage), it, self._queues[it.stage]) for it in configs]
         self._parts = [*self._parts, PartRun(name, runs)]
-
-    @property
-    def endpoint(self) -> str:
-        """Base URL of the router."""
-        return self._router.url
 
     @property
     def scrape_targets(self) -> list[str]:
