@@ -140,7 +140,18 @@ class Repository:
                     f"{path} on {self._branch} was changed since it was read", hint=READ_AGAIN
                 )
             try:
-                commit = self._commit(head, path, after, message)
+                blob = self._git("hash-object", "-w", "--stdin", given=after).strip()
+                mode = self._git("ls-tree", head, "--", path).split(maxsplit=1)[0]
+                with TemporaryDirectory() as folder:
+                    index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+                    self._git("read-tree", head, environment=index)
+                    self._git(
+                        "update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", environment=index
+                    )
+                    tree = self._git("write-tree", environment=index).strip()
+                commit = self._git(
+                    "commit-tree", tree, "-p", head, given=message, environment=self._who
+                ).strip()
             except UnavailableError as error:
                 raise UnavailableError(f"nothing was committed: {error.message}") from error
             name, remote = self._branch, self._remote
@@ -173,17 +184,6 @@ class Repository:
             hint="`ipa render PIPELINE` prints the manifest to commit there.",
         )
         return self._git("cat-file", "blob", f"{commit}:{path}", fault=lambda _: none)
-
-    def _commit(self, head: str, path: str, text: str, message: str) -> str:
-        """A commit on top of `head` that changes the one file; no branch points to it yet."""
-        blob = self._git("hash-object", "-w", "--stdin", given=text).strip()
-        mode = self._git("ls-tree", head, "--", path).split(maxsplit=1)[0]
-        with TemporaryDirectory() as folder:
-            index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-            self._git("read-tree", head, environment=index)
-            self._git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", environment=index)
-            tree = self._git("write-tree", environment=index).strip()
-        return self._git("commit-tree", tree, "-p", head, given=message, environment=self._who).strip()
 
 
 def _refusal(name: str, text: str) -> IpaError:

@@ -124,29 +124,25 @@ class Watcher:
             if self._closed:
                 return
         for event in stream:
-            self._hear(event)
+            kind, body = event.get("type"), event["object"]
+            if kind == "ERROR":
+                if body.get("code") == GONE:
+                    raise ExpiredError("the resourceVersion of the watch is too old")
+                raise UnavailableError("the watch ended with an error of the API server")
+            if kind not in ("BOOKMARK", "ADDED", "MODIFIED", "DELETED"):
+                raise UnavailableError("the watch has an event of an unknown type")
+            version = _text(body, "resourceVersion")
+            if kind != "BOOKMARK":
+                name, after = _text(body, "name"), _spec_version(body) if kind != "DELETED" else ""
+                self._spec_versions = self._spec_versions or {}
+                if self._spec_versions.pop(name, "") != after:
+                    self._tell([name])
+                if after:
+                    self._spec_versions[name] = after
+            self._version, self._failed_in_a_row = version, 0
         # The server ended the watch: resume it, after a pause if it ended at once.
         is_short = self._clock.monotonic_s() - began_s < SHORT_S
         self._failed_in_a_row = self._failed_in_a_row + 1 if is_short else 0
-
-    def _hear(self, event: Json) -> None:
-        """Process an event. ExpiredError for 410, UnavailableError if it is not an event of a watch."""
-        kind, body = event.get("type"), event["object"]
-        if kind == "ERROR":
-            if body.get("code") == GONE:
-                raise ExpiredError("the resourceVersion of the watch is too old")
-            raise UnavailableError("the watch ended with an error of the API server")
-        if kind not in ("BOOKMARK", "ADDED", "MODIFIED", "DELETED"):
-            raise UnavailableError("the watch has an event of an unknown type")
-        version = _text(body, "resourceVersion")
-        if kind != "BOOKMARK":
-            name, after = _text(body, "name"), _spec_version(body) if kind != "DELETED" else ""
-            self._spec_versions = self._spec_versions or {}
-            if self._spec_versions.pop(name, "") != after:
-                self._tell([name])
-            if after:
-                self._spec_versions[name] = after
-        self._version, self._failed_in_a_row = version, 0
 
     def _tell(self, names: Iterable[str]) -> None:
         for name in sorted(set(names)):

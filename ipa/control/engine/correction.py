@@ -88,17 +88,13 @@ class Correction:
         """The slowdown of the variant; None if it is unknown."""
         return next((each for each in self.observed if (each.stage, each.variant) == (stage, variant)), None)
 
-    def newest(self, stage: str) -> ObservedSlowdown | None:
-        """The newest slowdown of any variant of the stage."""
-        mine = (each for each in self.observed if each.stage == stage)
-        return max(mine, key=lambda each: each.at_s, default=None)
-
     def expected(self, stage: str, variant: str) -> ObservedSlowdown:
         """The slowdown of a variant that was not observed: as slow as the newest of its stage.
 
         What makes one slow, its neighbours, makes all slow; one that is quick may have a wrong profile.
         """
-        newest = self.newest(stage)
+        mine = (each for each in self.observed if each.stage == stage)
+        newest = max(mine, key=lambda each: each.at_s, default=None)
         if newest is None or newest.ratio < 1:
             newest = ObservedSlowdown(stage, variant, 1.0, 0, 0.0)
         return replace(newest, variant=variant, variance=FIRST_DEVIATION**2)

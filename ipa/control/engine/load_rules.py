@@ -10,11 +10,11 @@ from ipa.control.engine.guards import (
     HoldReason,
     bound_faults,
     forecast_fault,
+    lateness,
     load_of,
     mode_objection,
     pin_faults,
 )
-from ipa.control.engine.lateness import lateness
 from ipa.control.engine.plan_selection import MORE, advantage, capacity_rps, checked, choose, plan_for
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_pins
