@@ -68,11 +68,6 @@ def figure(value: object, form: str = "{}") -> str:
     return UNKNOWN if value is None else form.format(value)
 
 
-def sentence(text: str) -> str:
-    """The text with a capital letter."""
-    return text[:1].upper() + text[1:]
-
-
 def counted(number: int, word: str) -> str:
     """The number with its word in the singular or plural."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -60,12 +60,6 @@ class Question(Bundle):
         """The pipeline, its profiles by stage, and the settings, read once. NotFoundError."""
         return options.FileFolders(self.pipelines_dir, self.profiles_dir).load(self.pipeline)
 
-    @property
-    def search(self) -> tuple[str, float]:
-        """The solver and its time limit in seconds."""
-        _, _, settings = self.files
-        return self.solver or settings.solver, settings.solver_deadline_s
-
     def at_rate(self, rate_rps: float) -> PlanQuestion:
         """The question with its files, of the pipeline as its target runs it.
 
@@ -98,7 +92,9 @@ class Question(Bundle):
         from ipa.policies.planning import check_rate
 
         check_rate(rate_rps)
-        return solve(self.at_rate(rate_rps).problem(), *self.search, explain=explain)
+        problem, (_, _, settings) = self.at_rate(rate_rps).problem(), self.files
+        solver = self.solver or settings.solver
+        return solve(problem, solver, settings.solver_deadline_s, explain=explain)
 
 
 def planned(question: Question, rate_rps: float, sets: bool | None) -> Plan:

@@ -36,6 +36,8 @@ LIST_VALUES = 8
 
 # The remaining time budget of a request. The router sends it to the queue; for a client it is optional.
 BUDGET_HEADER = "ipa-budget-ms"
+# The time budget of a request that has none, by the router's drop_after or SLA neither.
+DEFAULT_BUDGET_S = 30.0
 # No client waits longer for an answer; a larger value is a mistake in the unit.
 MAX_BUDGET_S = 3600.0
 

@@ -71,8 +71,6 @@ METADATA_S = 2.0
 # A new ready pod is used after this, plus the 5 to 30 s for which the DNS of a cluster caches answers; a
 # model that did not say what it declares is asked again.
 LOOK_EVERY_S = 1.0
-# The time budget of a request that has none.
-DEFAULT_BUDGET_S = 30.0
 TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
 
 # (host, port) -> its addresses; OSError if there are none.
@@ -208,8 +206,8 @@ class QueueServer(V2Server):
     async def _infer(self, call: http.Call) -> http.Response:
         now_s = asyncio.get_running_loop().time
         came_s = now_s()
-        budget_s = call.budget_s()
-        budget_s = DEFAULT_BUDGET_S if budget_s is None else budget_s
+        given_s = call.budget_s()
+        budget_s = http.DEFAULT_BUDGET_S if given_s is None else given_s
         ahead = parse_times(call.headers.get(AHEAD_HEADER))
         aim_s = parse_ms(call.headers.get(AIM_HEADER))
         queue = self._queue_of(call.part())

@@ -86,8 +86,6 @@ Get = Callable[[str, float], Awaitable[tuple[int, bytes]]]
 
 # A body with one of them may have what only the last stage is to know.
 LAST_MARKS = (b'"outputs"', f'"{tensors.BINARY_OUTPUT}"'.encode())
-# The time budget of a request without drop_after, SLA and a budget from the client.
-DEFAULT_BUDGET_S = 30.0
 OUTCOMES = {200: Outcome.ANSWERED, 503: Outcome.DROPPED, 504: Outcome.DROPPED}
 # What too many requests end by.
 CROWDED = frozenset({LossCause.OVERLOAD, LossCause.QUEUE_FULL, LossCause.NO_TIME_LEFT, LossCause.BATCH_LATE})
@@ -287,7 +285,7 @@ class RouterServer(V2Server):
         self._metrics = RouterMetrics(pipeline, [name for name, _ in stages])
         super().__init__(pipeline, self._metrics, hosts=hosts, limits=limits, admin_token=admin_token)
         self._stages = [(name, f"{url}/v2/models/{name}") for name, url in stages]
-        known_s = [each for each in (drop_after_s, sla_s, DEFAULT_BUDGET_S) if each is not None]
+        known_s = [each for each in (drop_after_s, sla_s, http.DEFAULT_BUDGET_S) if each is not None]
         self._budget_s, self._sla_s = known_s[0], known_s[0] if sla_s is None else sla_s
         self._post = post or self._client.post
         self._get = get or self._client.get
@@ -366,7 +364,13 @@ class RouterServer(V2Server):
             except InputError as error:
                 raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
             part.refuse_late(request.deadline_s, loop.time())
-            response = await self._serve(request)
+            part.passage.in_flight += 1
+            is_answered = False
+            try:
+                response = await self._pass_on(request)
+                is_answered = True
+            finally:
+                part.passage.leave(loop.time(), is_answered=is_answered)
             total_s = loop.time() - came_s
             times = request.times | {"router": total_s - sum(request.times.values()), "total": total_s}
             headers[TIMING_HEADER] = server_timing(times)
@@ -408,19 +412,8 @@ class RouterServer(V2Server):
                 request.body, request.last = text + rest, last
         request.layout = {tensors.JSON_LENGTH_HEADER: str(len(text))} if rest else {}
 
-    async def _serve(self, request: RoutedRequest) -> http.Response:
-        """The response of the last stage."""
-        part = request.part
-        part.passage.in_flight += 1
-        is_answered = False
-        try:
-            response = await self._pass_on(request)
-            is_answered = True
-        finally:
-            part.passage.leave(asyncio.get_running_loop().time(), is_answered=is_answered)
-        return response
-
     async def _pass_on(self, request: RoutedRequest) -> http.Response:
+        """The response of the last stage."""
         loop = asyncio.get_running_loop()
         last = len(self._stages) - 1
         for index, (name, _) in enumerate(self._stages):

@@ -9,7 +9,6 @@ from itertools import zip_longest
 from typing import Any
 
 import orjson
-from prometheus_client import CollectorRegistry
 
 import ipa
 from ipa.dataplane.client import Client
@@ -162,11 +161,7 @@ class V2Server(ABC):
         self._name, self._exposition = name, metrics
         self._hosts, self._limits, self._admin_token = hosts, limits, admin_token
         self._client = Client()
-
-    @property
-    def registry(self) -> CollectorRegistry:
-        """Its metrics."""
-        return self._exposition.registry
+        self.registry = metrics.registry
 
     def application(self) -> Application:
         """The ASGI application."""

@@ -169,7 +169,19 @@ class BatchQueue:
         ended = self.batcher.drop_late(now_s, least_s, has_replicas=bool(self.replicas))
         batches = []
         while self.replicas.idle(now_s):
-            self._choose_level()
+            # The level of the next batch.
+            if self._level < 0:
+                self._set_level(0)
+            if self.replicas.levels > 1:
+                if self.batcher.waiting_items <= self.config.batch_size:
+                    self._set_level(self._carrying_level())
+                elif self._is_pressed and not self._carries(self._level):
+                    self._set_level(max(self._level, self._carrying_level()))
+                elif self._level == 0 and self._has_larger and not self._carries(0):
+                    self._set_level(LARGER)
+                self._lighten(lambda level: self._now_s + self._next_s(level), self.batcher.next_wanted_s())
+            if self._level == 0 and self.replicas.heavier_levels:
+                self._set_level(self._heavier_level())
             ended += self.batcher.give_way(now_s, self._next_s(self._level))
             if (batch := self.batcher.take(now_s)) is None:
                 break
@@ -189,21 +201,6 @@ class BatchQueue:
         is_late = any(now_s > piece.request.wanted_s for piece in batch.slices)
         if replica.given_level < 0 and (is_late or not is_ok):
             self._lighter_until_s = now_s + PRESSED_S
-
-    def _choose_level(self) -> None:
-        """Set the level of the next batch."""
-        if self._level < 0:
-            self._set_level(0)
-        if self.replicas.levels > 1:
-            if self.batcher.waiting_items <= self.config.batch_size:
-                self._set_level(self._carrying_level())
-            elif self._is_pressed and not self._carries(self._level):
-                self._set_level(max(self._level, self._carrying_level()))
-            elif self._level == 0 and self._has_larger and not self._carries(0):
-                self._set_level(LARGER)
-            self._lighten(lambda level: self._now_s + self._next_s(level), self.batcher.next_wanted_s())
-        if self._level == 0 and self.replicas.heavier_levels:
-            self._set_level(self._heavier_level())
 
     def _lighten(self, end_s: Callable[[int], float], wanted_s: float) -> float:
         """Choose the first level, from the current one on, that ends by `wanted_s`, else the earliest.

@@ -195,18 +195,10 @@ class ModelServers:
         servers = self._active.values()
         self._variants = max((it.variants for it in servers), key=len, default=UNKNOWN_VARIANTS)
         self._heavier = max((it.heavier for it in servers), key=len, default=())
+        # The number of levels from 0 on, 1 without lighter variants, and below 0.
+        self.levels, self.heavier_levels = len(self._variants), len(self._heavier)
         if self._quickest not in self._variants:
             self._quickest = self._variants[-1]
-
-    @property
-    def levels(self) -> int:
-        """The number of levels from 0 on: 1 without lighter variants."""
-        return len(self._variants)
-
-    @property
-    def heavier_levels(self) -> int:
-        """The number of levels below 0."""
-        return len(self._heavier)
 
     def least_s(self, now_s: float) -> float:
         """The least time of a single item in the last batches of any variant; 0 if one is unknown."""

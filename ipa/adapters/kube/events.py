@@ -99,7 +99,12 @@ class KubeEvents:
         place = self._place(pipeline)
         about = self._client.get(place.kind, place.namespace, place.name)
         # Counted before it is sent, so that failing Events are limited too.
-        if not self._has_room(about["metadata"]["uid"], began_s):
+        uid = about["metadata"]["uid"]
+        with self._lock:
+            recent = [at_s for at_s in self._recent_s.get(uid, ()) if began_s - at_s < 60.0]
+            has_room = len(recent) < PER_MINUTE
+            self._recent_s[uid] = [*recent, began_s] if has_room else recent
+        if not has_room:
             self._drop(pipeline, event, f"{PER_MINUTE} were told in this minute")
             return
         left_s = self._client.timeout_s - (self._clock.monotonic_s() - began_s)
@@ -109,14 +114,6 @@ class KubeEvents:
         now_there = self._clock.now() + timedelta(seconds=self._client.skew_s or 0.0)
         body = event_body(place.kind, about, event, now_there)
         self._client.within(left_s).create(EVENT, place.namespace, body)
-
-    def _has_room(self, uid: str, now_s: float) -> bool:
-        """True if the object may get one more Event this minute; counts that Event."""
-        with self._lock:
-            recent = [at_s for at_s in self._recent_s.get(uid, ()) if now_s - at_s < 60.0]
-            has_room = len(recent) < PER_MINUTE
-            self._recent_s[uid] = [*recent, now_s] if has_room else recent
-            return has_room
 
     def _drop(self, pipeline: Pipeline, event: Event, why: str) -> None:
         self.dropped += 1

@@ -95,10 +95,16 @@ class LeaseLeadership:
             log.exception("leadership: a step failed")
             self._election = election.unanswered(self._election, self._now_s(), 0.0)
             step = election.LeaseStep(election.LeaseAction.WAIT, wait_s=self._election.times.retry_s)
-        self._tell()
+        now = self.standing()
+        if now.leading and self._election.term != self._led_term:
+            self._led_term = self._election.term
+            self._on_lead()
+        if now.words != self._logged:
+            self._logged = now.words
+            log.info("leadership: %s %s", now.identity, now.words)
         if step.act is not election.LeaseAction.WAIT:
             return 0.0
-        # Not past the moment at which this replica begins or ceases to lead: `_tell` logs it then.
+        # Not past the moment at which this replica begins or ceases to lead: it is logged then.
         state, now_s = self._election, self._now_s()
         turns = [at_s - now_s for at_s in (state.from_s, state.until_s) if at_s > now_s]
         return min([step.wait_s, *turns])
@@ -177,16 +183,6 @@ class LeaseLeadership:
             now += timedelta(microseconds=1)
         self._stamped = now
         return now.strftime(TIME_FORM)
-
-    def _tell(self) -> None:
-        """Log once that this replica leads, or who does instead, or why the leader is unknown."""
-        now = self.standing()
-        if now.leading and self._election.term != self._led_term:
-            self._led_term = self._election.term
-            self._on_lead()
-        if now.words != self._logged:
-            self._logged = now.words
-            log.info("leadership: %s %s", now.identity, now.words)
 
 
 class TermLeadership:

@@ -217,9 +217,12 @@ def parse_error(what: str, status: int, body: bytes) -> IpaError:
     with suppress(UnavailableError):
         refusal = parse_json(what, body)
     refusal = refusal if refusal.get("kind") == "Status" else {}
-    message = str(refusal.get("message", ""))[:LONGEST_MESSAGE]
+    text, details = str(refusal.get("message", "")), refusal.get("details")
+    details, message = details if isinstance(details, dict) else {}, text[:LONGEST_MESSAGE]
+    # If a `test` of a patch failed, the server names no object and no cause.
+    is_test = not (details.get("causes") or details.get("name") or "admission webhook" in text)
     match status:
-        case 400 | 422 if not _is_failed_patch(status, refusal):
+        case 400 | 422 if status == 400 or not is_test:
             return InputError(f"{what}: refused by the cluster: {message or 'no reason given'}")
         case 409 | 422:
             return ConflictError(f"{what}: was changed since it was read", hint=READ_AGAIN)
@@ -233,14 +236,6 @@ def parse_error(what: str, status: int, body: bytes) -> IpaError:
             return ExpiredError(f"{what}: the requested resourceVersion is too old")
         case _:
             return UnavailableError(f"{what}: the API server answered {status}")
-
-
-def _is_failed_patch(status: int, refusal: Json) -> bool:
-    """True if a 422 means that a `test` of the patch failed: the server then names no object and no cause."""
-    details = refusal.get("details")
-    details = details if isinstance(details, dict) else {}
-    named = bool(details.get("causes") or details.get("name"))
-    return status == 422 and not named and "admission webhook" not in str(refusal.get("message", ""))
 
 
 def load_configuration(path: str) -> Any:

@@ -89,7 +89,15 @@ class Watcher:
             if self._version:
                 self._watch()
             else:
-                self._list()
+                items, version = self._client.list_all(self.kind, self.namespace)
+                if not version:
+                    raise UnavailableError("the list has no resourceVersion")
+                self.lists += 1
+                versions = {_text(each, "name"): _spec_version(each) for each in items}
+                before, self._spec_versions, self._version = self._spec_versions, versions, version
+                if before is not None:
+                    # Added, changed and deleted objects are in only one of the two.
+                    self._tell(name for name, _ in before.items() ^ versions.items())
         except Exception as error:
             if not isinstance(error, IpaError):
                 # An answer that no API server gives must not end the watch either.
@@ -108,18 +116,6 @@ class Watcher:
         if wait_s > 0.0 and not self._closed:
             self._clock.wait(wait_s)
 
-    def _list(self) -> None:
-        """List, and report every difference from the last list or event, so that no change is missed."""
-        items, version = self._client.list_all(self.kind, self.namespace)
-        if not version:
-            raise UnavailableError("the list has no resourceVersion")
-        self.lists += 1
-        versions = {_text(each, "name"): _spec_version(each) for each in items}
-        before, self._spec_versions, self._version = self._spec_versions, versions, version
-        if before is not None:
-            # Added, changed and deleted objects are in only one of the two.
-            self._tell(name for name, _ in before.items() ^ versions.items())
-
     def _watch(self) -> None:
         began_s = self._clock.monotonic_s()
         stream = self._client.watch(self.kind, self.namespace, self._version, self._watch_s)
@@ -128,29 +124,25 @@ class Watcher:
             if self._closed:
                 return
         for event in stream:
-            self._hear(event)
+            kind, body = event.get("type"), event["object"]
+            if kind == "ERROR":
+                if body.get("code") == GONE:
+                    raise ExpiredError("the resourceVersion of the watch is too old")
+                raise UnavailableError("the watch ended with an error of the API server")
+            if kind not in ("BOOKMARK", "ADDED", "MODIFIED", "DELETED"):
+                raise UnavailableError("the watch has an event of an unknown type")
+            version = _text(body, "resourceVersion")
+            if kind != "BOOKMARK":
+                name, after = _text(body, "name"), _spec_version(body) if kind != "DELETED" else ""
+                self._spec_versions = self._spec_versions or {}
+                if self._spec_versions.pop(name, "") != after:
+                    self._tell([name])
+                if after:
+                    self._spec_versions[name] = after
+            self._version, self._failed_in_a_row = version, 0
         # The server ended the watch: resume it, after a pause if it ended at once.
         is_short = self._clock.monotonic_s() - began_s < SHORT_S
         self._failed_in_a_row = self._failed_in_a_row + 1 if is_short else 0
-
-    def _hear(self, event: Json) -> None:
-        """Process an event. ExpiredError for 410, UnavailableError if it is not an event of a watch."""
-        kind, body = event.get("type"), event["object"]
-        if kind == "ERROR":
-            if body.get("code") == GONE:
-                raise ExpiredError("the resourceVersion of the watch is too old")
-            raise UnavailableError("the watch ended with an error of the API server")
-        if kind not in ("BOOKMARK", "ADDED", "MODIFIED", "DELETED"):
-            raise UnavailableError("the watch has an event of an unknown type")
-        version = _text(body, "resourceVersion")
-        if kind != "BOOKMARK":
-            name, after = _text(body, "name"), _spec_version(body) if kind != "DELETED" else ""
-            self._spec_versions = self._spec_versions or {}
-            if self._spec_versions.pop(name, "") != after:
-                self._tell([name])
-            if after:
-                self._spec_versions[name] = after
-        self._version, self._failed_in_a_row = version, 0
 
     def _tell(self, names: Iterable[str]) -> None:
         for name in sorted(set(names)):

@@ -243,10 +243,18 @@ class Catalogue:
         name = pipeline.name
         self.pipelines[name] = pipeline
         for metric in OF_PIPELINE:
-            for labels in _label_values(metric, pipeline):
-                series = self._made[metric.name].labels(*labels)
-                if isinstance(series, Gauge):
-                    series.set(nan)
+            given: list[tuple[str, ...]] = [(pipeline.name,)]
+            if of.STAGE in metric.labels:
+                given = [(pipeline.name, stage.name) for stage in pipeline.served]
+            if of.VARIANT in metric.labels:
+                given = [
+                    (*each, variant.name) for each in given for variant in pipeline.stage(each[1]).variants
+                ]
+            for each in given:
+                for labels in combinations(metric, *each):
+                    series = self._made[metric.name].labels(*labels)
+                    if isinstance(series, Gauge):
+                        series.set(nan)
         self.gauge(table.SLA, name).set(pipeline.sla.latency_s)
         self.gauge(table.SLA_PERCENTILE, name).set(pipeline.sla.percentile / 100)
         for bound_s, weight in bucket_weights(pipeline.sla.latency_s, table.ROUTER_SECONDS.buckets):
@@ -258,16 +266,6 @@ class Catalogue:
         self.pipelines.pop(pipeline.name, None)
         for metric in OF_PIPELINE:
             self._made[metric.name].remove_by_labels({of.PIPELINE.name: pipeline.name})
-
-
-def _label_values(metric: Metric, pipeline: Pipeline) -> list[tuple[str, ...]]:
-    """The label values that the metric has from the start; none if a label has an open set of values."""
-    given: list[tuple[str, ...]] = [(pipeline.name,)]
-    if of.STAGE in metric.labels:
-        given = [(pipeline.name, stage.name) for stage in pipeline.served]
-    if of.VARIANT in metric.labels:
-        given = [(*each, variant.name) for each in given for variant in pipeline.stage(each[1]).variants]
-    return [labels for each in given for labels in combinations(metric, *each)]
 
 
 def bucket_weights(sla_s: float, bounds_s: Sequence[float]) -> tuple[tuple[float, float], ...]:

@@ -90,23 +90,19 @@ class _Series:
         if "stage_queue" in by_name:
             yield self._stages("queues of stages", by_name["stage_queue"].selector)
         if "held" in by_name:
-            yield from self._replicas(by_name["held"].selector, by_name["batches"].selector)
-
-    def _replicas(self, requests: Selector, batches: Selector) -> Iterator[Finding]:
-        """Check series of replicas that batch for themselves: requests, and batches with ipa's runtime."""
-        name = "requests in replicas"
-        counted = self._stages(name, requests, self.dialect.held_label)
-        timed = self._stages("batches of stages", batches)
-        if counted.state is not Severity.OK and timed.state is Severity.OK:
-            # Replicas have no series of requests before the first request.
-            counted = ok(self._name(name), "no request yet: their batches are scraped")
-        yield counted
-        if counted.state is Severity.OK and timed.state is not Severity.OK:
-            problem = f"{timed.seen}, though they are scraped: their runtime is not ours"
-            less = "service times and waiting requests are not seen, and profiles are not corrected"
-            yield warn(timed.name, f"{problem}; {less}", OWN_RUNTIME)
-        else:
-            yield timed
+            name = "requests in replicas"
+            counted = self._stages(name, by_name["held"].selector, self.dialect.held_label)
+            timed = self._stages("batches of stages", by_name["batches"].selector)
+            if counted.state is not Severity.OK and timed.state is Severity.OK:
+                # Replicas have no series of requests before the first request.
+                counted = ok(self._name(name), "no request yet: their batches are scraped")
+            yield counted
+            if counted.state is Severity.OK and timed.state is not Severity.OK:
+                problem = f"{timed.seen}, though they are scraped: their runtime is not ours"
+                less = "service times and waiting requests are not seen, and profiles are not corrected"
+                yield warn(timed.name, f"{problem}; {less}", OWN_RUNTIME)
+            else:
+                yield timed
 
     def _ages_s(self, selector: Selector, by: str = "") -> dict[str, float]:
         """The age in s of the least recent newest sample by one label, or over all series under ""."""

@@ -285,7 +285,16 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
     try:
         with writing(engine, MIGRATION_LOCK) as connection:
             if path is not None:
-                _mark(engine.url, connection)
+                # The mark of this application's files.
+                application_id = connection.execute(text("PRAGMA application_id")).scalar()
+                if application_id == 0:
+                    connection.execute(text(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}"))
+                elif application_id != sqlite_file.APPLICATION_ID:
+                    other = f"a database of another program (application id {application_id:#x})"
+                    raise ConfigurationError(
+                        f"the store {shown(engine.url)} is {other}",
+                        hint="Name another file with IPA_STORE_URL.",
+                    )
             # Another process may have upgraded it meanwhile.
             current = schema.schema_revision(connection)
             schema.check_revision(shown(engine.url), current)
@@ -295,18 +304,6 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
     finally:
         if lock is not None:
             lock.release()
-
-
-def _mark(url: URL, connection: Connection) -> None:
-    """Mark the file with this application's id; ConfigurationError if it has another."""
-    application_id = connection.execute(text("PRAGMA application_id")).scalar()
-    if application_id == 0:
-        connection.execute(text(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}"))
-    elif application_id != sqlite_file.APPLICATION_ID:
-        raise ConfigurationError(
-            f"the store {shown(url)} is a database of another program (application id {application_id:#x})",
-            hint="Name another file with IPA_STORE_URL.",
-        )
 
 
 def shown(url: URL) -> str:
@@ -448,14 +445,15 @@ class GroupCommit(Generic[T]):
             with self._writing:
                 # Another thread may have written it while this one waited.
                 if not done.done():
-                    self._linger()
+                    until_s = time.monotonic() + LINGER_S
+                    while (
+                        self._more_come()
+                        and len(self._waiting) < MOST_TOGETHER
+                        and time.monotonic() < until_s
+                    ):
+                        time.sleep(LOOK_S)
                     self._write_group()
         done.result()
-
-    def _linger(self) -> None:
-        until_s = time.monotonic() + LINGER_S
-        while self._more_come() and len(self._waiting) < MOST_TOGETHER and time.monotonic() < until_s:
-            time.sleep(LOOK_S)
 
     def _write_group(self) -> None:
         """Write the items that have waited longest, and wake their writers."""

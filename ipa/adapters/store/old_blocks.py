@@ -96,7 +96,17 @@ def _rows_of_format_1(block: bytes) -> list[tuple[str, str | None]]:
     before = ""
     for row, index in enumerate(order):
         values = [(path, columns[places[path]][row]) for path in shapes[index]]
-        rows.append(_row(texts[index].split(BETWEEN), values, before))
+        shape = texts[index].split(BETWEEN)
+        ends = [text.count(HOLE) for text in shape]
+        second, third = ends[0], ends[0] + ends[1]
+        inputs = _filled(shape[1], values[second:third], {}) if shape[1] else ""
+        decision = None
+        if shape[0]:
+            derived = {INPUTS: inputs, INPUTS_DIGEST: digest(inputs)}
+            decision = _filled(shape[0], values[:second], derived)
+        rows.append(
+            (_filled(shape[2], values[third:], {CONTENT: digest(decision or ""), PREVIOUS: before}), decision)
+        )
         before = digest(rows[-1][0])
     return rows
 
@@ -118,18 +128,6 @@ def _walk(value: Any, path: str, paths: list[str]) -> None:
         paths.append(path)
     for key, each in value.items() if isinstance(value, dict) else enumerate(value or ()):
         _walk(each, f"{path}/{key}", paths)
-
-
-def _row(shape: list[str], values: list[tuple[str, Any]], before: str) -> tuple[str, str | None]:
-    """The texts of entry and decision with these values, after the entry with the digest `before`."""
-    ends = [text.count(HOLE) for text in shape]
-    second, third = ends[0], ends[0] + ends[1]
-    inputs = _filled(shape[1], values[second:third], {}) if shape[1] else ""
-    decision = None
-    if shape[0]:
-        derived = {INPUTS: inputs, INPUTS_DIGEST: digest(inputs)}
-        decision = _filled(shape[0], values[:second], derived)
-    return _filled(shape[2], values[third:], {CONTENT: digest(decision or ""), PREVIOUS: before}), decision
 
 
 def _filled(shape: str, values: list[tuple[str, Any]], derived: Mapping[str, str]) -> str:

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
-from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select, union
 
@@ -329,7 +328,12 @@ class Journal:
             # The id of a decision on a write's outcome has the tick before it.
             tick = int(parts[at][:15])
             wanted = SegmentRow.first_tick <= tick + 1, SegmentRow.last_tick >= tick, SegmentRow.kept > 0
-            is_its = _is_record_of("-".join(parts[:at]))
+            # A record of the pipeline, or PIPELINE@POLICY, of that name.
+            name = "-".join(parts[:at])
+            pipeline, mark, policy = name.partition("@")
+            is_its = SegmentRow.pipeline.startswith(pipeline + MARK, autoescape=True)
+            is_its &= SegmentRow.pipeline.endswith(mark + policy, autoescape=True)
+            is_its |= SegmentRow.pipeline == name
             for header in read_segments(connection, is_its, *wanted, order=SegmentRow.last_seq.desc()):
                 for row in self._sealed.rows(connection, header):
                     if row.decision is not None and row.values["decision_id"] == decision_id:
@@ -365,14 +369,6 @@ class Changes:
 
 def _newest_seq(connection: Connection) -> int:
     return max(seq or 0 for seq in connection.execute(_NEWEST).one())
-
-
-def _is_record_of(name: str) -> Any:
-    """The condition that a segment belongs to a record of the pipeline, or PIPELINE@POLICY, of that name."""
-    pipeline, at, policy = name.partition("@")
-    own = SegmentRow.pipeline.startswith(pipeline + MARK, autoescape=True)
-    own &= SegmentRow.pipeline.endswith(at + policy, autoescape=True)
-    return (SegmentRow.pipeline == name) | own
 
 
 class Store(Journal):

@@ -172,9 +172,11 @@ def replay(
         show(output, pairs[-1], *detail(pairs[-1]))
     else:
         show(output, None, *parted_nowhere(pairs, str(policy)))
-    code = _exit_code(pairs, is_one=decision_id is not None)
-    if code is not ExitCode.OK:
-        raise typer.Exit(code)
+    outcomes = set(map(_outcome, pairs))
+    # Decisions without recorded inputs count only if one was requested by name.
+    is_stale = "stale" in outcomes or (decision_id is not None and "nothing" in outcomes)
+    if is_stale or "differs" in outcomes:
+        raise typer.Exit(ExitCode.CHANGED if "differs" in outcomes else ExitCode.CONFLICT)
 
 
 def _again(service: HttpClient, decision: dict[str, Any], policy: str | None) -> Pair:
@@ -184,13 +186,3 @@ def _again(service: HttpClient, decision: dict[str, Any], policy: str | None) ->
 
 def _outcome(pair: Pair) -> str:
     return str(pair["replayed"]["outcome"])
-
-
-def _exit_code(pairs: Iterable[Pair], *, is_one: bool) -> ExitCode:
-    """The exit code. Decisions without recorded inputs count only if one was requested by name."""
-    outcomes = {_outcome(pair) for pair in pairs}
-    if "differs" in outcomes:
-        return ExitCode.CHANGED
-    if "stale" in outcomes or (is_one and "nothing" in outcomes):
-        return ExitCode.CONFLICT
-    return ExitCode.OK

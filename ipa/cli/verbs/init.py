@@ -91,7 +91,19 @@ def init(
     if not stage:
         raise UsageError("--stage is needed", hint="For example --stage detect=small,large --stage read=base")
     settings = folders.settings
-    mapping = _mapping(name, stage, sla, cores)
+    split = [_stage(text) for text in stage]
+    bounds: dict[str, Any] = {"max_replicas": 8}
+    # As in a file, whose reader checks the names.
+    mapping = {
+        "apiVersion": "ipa/v1",
+        "kind": "Pipeline",
+        "name": name,
+        "sla": {"latency": sla},
+        "graph": [each["name"] for each in split],
+        "bounds": bounds if cores is None else {"cores": cores, **bounds},
+        "objectives": {"default": {}},
+        "stages": split,
+    }
     with_constant_models(mapping, settings.pipelines_dir)
     mapping |= {
         target.sections.key: section
@@ -99,22 +111,6 @@ def init(
         if (section := target.starting_section(name, namespace))
     }
     _write(output, pipeline_from_mapping(mapping), settings, force=force)
-
-
-def _mapping(name: str, stages: list[str], sla: str, cores: float | None) -> dict[str, Any]:
-    """The pipeline as a mapping of a file; the reader of files checks the names."""
-    split = [_stage(text) for text in stages]
-    bounds: dict[str, Any] = {"max_replicas": 8}
-    return {
-        "apiVersion": "ipa/v1",
-        "kind": "Pipeline",
-        "name": name,
-        "sla": {"latency": sla},
-        "graph": [stage["name"] for stage in split],
-        "bounds": bounds if cores is None else {"cores": cores, **bounds},
-        "objectives": {"default": {}},
-        "stages": split,
-    }
 
 
 def _stage(text: str) -> dict[str, Any]:

@@ -104,26 +104,26 @@ def history(
 
     with place.client() as service:
         if verify:
-            _verify(service, pipeline, anchor, place.output)
+            from ipa.control.audit.record import head_of
+
+            try:
+                head = None if anchor is None else str(head_of(anchor))
+            except ValueError as error:
+                raise UsageError(
+                    f"--anchor {error}", hint="`ipa history PIPELINE --verify` prints one."
+                ) from error
+            record = service.record(pipeline, head)
+            lines = [f"{record['decisions']} decisions of {pipeline}, none of them changed"]
+            if record["removed"]:
+                lines.append(f"{record['removed']} of them, all holds, were removed by retention")
+            if record["unchecked"]:
+                lines.append(
+                    f"{record['unchecked']} checkpoints were not checked: unsigned, or no key for them"
+                )
+            show(place.output, record, *lines, f"head to keep elsewhere: {record['head']}")
             return
         page = service.decisions(pipeline, limit=limit, before=before, applied_only=not all_)
     show(place.output, page, history_table(page["decisions"], is_changes=not all_))
-
-
-def _verify(service: HttpClient, pipeline: str, anchor: str | None, output: Output) -> None:
-    from ipa.control.audit.record import head_of
-
-    try:
-        head = None if anchor is None else str(head_of(anchor))
-    except ValueError as error:
-        raise UsageError(f"--anchor {error}", hint="`ipa history PIPELINE --verify` prints one.") from error
-    record = service.record(pipeline, head)
-    lines = [f"{record['decisions']} decisions of {pipeline}, none of them changed"]
-    if record["removed"]:
-        lines.append(f"{record['removed']} of them, all holds, were removed by retention")
-    if record["unchecked"]:
-        lines.append(f"{record['unchecked']} checkpoints were not checked: unsigned, or no key for them")
-    show(output, record, *lines, f"head to keep elsewhere: {record['head']}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from ipa.settings import Settings, variable_of
 
 if TYPE_CHECKING:
     from ipa.bootstrap.app import App
-    from ipa.bootstrap.targets import ServeOptions, Simulated
+    from ipa.bootstrap.targets import ServeOptions
 
 LOG = logging.getLogger("ipa.serve")
 # Seconds for a tick in flight: the solver's deadline and one write; later ticks end with the process.
@@ -110,10 +110,17 @@ def demo(
 
     Loop, planner, guards and record are those of production. Ends with Ctrl-C and removes its files.
     """
-    from ipa.bootstrap.targets import ServeOptions
+    from ipa.bootstrap.targets import ServeOptions, Simulated
     from ipa.files.pipelines import EXAMPLE, example_folders
+    from ipa.simulate.realtime import moving_load
 
-    simulated = _simulated(rates, speed, seed)
+    try:
+        low_rps, high_rps = map(float, rates.split(":"))
+    except ValueError:
+        low_rps = high_rps = 0.0
+    if not 0 < low_rps <= high_rps < float("inf"):
+        raise UsageError(f"--rates {rates!r} is not LOW:HIGH, two rates above 0", hint="For example 2:18")
+    simulated = Simulated(moving_load(low_rps, high_rps, LASTS_S, seed), speed, seed)
     given = (folders.pipelines_dir, folders.profiles_dir)
     pipelines_dir, profiles_dir = given if pipeline else example_folders()
     with (
@@ -150,20 +157,6 @@ def demo(
         load = f"{low} rps.\n{STEADY}" if float(low) == float(high) else f"{low} to {high} rps.\n{MOVING}"
         typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, ×{speed:g}, under {load}\n{LOOK_AT}")
         run_service(settings, options, logs)
-
-
-def _simulated(rates: str, speed: float, seed: int) -> Simulated:
-    """The load and the pace of the simulated world."""
-    from ipa.bootstrap.targets import Simulated
-    from ipa.simulate.realtime import moving_load
-
-    try:
-        low_rps, high_rps = map(float, rates.split(":"))
-    except ValueError:
-        low_rps = high_rps = 0.0
-    if not 0 < low_rps <= high_rps < float("inf"):
-        raise UsageError(f"--rates {rates!r} is not LOW:HIGH, two rates above 0", hint="For example 2:18")
-    return Simulated(moving_load(low_rps, high_rps, LASTS_S, seed), speed, seed)
 
 
 def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> None:

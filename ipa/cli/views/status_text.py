@@ -17,7 +17,6 @@ from ipa.cli.layout import (
     figure,
     make_table,
     resource_columns,
-    sentence,
     time_of_day,
 )
 from ipa.model.plan import WHOLE_PERCENT, cores_of
@@ -91,9 +90,14 @@ def _remarks(status: Json) -> Iterator[tuple[str, str]]:
     yield why(status), "" if status["healthy"] else "bold red"
     if (address := status.get("address")) and address["url"]:
         yield f"Requests: POST {address['url']}", ""
-    yield from _overrides(control)
+    if control["paused"]:
+        yield f"Paused{_pause(control)}", "bold yellow"
+    if who := by_whom(control["mode_by"], control["mode_reason"]):
+        yield f"Mode {control['mode']}{who}", "yellow"
+    yield from ((f"Pinned {each['stage']}: {pin_words(each)}", "yellow") for each in control["pins"])
+    yield from ((f"Frozen {freeze_words(each)}", "yellow") for each in control["freezes"])
     yield from ((f"Degraded: {text}", "red") for text in live["degraded"])
-    yield from ((sentence(text), "yellow") for text in control.get("profile_doubts", ()))
+    yield from ((text[:1].upper() + text[1:], "yellow") for text in control.get("profile_doubts", ()))
     if text := status.get("not_runnable_because"):
         yield f"Planned only: {text}", "yellow"
     if edit := status.get("edit"):
@@ -107,16 +111,6 @@ def _remarks(status: Json) -> Iterator[tuple[str, str]]:
     for each in status.get("beside", ()):
         configs = "  ".join(config_words(config) for config in each["configs"]) or "nothing yet"
         yield f"{each['policy']} would run {configs}   PAS {_n(each['pas'], 3)}   cost {_cost(each)}", ""
-
-
-def _overrides(control: Json) -> Iterator[tuple[str, str]]:
-    """Pause, pins and freezes, each with its author and reason; the mode too if it has a reason."""
-    if control["paused"]:
-        yield f"Paused{_pause(control)}", "bold yellow"
-    if who := by_whom(control["mode_by"], control["mode_reason"]):
-        yield f"Mode {control['mode']}{who}", "yellow"
-    yield from ((f"Pinned {each['stage']}: {pin_words(each)}", "yellow") for each in control["pins"])
-    yield from ((f"Frozen {freeze_words(each)}", "yellow") for each in control["freezes"])
 
 
 def _served(live: Json) -> Iterator[tuple[str, str]]:

@@ -71,10 +71,6 @@ class RunningSince:
     cores: float
     since_s: float
 
-    def is_of(self, config: StageConfig) -> bool:
-        """True if the configuration has the same variant and cores, with any replicas and batch size."""
-        return (self.stage, self.variant, self.cores) == (config.stage, config.variant, config.cores)
-
 
 @dataclass(frozen=True, slots=True)
 class Correction:
@@ -92,17 +88,13 @@ class Correction:
         """The slowdown of the variant; None if it is unknown."""
         return next((each for each in self.observed if (each.stage, each.variant) == (stage, variant)), None)
 
-    def newest(self, stage: str) -> ObservedSlowdown | None:
-        """The newest slowdown of any variant of the stage."""
-        mine = (each for each in self.observed if each.stage == stage)
-        return max(mine, key=lambda each: each.at_s, default=None)
-
     def expected(self, stage: str, variant: str) -> ObservedSlowdown:
         """The slowdown of a variant that was not observed: as slow as the newest of its stage.
 
         What makes one slow, its neighbours, makes all slow; one that is quick may have a wrong profile.
         """
-        newest = self.newest(stage)
+        mine = (each for each in self.observed if each.stage == stage)
+        newest = max(mine, key=lambda each: each.at_s, default=None)
         if newest is None or newest.ratio < 1:
             newest = ObservedSlowdown(stage, variant, 1.0, 0, 0.0)
         return replace(newest, variant=variant, variance=FIRST_DEVIATION**2)
@@ -148,7 +140,8 @@ def learned(
     running = observation.running()
     if running is None:
         return replace(before, observed=recent)
-    known = [next((each for each in before.since if each.is_of(config)), None) for config in running]
+    by_replica = {(each.stage, each.variant, each.cores): each for each in reversed(before.since)}
+    known = [by_replica.get((config.stage, config.variant, config.cores)) for config in running]
     is_mixed = is_shared(running) and not all(stage.is_own for stage in observation.stages)
     if is_mixed:
         # One that ran beside others has batches of its own alone once their replicas have served what waits.
@@ -256,7 +249,12 @@ def _updated(
     before = mine or known.expected(config.stage, config.variant)
     passed_s = now_s - mine.at_s if mine else batches.window_s
     variance = before.variance + DRIFT**2 * passed_s
-    surprise = log(_observed_ratio(before.ratio, config, service, batches) / before.ratio)
+    expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
+    if config.batch_size == 1:
+        # Several items of one request are served at once; plans count them one after another.
+        expected_s *= max(batches.items, 1.0)
+    observed_ratio = _within_savings(before.ratio, batches.service_s / expected_s, service.quota_cores)
+    surprise = log(min(max(observed_ratio, LEAST_SLOWDOWN), MOST_SLOWDOWN) / before.ratio)
     each_variance = max(service.spread, LEAST_VARIATION**2)
     counts = True
     if surprise**2 > SURE**2 * (variance + each_variance / batches.count):
@@ -277,16 +275,6 @@ def _updated(
         significant(variance),
         before.is_reported,
     )
-
-
-def _observed_ratio(ratio: float, config: StageConfig, service: ServiceTime, batches: Batches) -> float:
-    """The time of the batches over their profile's, as near to the known ratio as saved CPU time allows."""
-    expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
-    if config.batch_size == 1:
-        # Several items of one request are served at once; plans count them one after another.
-        expected_s *= max(batches.items, 1.0)
-    observed_ratio = _within_savings(ratio, batches.service_s / expected_s, service.quota_cores)
-    return min(max(observed_ratio, LEAST_SLOWDOWN), MOST_SLOWDOWN)
 
 
 def _within_savings(ratio: float, observed_ratio: float, quota_cores: float) -> float:

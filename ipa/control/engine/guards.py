@@ -1,18 +1,28 @@
-"""The guards before a write: trustworthy data, bounds, the step limit, and people's overrides."""
+"""The guards: trustworthy data, bounds, the step limit, overrides of people, late requests."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import sqrt
 from typing import Any
 
 from ipa.control.engine.observe import sane
 from ipa.control.ports import Freeze, PipelineControl
 from ipa.model.decision import Mode, ReasonCode
-from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, MissingReason, Observation, known
+from ipa.model.observation import (
+    Attainment,
+    Forecast,
+    LoadHistory,
+    Measured,
+    Missing,
+    MissingReason,
+    Observation,
+    known,
+)
 from ipa.model.parts import gone_parts, parts_of, share_faults, share_of, stage_pairs
-from ipa.model.pipeline import Bounds, Pin, Pipeline
+from ipa.model.pipeline import Bounds, Pin, Pipeline, Sla
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.rolling import only_replicas
 from ipa.model.rounding import in_utc
@@ -23,13 +33,13 @@ from ipa.optimize.graph import graph_of
 SURE = 4.0
 # Ratios by which plans are corrected have steps of 5 %, so that plans do not jitter with them.
 STEP = 1.05
+# Fewer requests in a window say nothing.
+LEAST_COUNT = 10
 # Products of accuracies in another order differ in their last digits.
 ROUNDING_RATIO = 1e-9
 
+# The holds for a value that is there; for any other METRICS_MISSING.
 REASONS = {
-    MissingReason.UNREACHABLE: ReasonCode.METRICS_MISSING,
-    MissingReason.ABSENT: ReasonCode.METRICS_MISSING,
-    MissingReason.NOT_ASKED: ReasonCode.METRICS_MISSING,
     MissingReason.STALE: ReasonCode.METRICS_STALE,
     MissingReason.INVALID: ReasonCode.METRICS_INVALID,
 }
@@ -66,6 +76,7 @@ class HoldReason:
 
 def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadHistory] | HoldReason:
     """The load to plan for; a hold if the load or the present rate is missing, stale or invalid."""
+    limit = f"the limit is {settings.stale_after_s:g} s"
     signals: tuple[tuple[str, Measured[Any] | Missing], ...] = (
         ("the arrival rate", observation.arrival_rate_rps),
         ("the load", observation.load),
@@ -73,15 +84,14 @@ def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadH
     for name, value in signals:
         if isinstance(value, Missing):
             cause = f": {value.detail}" if value.detail else ""
-            return HoldReason(REASONS[value.reason], f"{name} is {value.reason.value}{cause}")
+            reason = REASONS.get(value.reason, ReasonCode.METRICS_MISSING)
+            return HoldReason(reason, f"{name} is {value.reason.value}{cause}")
         if value.age_s > settings.stale_after_s:
-            limit = f"the limit is {settings.stale_after_s:g} s"
             return HoldReason(ReasonCode.METRICS_STALE, f"{name} is {value.age_s:.0f} s old, {limit}")
     load = observation.load
     assert isinstance(load, Measured)
     blind_s = load.age_s + trailing_gap_s(load.value)
     if blind_s > settings.stale_after_s:
-        limit = f"the limit is {settings.stale_after_s:g} s"
         words = f"the newest rate of the load is {blind_s:.0f} s old, {limit}"
         return HoldReason(ReasonCode.METRICS_STALE, words)
     return load
@@ -89,12 +99,8 @@ def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadH
 
 def trailing_gap_s(load: LoadHistory) -> float:
     """The length of the gap at the end of the load, in seconds."""
-    gaps = 0
-    for rate in reversed(load.rates_rps):
-        if rate is not None:
-            break
-        gaps += 1
-    return gaps * load.step_s
+    known = (at for at, rate in enumerate(reversed(load.rates_rps)) if rate is not None)
+    return next(known, len(load.rates_rps)) * load.step_s
 
 
 def forecast_fault(forecast: Forecast) -> HoldReason | None:
@@ -280,15 +286,9 @@ def mode_objection(
     mode: Mode, running: Sequence[StageConfig], configs: Sequence[StageConfig]
 ) -> ReasonCode | None:
     """The reason why the pipeline's mode does not write the change; None if it does."""
-    match mode:
-        case Mode.ADVISORY:
-            return ReasonCode.ADVISORY
-        case Mode.SHADOW:
-            return ReasonCode.SHADOW
-        case Mode.GUARDED:
-            return None if adds_only(running, configs) else ReasonCode.GUARDED
-        case Mode.ACTIVE:
-            return None
+    if mode is Mode.GUARDED:
+        return None if adds_only(running, configs) else ReasonCode.GUARDED
+    return {Mode.ADVISORY: ReasonCode.ADVISORY, Mode.SHADOW: ReasonCode.SHADOW}.get(mode)
 
 
 def adds_only(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> bool:
@@ -300,6 +300,62 @@ def adds_only(running: Sequence[StageConfig], configs: Sequence[StageConfig]) ->
         and config.share_percent == old.share_percent
         for old, config in stage_pairs(running, configs)
     )
+
+
+def lateness(observation: Observation, pipeline: Pipeline) -> str:
+    """The requests in time and the SLO, in words; the latency if they were not observed, else empty."""
+    attainment, latency = observation.attainment, observation.latency_s
+    if isinstance(attainment, Missing):
+        if isinstance(latency, Missing):
+            return ""
+        return f"p{pipeline.sla.percentile:g} is {latency.value:.3g} s, the SLA {pipeline.sla.latency_s:g} s"
+    percent, window_s = 100 * attainment.value.in_time_ratio, attainment.value.window_s
+    return (
+        f"{percent:.1f} % of the requests of the last {window_s:g} s were in time, "
+        f"the SLO is {pipeline.sla.percentile:g} % within {pipeline.sla.latency_s:g} s"
+    )
+
+
+def breaks_slo(observation: Observation, sla: Sla, settings: GuardSettings) -> bool:
+    """True if the SLO is broken: by the requests that ended, or by the latency if they are not known."""
+    if isinstance(observation.attainment, Measured):
+        return is_broken(observation.attainment, sla.percentile / 100, settings)
+    latency = observation.latency_s
+    is_fresh = isinstance(latency, Measured) and latency.age_s <= settings.stale_after_s
+    return is_fresh and isinstance(latency, Measured) and latency.value > sla.latency_s
+
+
+def is_broken(
+    attainment: Measured[Attainment] | Missing, target_ratio: float, settings: GuardSettings
+) -> bool:
+    """True if more requests were late than chance explains at the target."""
+    if not isinstance(attainment, Measured) or attainment.age_s > settings.stale_after_s:
+        return False
+    late = attainment.value.count * (1 - attainment.value.in_time_ratio)
+    return attainment.value.count >= LEAST_COUNT and late > most_late(attainment.value.count, target_ratio)
+
+
+def most_late(count: float, target_ratio: float, deviations: float = 2.0) -> float:
+    """The late requests that `deviations` of chance allow."""
+    mean = count * (1 - target_ratio)
+    return mean + deviations * sqrt(mean * target_ratio) + 1
+
+
+def waiting_requests(observation: Observation) -> float:
+    """The requests that wait at the stage with most of them, beyond those of a batch for each replica."""
+    rate = observation.arrival_rate_rps
+    if not isinstance(rate, Measured) or rate.value <= 0:
+        return 0.0
+    longest = 0.0
+    for stage in observation.stages:
+        length, arrivals, config = stage.queue_length, stage.arrival_rate_rps, stage.running
+        if not (isinstance(length, Measured) and isinstance(config, Measured)):
+            continue
+        # Items of a stage, in requests of the pipeline.
+        items = arrivals.value / rate.value if isinstance(arrivals, Measured) and arrivals.value > 0 else 1.0
+        beyond = length.value - config.value.batch_size * config.value.replicas
+        longest = max(longest, beyond / max(items, 1e-9))
+    return longest
 
 
 def _by(name: str) -> str:

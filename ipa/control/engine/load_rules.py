@@ -10,11 +10,11 @@ from ipa.control.engine.guards import (
     HoldReason,
     bound_faults,
     forecast_fault,
+    lateness,
     load_of,
     mode_objection,
     pin_faults,
 )
-from ipa.control.engine.lateness import lateness
 from ipa.control.engine.plan_selection import MORE, advantage, capacity_rps, checked, choose, plan_for
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_pins
@@ -35,13 +35,12 @@ def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdic
     After several such ticks in a row the verdict adds the capacity that the declared fall-back rate needs.
     """
     forecast, fallback = forecast_of(request), request.pipeline.fallback
+    if state.counts(request):
+        loss, is_blind = state.telemetry_loss, isinstance(forecast, HoldReason)
+        loss = loss.without_load(fallback) if is_blind else loss.with_load(fallback)
+        state = replace(state, telemetry_loss=loss)
     if not isinstance(forecast, HoldReason):
-        telemetry = (
-            state.telemetry_loss.with_load(fallback) if state.counts(request) else state.telemetry_loss
-        )
-        return None, replace(state, telemetry_loss=telemetry)
-    telemetry = state.telemetry_loss.without_load(fallback) if state.counts(request) else state.telemetry_loss
-    state = replace(state, telemetry_loss=telemetry)
+        return None, state
     basis = _basis(request, state)
     verdict = _blind(request, state, basis, forecast)
     return verdict, _shadowed(request, state, basis, verdict)

@@ -17,8 +17,8 @@ from ipa.control.engine.guards import (
     mode_objection,
     pin_faults,
     pins_of,
+    waiting_requests,
 )
-from ipa.control.engine.lateness import waiting_requests
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import (
     TransitionStep,
@@ -137,7 +137,8 @@ def _at_once(
         reason, words = ReasonCode.NO_CHANGE, "the running plan is the best"
         if late:
             reason, words = ReasonCode.SLO_BROKEN, f"{late}; {words}"
-        return _keep_running(reason, words, plan, forecast)
+        short = _short_of(plan, forecast)
+        return hold(ReasonCode.INFEASIBLE if short else reason, short or words, plan=plan, forecast=forecast)
     return checked(request, state, running, plan=plan, forecast=forecast, urgent=True)
 
 
@@ -273,8 +274,10 @@ def plan_for(
     If `only_proven`, it needs no canary. `room_cores` are all that it may have.
     """
     excluded = quarantine.excluded(state.failures, running, request.now_s)
-    if only_proven:
-        excluded |= _unproven(request, state, running)
+    canary, stages = request.pipeline.canary, request.pipeline.served
+    if only_proven and canary is not None:
+        known = frozenset((stage.name, variant.name) for stage in stages for variant in stage.variants)
+        excluded |= known - proven_by(running, canary, state.proven)
     bounds = request.pipeline.bounds
     room = [quarantine.room_cores(state.failures, running, bounds, request.now_s), room_cores]
     slowdowns = state.correction.slowdowns(request.pipeline)
@@ -309,15 +312,6 @@ def plan_for(
     return plan
 
 
-def _unproven(request: TickRequest, state: EngineState, running: Configs) -> frozenset[tuple[str, str]]:
-    """The variants that need a canary; none without one."""
-    canary, stages = request.pipeline.canary, request.pipeline.served
-    if canary is None:
-        return frozenset()
-    known = frozenset((stage.name, variant.name) for stage in stages for variant in stage.variants)
-    return known - proven_by(running, canary, state.proven)
-
-
 def checked(
     request: TickRequest,
     state: EngineState,
@@ -333,7 +327,11 @@ def checked(
 
     `reason` overrides the reason of the kind of the change; `why` is said first.
     """
-    trial = trial_for(request, state, running, plan)
+    canary, trial = request.pipeline.canary, None
+    # Shadow mode runs none: nothing of it could be measured.
+    if canary is not None and request.control.mode is not Mode.SHADOW:
+        proven = proven_by(running, canary, state.proven)
+        trial = trial_of(plan.configs, running, canary, proven, request.predict, plan.rate_rps)
     if trial is not None and urgent:
         # What is proven may help at once.
         other = plan_for(request, state, running, forecast, only_proven=True)
@@ -375,20 +373,6 @@ def checked(
         follow_up=step.follow_up,
         trial=None if trial is None else trial[0],
     )
-
-
-def trial_for(
-    request: TickRequest, state: EngineState, running: Configs, plan: Plan
-) -> tuple[CanaryTrial, Configs] | None:
-    """The canary that the plan needs first, and the configuration with it; None if it needs none.
-
-    Shadow mode runs none: nothing of it could be measured.
-    """
-    canary = request.pipeline.canary
-    if canary is None or request.control.mode is Mode.SHADOW:
-        return None
-    proven = proven_by(running, canary, state.proven)
-    return trial_of(plan.configs, running, canary, proven, request.predict, plan.rate_rps)
 
 
 def _step_to(
@@ -527,12 +511,6 @@ def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan)
     if faults:
         return hold(ReasonCode.SOLVER_FAILED, "; ".join(faults))
     return configs
-
-
-def _keep_running(reason: ReasonCode, words: str, plan: Plan, forecast: Forecast) -> TickVerdict:
-    """The hold that keeps the running configuration; INFEASIBLE if that does not carry the load."""
-    short = _short_of(plan, forecast)
-    return hold(ReasonCode.INFEASIBLE if short else reason, short or words, plan=plan, forecast=forecast)
 
 
 def _short_of(plan: Plan, forecast: Forecast) -> str:

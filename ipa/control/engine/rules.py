@@ -94,14 +94,11 @@ def workload_unknown(request: TickRequest, state: EngineState) -> Ruling:
     observation = request.observation
     if observation.running() is not None:
         return None, state
-    reason = (
-        ReasonCode.DRIFT
-        if any(
-            isinstance(stage.running, Missing) and stage.running.reason is MissingReason.INVALID
-            for stage in observation.stages
-        )
-        else ReasonCode.WORKLOAD_UNKNOWN
+    is_drift = any(
+        isinstance(stage.running, Missing) and stage.running.reason is MissingReason.INVALID
+        for stage in observation.stages
     )
+    reason = ReasonCode.DRIFT if is_drift else ReasonCode.WORKLOAD_UNKNOWN
     return hold(reason, observation.problem or "the running configuration could not be read"), state
 
 
@@ -128,13 +125,10 @@ def follow_change(request: TickRequest, state: EngineState) -> Ruling:
     running, may_write = _running(request), request.control.mode.writes
     verdict, state = _follow(request, state, running, may_write=may_write)
     if verdict is not None and verdict.reason is ReasonCode.IN_PROGRESS and may_write:
-        change_request, actuation = request.requested, state.actuation
-        if (
-            change_request is not None
-            and change_request.restores
-            and (actuation.asks_rollout and actuation.change is not None and not actuation.change.is_rollback)
-        ):
-            return _left(request, state, running, change_request)
+        wanted, change = request.requested, state.actuation.change
+        may_leave = state.actuation.asks_rollout and change is not None and not change.is_rollback
+        if wanted is not None and wanted.restores and may_leave:
+            return _left(request, state, running, wanted)
         verdict = amended(_within_room(request, state), state, running, verdict)
     return verdict, state
 
@@ -416,7 +410,9 @@ def _on_request(
     words = f"{detail}: {changes(running, configs)}{also}"
     mode = request.control.mode
     held = mode_objection(mode, running, configs)
-    if held is not None and not (mode.writes and change_request.overrides_guarded):
+    # Guarded mode writes what a person asked for, and a return to what ran, though they remove something.
+    overrides = change_request.restores or change_request.reason is ReasonCode.REQUESTED
+    if held is not None and not (mode.writes and overrides):
         return hold(held, f"would {words}"), None
     step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
     if step.configs == running:

@@ -51,11 +51,6 @@ class ChangeRequest:
     before: tuple[StageConfig, ...] = field(default=(), metadata=UNLESS_DEFAULT)
     undoes: str = field(default="", metadata=UNLESS_DEFAULT)
 
-    @property
-    def overrides_guarded(self) -> bool:
-        """True if guarded mode writes it though it removes something: a person's, or a return to what ran."""
-        return self.restores or self.reason is ReasonCode.REQUESTED
-
 
 @dataclass(frozen=True, slots=True)
 class PlannerProvenance:

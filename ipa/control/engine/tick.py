@@ -15,8 +15,7 @@ from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import Actuation, begin, unanswered, withdrawn
 from ipa.control.engine.canary import FAILED, without_canary
 from ipa.control.engine.correction import alarms, learned
-from ipa.control.engine.guards import GuardSettings, pins_of
-from ipa.control.engine.lateness import breaks_slo, is_broken
+from ipa.control.engine.guards import GuardSettings, breaks_slo, is_broken, pins_of
 from ipa.control.engine.quarantine import FailedRollout, add, crowded_cores
 from ipa.control.engine.rules import judge
 from ipa.control.engine.state import (
@@ -74,9 +73,19 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     state, alarmed = _corrected(request, state)
     deciding = _adjusted(deciding, state)
     verdict, state = judge(deciding, state)
-    verdict = _warned(request, state, verdict)
+    observation = request.observation
+    odd = [lost_words(observation)]
+    if observation.running() is not None:
+        odd.append(observation.problem)
+    if verdict.action is Action.HOLD:
+        odd += wrong_rows(request.pipeline, observation.running() or ())
+    warnings = list(filter(None, odd))
+    verdict = replace(verdict, detail="; ".join([verdict.detail, *warnings])) if warnings else verdict
     decision = _decision(request, before, state.tick, verdict)
-    events = (*_events(before, decision), *alarmed)
+    is_warning = decision.reason in UNHEALTHY
+    # Every change, and a hold that a person should look at when it begins.
+    is_told = verdict.action is Action.APPLY or (is_warning and decision.reason is not before.last_reason)
+    events = (Event(decision.reason, decision.detail, is_warning), *alarmed) if is_told else alarmed
     counted_s = request.now_s if state.counts(request) else state.counted_s
     missed_gain = _missed_gain(request, state, verdict)
     state = replace(state, last_reason=decision.reason, counted_s=counted_s, missed_gain=missed_gain)
@@ -197,14 +206,6 @@ class _Failing:
         raise self.error
 
 
-def _events(before: EngineState, decision: Decision) -> tuple[Event, ...]:
-    """The events of the tick: every change, and a hold that a person should look at when it begins."""
-    is_warning = decision.reason in UNHEALTHY
-    if decision.action is Action.APPLY or (is_warning and decision.reason is not before.last_reason):
-        return (Event(decision.reason, decision.detail, is_warning),)
-    return ()
-
-
 def _decision(request: TickRequest, before: EngineState, tick: int, verdict: TickVerdict) -> Decision:
     observation = request.observation
     running = observation.running() or ()
@@ -247,18 +248,6 @@ def _steps_behind(
         return verdict.continues
     is_new = request.requested is not None or verdict.reason is ReasonCode.ROLLBACK or verdict.amends
     return None if is_new or verdict.action is Action.HOLD else goal
-
-
-def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> TickVerdict:
-    """The verdict with what is odd: lost replicas, wrong rows."""
-    observation = request.observation
-    odd = [lost_words(observation)]
-    if observation.running() is not None:
-        odd.append(observation.problem)
-    if verdict.action is Action.HOLD:
-        odd += wrong_rows(request.pipeline, observation.running() or ())
-    warnings = list(filter(None, odd))
-    return replace(verdict, detail="; ".join([verdict.detail, *warnings])) if warnings else verdict
 
 
 @dataclass(frozen=True, slots=True)

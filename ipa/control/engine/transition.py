@@ -6,7 +6,7 @@ the resources of a change. The steps are not stored: each tick decides afresh fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ipa.control.engine.guards import bound_faults, pins_of, total_cores
@@ -76,7 +76,12 @@ def safe_step(
     used, limits = bounds.held(running), _limits(running, bounds)
     moving = [at for at, hop in enumerate(hops) if hop != now.get(hop.stage)]
     extra = [_extra(now.get(hop.stage), hop, rolling, bounds) for hop in hops]
-    chosen = _chosen(moving, extra, used, limits)
+    # Those that fit into the limits together, the ones with the least need of cores first.
+    chosen, held = set[int](), used
+    for at in sorted(moving, key=lambda stage: (extra[stage].cpu_cores, stage)):
+        if not (held + extra[at]).exceeded(limits):
+            chosen.add(at)
+            held = held + extra[at]
     configs = tuple(hop if at in chosen else now.get(hop.stage, hop) for at, hop in enumerate(hops))
     waiting = [str(want) for want, config in zip(wanted, configs, strict=True) if want != config]
     later = f"then {', '.join(waiting)}" if waiting else ""
@@ -227,18 +232,6 @@ def _extra(old: StageConfig | None, new: StageConfig, rolling: Rolling, bounds: 
     """The resources beyond those that the stage has now, at the peak of its step."""
     now = NO_RESOURCES if old is None else bounds.replica(old) * old.replicas
     return stage_peak(old, new, rolling, bounds) - now
-
-
-def _chosen(
-    moving: Sequence[int], extra: Sequence[Resources], used: Resources, limits: Mapping[str, float]
-) -> frozenset[int]:
-    """The stages that fit into the limits together, those with the least need of cores first."""
-    chosen: set[int] = set()
-    for at in sorted(moving, key=lambda stage: (extra[stage].cpu_cores, stage)):
-        if not (used + extra[at]).exceeded(limits):
-            chosen.add(at)
-            used = used + extra[at]
-    return frozenset(chosen)
 
 
 def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:

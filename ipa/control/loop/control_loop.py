@@ -107,6 +107,8 @@ class ControlLoop:
         self._due_s: float | None = None
         self._world = world
         self._policy, self._predict, self._forecaster = policy, predict, forecaster
+        # The name of the policy that decides, and the time from one tick to the next.
+        self.policy, self.tick_s = policy.name, settings.tick_s
         self._settings, self._window_s, self._run_id = settings, window_s, run_id
         self._made_of = made_of
         self._hooks = tuple(on_decision)
@@ -120,16 +122,6 @@ class ControlLoop:
         self._unread_state = ""
         self._control = PipelineControl()
         self._snapshot = Snapshot(pipeline.name, 0, self._control, ActuationPhase.IDLE)
-
-    @property
-    def policy(self) -> str:
-        """The name of the policy that decides."""
-        return self._policy.name
-
-    @property
-    def tick_s(self) -> float:
-        """The time from one tick to the next."""
-        return self._settings.tick_s
 
     def snapshot(self) -> Snapshot:
         """The state of the loop now; a value that no later tick changes."""
@@ -153,7 +145,9 @@ class ControlLoop:
             with COMPUTE_LOCK.turn():
                 if leads:
                     effects, self._state = on_tick(request, self._state)
-                    effects, self._unread_state = _noted(effects, self._unread_state), ""
+                    detail = "; ".join(filter(None, (effects.decision.detail, self._unread_state)))
+                    effects = replace(effects, decision=replace(effects.decision, detail=detail))
+                    self._unread_state = ""
                     # Other loops compute while it is carried out.
                     with COMPUTE_LOCK.away():
                         decision = self._carry_out(effects)
@@ -399,7 +393,12 @@ class ControlLoop:
             return decision
         self._state = replace(self._state, actuation=sent(self._state.actuation))
         try:
-            self._check_still()
+            if not self._world.leadership.leading():
+                raise StandbyError("this replica lost the lease during the tick, so nothing was written")
+            if self._world.controls.control(self.pipeline.name) != self._control:
+                raise ConflictError(
+                    "the pipeline's overrides changed during the tick; the next tick decides again"
+                )
             self._world.workload.write(self._pinned(), change)
         except IpaError as error:
             return self._failed(decision, change, error)
@@ -410,15 +409,6 @@ class ControlLoop:
         """Record the decision without the time that its plan took, so that equal runs have equal records."""
         plan = decision.plan and replace(decision.plan, solve_s=0.0)
         self._world.decisions.record(replace(decision, plan=plan))
-
-    def _check_still(self) -> None:
-        """Raise ConflictError if the leader or the pipeline's control changed while the tick decided."""
-        if not self._world.leadership.leading():
-            raise StandbyError("this replica lost the lease during the tick, so nothing was written")
-        if self._world.controls.control(self.pipeline.name) != self._control:
-            raise ConflictError(
-                "the pipeline's overrides changed during the tick; the next tick decides again"
-            )
 
     def _failed(self, decision: Decision, change: Change, error: IpaError) -> Decision:
         now_s = self._world.clock.monotonic_s()
@@ -453,9 +443,3 @@ class ControlLoop:
             events = (Event(decision.reason, decision.detail, is_warning=True), *noticed)
         for event in events:
             self._world.events.emit(self.pipeline, event)
-
-
-def _noted(effects: Effects, note: str) -> Effects:
-    """The effects with the note in the decision's detail."""
-    detail = "; ".join(filter(None, (effects.decision.detail, note)))
-    return replace(effects, decision=replace(effects.decision, detail=detail))

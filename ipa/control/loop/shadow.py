@@ -27,14 +27,9 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.rolling import Rolling
 
 
-def record_name(pipeline: str, policy: str) -> str:
-    """The name under which the decisions of a shadow policy are recorded."""
-    return f"{pipeline}@{policy}"
-
-
 def shadow_world(world: LoopPorts, pipeline: Pipeline, policy: str) -> tuple[Pipeline, LoopPorts]:
     """The pipeline under its record name, and its ports without writes, overrides or events."""
-    other = replace(pipeline, name=record_name(pipeline.name, policy))
+    other = replace(pipeline, name=f"{pipeline.name}@{policy}")
     read_only = replace(
         world,
         metrics=_SameMetrics(world.metrics, pipeline),

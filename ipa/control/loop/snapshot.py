@@ -93,32 +93,11 @@ def after_tick(
     """The snapshot after a tick that took `tick_s`; its history goes back `HISTORY_S`."""
     points = max(1, round(HISTORY_S / request.settings.tick_s))
     would = state.shadow or request.observation.running() or ()
-    return replace(
-        before,
-        tick=state.tick,
-        control=request.control,
-        phase=state.actuation.phase,
-        history=(*before.history, _point(request, decision))[-points:],
-        observation=request.observation,
-        forecast=decision.forecast or before.forecast,
-        plan=decision.plan or before.plan,
-        decision=decision,
-        tick_s=tick_s,
-        would=would if request.control.mode is Mode.SHADOW else (),
-        correction=state.correction,
-        is_late=state.is_late,
-        ended=state.ended,
-        quarantines=tuple(failure for failure in state.failures if request.now_s < failure.until_s),
-        trial=state.trial,
-    )
-
-
-def _point(request: TickRequest, decision: Decision) -> Sample:
     observation, forecast = request.observation, decision.forecast
     running, rate_rps = observation.running(), known(observation.arrival_rate_rps)
     prediction = request.predict(running, rate_rps) if running and rate_rps else None
     ended = decision.attainment
-    return Sample(
+    newest = Sample(
         at=decision.at,
         rate_rps=rate_rps,
         forecast_rps=forecast.point_rps if forecast else None,
@@ -136,4 +115,22 @@ def _point(request: TickRequest, decision: Decision) -> Sample:
         retried_rps=ended.retried_rps if ended else None,
         slo_broken=decision.slo_broken,
         busy=observation.busy(),
+    )
+    return replace(
+        before,
+        tick=state.tick,
+        control=request.control,
+        phase=state.actuation.phase,
+        history=(*before.history, newest)[-points:],
+        observation=request.observation,
+        forecast=decision.forecast or before.forecast,
+        plan=decision.plan or before.plan,
+        decision=decision,
+        tick_s=tick_s,
+        would=would if request.control.mode is Mode.SHADOW else (),
+        correction=state.correction,
+        is_late=state.is_late,
+        ended=state.ended,
+        quarantines=tuple(failure for failure in state.failures if request.now_s < failure.until_s),
+        trial=state.trial,
     )

@@ -108,7 +108,12 @@ class ForkServer:
                 for key, _ in selector.select():
                     if key.fd == wake_read:
                         os.read(wake_read, 4096)
-                        self._reap()
+                        while self._children:
+                            pid, status = os.waitpid(-1, os.WNOHANG)
+                            if pid == 0:
+                                break
+                            self._children.discard(pid)
+                            self._say({"exited": pid, "code": os.waitstatus_to_exitcode(status)})
                     else:
                         is_open = self._read_orders()
         for pid in self._children:
@@ -131,14 +136,6 @@ class ForkServer:
                 os.kill(order["kill"], order["signal"])
         return bool(chunk)
 
-    def _reap(self) -> None:
-        while self._children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                return
-            self._children.discard(pid)
-            self._say({"exited": pid, "code": os.waitstatus_to_exitcode(status)})
-
     def _say(self, message: dict[str, Any]) -> None:
         os.write(self._answers, json.dumps(message).encode() + b"\n")
 
@@ -146,7 +143,22 @@ class ForkServer:
         """In the child: run the order, and exit."""
         code = 1
         try:
-            self._leave_parent(order)
+            os.setpgid(0, 0)
+            end_with_parent(self._pid)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            for fd in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208
+                if fd > 2 and fd not in order.get("fds", ()):
+                    with suppress(OSError):  # the listing's own, closed by now
+                        os.close(fd)
+            os.environ.update(order["env"])
+            if order.get("yields"):
+                os.nice(self._yield_nice + self._start_nice)
             if "command" in order:
                 os.execvp(order["command"][0], order["command"])  # noqa: S606
             sys.argv = [order["module"], *order["arguments"]]
@@ -161,24 +173,6 @@ class ForkServer:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-
-    def _leave_parent(self, order: dict[str, Any]) -> None:
-        os.setpgid(0, 0)
-        end_with_parent(self._pid)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        for fd in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208
-            if fd > 2 and fd not in order.get("fds", ()):
-                with suppress(OSError):  # the listing's own, closed by now
-                    os.close(fd)
-        os.environ.update(order["env"])
-        if order.get("yields"):
-            os.nice(self._yield_nice + self._start_nice)
 
 
 class ForkedProcesses:

@@ -22,7 +22,7 @@ from ipa.dataplane.http import FIRST_PART, PARTS
 from ipa.model.decision import Change
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.measured import resident_variants, stand_ins
-from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
+from ipa.model.parts import order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig, cores_of
 from ipa.profiling.points import largest_batch, profiled_times
@@ -99,6 +99,8 @@ class PipelineRunner:
         self._router = Front(
             "ipa.dataplane.router", "router", folder, self._router_environment, socket=listener
         )
+        # Base URL of the router.
+        self.endpoint = self._router.url
         self.fronts = (*self._queues.values(), self._router)
         self._processes = self._start_processes()
         self._thread = threading.Thread(target=self._run, name=f"runner-{pipeline.name}", daemon=True)
@@ -139,11 +141,6 @@ class PipelineRunner:
         name = next(it for it in PARTS if all(part.name != it for part in self._parts))
         runs = [StageRun(name, self.pipeline.stage(it.stage), it, self._queues[it.stage]) for it in configs]
         self._parts = [*self._parts, PartRun(name, runs)]
-
-    @property
-    def endpoint(self) -> str:
-        """Base URL of the router."""
-        return self._router.url
 
     @property
     def scrape_targets(self) -> list[str]:
@@ -202,25 +199,21 @@ class PipelineRunner:
             self.revision += 1
             self.decision_id = change.decision_id
             self._loader.adopt(self.pipeline)
-            self._assign(wanted)
+            free = self._active()
+            for before, after in paired([config for part in free for config in part.configs], wanted):
+                here = next((part for part in free if part.configs == before), None)
+                if here is not None:
+                    free.remove(here)
+                    if after is None:
+                        here.is_going = True
+                    else:
+                        here.want(after)
+                elif after is not None:
+                    self._open(after)
             for run in self._stages:
                 run.failure, run.deaths, run.start_after_s = "", 0, 0.0
             self._wake.set()
             return str(self.revision)
-
-    def _assign(self, wanted: Configs) -> None:
-        """Give each part the place of the one that it replaces; other parts end."""
-        free = self._active()
-        for before, after in paired([config for part in free for config in part.configs], wanted):
-            here = next((part for part in free if part.configs == before), None)
-            if here is not None:
-                free.remove(here)
-                if after is None:
-                    here.is_going = True
-                else:
-                    here.want(after)
-            elif after is not None:
-                self._open(after)
 
     def _is_settled(self) -> bool:
         """True if the wanted parts run as wanted, with their share of the requests, and no others run."""
@@ -518,15 +511,16 @@ class PipelineRunner:
                         run.replicas.remove(replica)
                         self._meter(-replica.cores)
                         if replica.phase in {Phase.STARTING, Phase.READY}:
-                            self._note_death(run, replica, code)
-
-    def _note_death(self, run: StageRun, replica: Replica, code: int) -> None:
-        self.restarts += 1
-        run.deaths += 1
-        words = replica.last_words()
-        log.warning("%s ended with %d: %s", replica.key, code, words)
-        if run.deaths >= GIVE_UP_AFTER and replica.phase is Phase.STARTING and replica.serves(run.config):
-            run.failure = f"{replica.variant} ends before it is ready: {words}"
-        # The first is replaced at once: it was probably killed, and requests wait for it.
-        wait_s = FIRST_BACKOFF_S * 2 ** (run.deaths - 1) if run.deaths > 1 else 0.0
-        run.start_after_s = time.monotonic() + min(MAX_BACKOFF_S, wait_s)
+                            self.restarts += 1
+                            run.deaths += 1
+                            words = replica.last_words()
+                            log.warning("%s ended with %d: %s", replica.key, code, words)
+                            if (
+                                run.deaths >= GIVE_UP_AFTER
+                                and replica.phase is Phase.STARTING
+                                and replica.serves(run.config)
+                            ):
+                                run.failure = f"{replica.variant} ends before it is ready: {words}"
+                            # The first is replaced at once: it was probably killed, and requests wait for it.
+                            wait_s = FIRST_BACKOFF_S * 2 ** (run.deaths - 1) if run.deaths > 1 else 0.0
+                            run.start_after_s = time.monotonic() + min(MAX_BACKOFF_S, wait_s)

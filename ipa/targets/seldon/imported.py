@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -97,7 +97,22 @@ def imported(sdep: Json, request: ImportRequest) -> Imported:
     """The pipeline that the SeldonDeployment runs. InputError lists what cannot be read as a pipeline."""
     metadata, spec = sdep.get("metadata") or {}, sdep.get("spec") or {}
     notes: list[str] = []
-    predictor = _predictor(spec.get("predictors") or (), request.part, notes)
+    predictors = spec.get("predictors") or ()
+    names = [str(one.get("name")) for one in predictors]
+    serving = [one for one in predictors if not one.get("shadow")]
+    if request.part:
+        serving = [one for one in predictors if one.get("name") == request.part]
+    if not serving:
+        absent = f"there is no predictor {request.part!r}"
+        raise InputError(
+            absent if request.part else "it has no predictor that serves requests",
+            hint=f"There are: {', '.join(names) or 'none'}",
+        )
+    predictor = max(serving, key=lambda one: int(one.get("traffic") or 0))
+    for one in predictors:
+        if one is not predictor:
+            kind = "shadow" if one.get("shadow") else f"traffic {one.get('traffic', 0)} %"
+            notes.append(f"predictor {one.get('name')!r} ({kind}) is not read; --predictor chooses another")
     protocol, graph = protocol_of(sdep), predictor.get("graph") or {}
     nodes = {str(node.get("name")): node for _, node in nodes_of(graph)}
     containers = {
@@ -111,12 +126,23 @@ def imported(sdep: Json, request: ImportRequest) -> Imported:
         else stage
         for stage in stages_of(graph)
     ]
+    usual = SeldonTarget(metadata["name"], metadata.get("namespace") or "default", predictor["name"])
+    cores = parse_quantity(at(predictor, "svcOrchSpec", "resources", "requests", "cpu"))
     pipeline = Pipeline(
         request.pipeline or at(metadata, "labels", LABEL_PIPELINE) or metadata["name"],
         tuple(stages),
         request.sla,
         {"default": Objective()},
-        targets={KEY: _target(metadata, spec, predictor, protocol)},
+        targets={
+            KEY: replace(
+                usual,
+                protocol=protocol or usual.protocol,
+                orchestrator_cores=float(cores)
+                if cores is not None and cores > 0
+                else usual.orchestrator_cores,
+                separate_orchestrator=str(at(spec, "annotations", SEPARATE_ENGINE)).lower() == "true",
+            )
+        },
         description=f"As SeldonDeployment {metadata['name']} runs it.",
     )
     if request.bounds_cores is not None:
@@ -131,36 +157,6 @@ def imported(sdep: Json, request: ImportRequest) -> Imported:
         notes += [f"blocks writing: {problem}" for problem in error.problems or [Problem(error.message)]]
         configs = ()
     return Imported(pipeline, configs, tuple(notes))
-
-
-def _predictor(predictors: Sequence[Json], wanted: str, notes: list[str]) -> Json:
-    """The named predictor, else the one that takes most of the requests."""
-    names = [str(one.get("name")) for one in predictors]
-    serving = [one for one in predictors if not one.get("shadow")]
-    if wanted:
-        serving = [one for one in predictors if one.get("name") == wanted]
-    if not serving:
-        raise InputError(
-            f"there is no predictor {wanted!r}" if wanted else "it has no predictor that serves requests",
-            hint=f"There are: {', '.join(names) or 'none'}",
-        )
-    chosen = max(serving, key=lambda one: int(one.get("traffic") or 0))
-    for one in predictors:
-        if one is not chosen:
-            kind = "shadow" if one.get("shadow") else f"traffic {one.get('traffic', 0)} %"
-            notes.append(f"predictor {one.get('name')!r} ({kind}) is not read; --predictor chooses another")
-    return chosen
-
-
-def _target(metadata: Json, spec: Json, predictor: Json, protocol: WireProtocol | None) -> SeldonTarget:
-    usual = SeldonTarget(metadata["name"], metadata.get("namespace") or "default", predictor["name"])
-    cores = parse_quantity(at(predictor, "svcOrchSpec", "resources", "requests", "cpu"))
-    return replace(
-        usual,
-        protocol=protocol or usual.protocol,
-        orchestrator_cores=float(cores) if cores is not None and cores > 0 else usual.orchestrator_cores,
-        separate_orchestrator=str(at(spec, "annotations", SEPARATE_ENGINE)).lower() == "true",
-    )
 
 
 def _stage(

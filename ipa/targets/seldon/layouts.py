@@ -172,6 +172,18 @@ class SeldonLayout(Layout):
 
     kind = SELDON_DEPLOYMENT
 
+    def __init__(self, pipeline: Pipeline, pipelines: Mapping[str, Pipeline]) -> None:
+        super().__init__(pipeline)
+        # By the name of each SeldonDeployment, the pipeline as which it alone is read.
+        self._pipelines = pipelines
+        # The SeldonDeployments that no autoscaler may scale.
+        self._scaled = self.names
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name in the section `seldon:`; split those of models and queues, then the router's."""
+        return tuple(self._pipelines)
+
     @property
     def namespace(self) -> str:
         """The namespace in the pipeline's `seldon:` section."""
@@ -191,11 +203,11 @@ class SeldonLayout(Layout):
 
     def read(self, name: str, live: Json) -> Configs:
         """The configurations in one of the SeldonDeployments."""
-        return manifest.read(self._pipeline_of(name), live)
+        return manifest.read(self._pipelines[name], live)
 
     def changed(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Json:
         """One of the SeldonDeployments, changed to run these configurations."""
-        return manifest.changed(self._pipeline_of(name), live, wanted)
+        return manifest.changed(self._pipelines[name], live, wanted)
 
     def check_autoscalers(self, running: Running, autoscalers: Sequence[Json]) -> None:
         """DriftError names every stage whose Deployment, or SeldonDeployment, another controller scales.
@@ -219,23 +231,12 @@ class SeldonLayout(Layout):
         if problems:
             raise drift(self.pipeline, problems)
 
-    @property
-    def _scaled(self) -> tuple[str, ...]:
-        """The SeldonDeployments that no autoscaler may scale."""
-        return self.names
-
-    def _pipeline_of(self, name: str) -> Pipeline:
-        """The pipeline as which the SeldonDeployment of that name alone is read."""
-        return self.pipeline
-
 
 class SingleLayout(SeldonLayout):
     """One SeldonDeployment for all stages; each part of a set is one of its predictors."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The name in the pipeline's `seldon:` section."""
-        return (target_of(self.pipeline).name,)
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline, {target_of(pipeline).name: pipeline})
 
     def render(self, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """The SeldonDeployment. InputError as `manifest.render`."""
@@ -265,13 +266,10 @@ class SplitLayout(SeldonLayout):
     """A router, and a queue and a model for each stage: a SeldonDeployment each."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        super().__init__(pipeline)
         self._parts = {part.name: part for part in parts_of(pipeline)}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the stages' models and queues, then the router's."""
-        return tuple(self._parts)
+        super().__init__(pipeline, {name: part.pipeline for name, part in self._parts.items()})
+        # Anybody may scale router and queues.
+        self._scaled = tuple(name for name, part in self._parts.items() if part.role is PartRole.MODEL)
 
     def render(self, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """The SeldonDeployments that run the pipeline: models, queues, the router last.
@@ -363,14 +361,6 @@ class SplitLayout(SeldonLayout):
             elif part.role is PartRole.QUEUE:
                 configs[part.stage] = replace(configs[part.stage], batch_size=own.batch_size)
         return tuple(configs.values())
-
-    @property
-    def _scaled(self) -> tuple[str, ...]:
-        """The models, since anybody may scale router and queues."""
-        return tuple(name for name, part in self._parts.items() if part.role is PartRole.MODEL)
-
-    def _pipeline_of(self, name: str) -> Pipeline:
-        return self._parts[name].pipeline
 
 
 def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:

@@ -80,7 +80,13 @@ class StageLocation(Served):
         """Set the fields to their values; None removes a field."""
         for (part, name), value in fields.items():
             if part == ENV:
-                self._put_env(name, value)
+                entry, env = env_entry(self.container, name), self.container.get("env") or ()
+                if entry is not None and value is not None:
+                    entry["value"] = value
+                elif value is not None:
+                    self.container["env"] = [*env, {"name": name, "value": value}]
+                elif entry is not None:
+                    self.container["env"] = [it for it in env if it.get("name") != name]
             elif part != RESOURCES:
                 _put(getattr(self, part), name, value)
             else:
@@ -90,15 +96,6 @@ class StageLocation(Served):
                         self.container[RESOURCES] = self.container.get(RESOURCES) or {}
                         self.container[RESOURCES][kind] = amounts
                         _put(amounts, name, value)
-
-    def _put_env(self, name: str, value: object) -> None:
-        entry, env = env_entry(self.container, name), self.container.get("env") or ()
-        if entry is not None and value is not None:
-            entry["value"] = value
-        elif value is not None:
-            self.container["env"] = [*env, {"name": name, "value": value}]
-        elif entry is not None:
-            self.container["env"] = [it for it in env if it.get("name") != name]
 
     def carries(self, pod: Json) -> bool:
         """True if the pod, or pod template, has the stage's container as in the SeldonDeployment."""
