@@ -1,4 +1,4 @@
-"""Compares the formulas with an event loop: random stages and paths, or `in-replica`: plans."""
+"""Compares the formulas with an event loop: stages and paths, plans (`in-replica`), quotas (`quota`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.queueing import in_replica
+from experiments.queueing import in_replica, quota
 from experiments.queueing.paths import MeasuredPath, draw_path, measure_path
 from experiments.queueing.points import NEVER_S, Measured, columns, draw, measure
 from experiments.queueing.stage_loop import Floats
@@ -76,9 +76,10 @@ def table(groups: dict[str, Floats], title: str) -> Table:
 
 def main() -> None:
     """Measure, print the tables, write all points."""
-    if sys.argv[1:2] == ["in-replica"]:
-        in_replica.main(sys.argv[2:])
-        return
+    for name, judged in (("in-replica", in_replica), ("quota", quota)):
+        if sys.argv[1:2] == [name]:
+            judged.main(sys.argv[2:])
+            return
     parser = argparse.ArgumentParser(prog="python -m experiments.queueing", description=__doc__)
     parser.add_argument("--points", type=int, default=500)
     parser.add_argument("--paths", type=int, default=60)
