@@ -8,7 +8,7 @@ from itertools import accumulate
 from math import ceil, floor, log
 from typing import ClassVar
 
-from ipa.model.observation import Forecast, Observation, known
+from ipa.model.observation import Forecast, LoadHistory, Observation, known
 from ipa.model.plan import Plan
 from ipa.policies.base import AtOnce, Configs, PolicyState, constrained
 from ipa.policies.rules import (
@@ -37,11 +37,13 @@ HPA_TARGET_RATIO = 0.8
 TOLERANCE_RATIO = 0.1
 # behavior.scaleDown.stabilizationWindowSeconds.
 DOWN_WINDOW_S = 300.0
+# The default policies of behavior.scaleUp: in 15 s twice the replicas, or 4 more if those are more.
+UP_FACTOR, UP_REPLICAS = 2, 4
 
 
 @dataclass(frozen=True, slots=True)
 class HpaMemory:
-    """The recommendations of the last 300 s: time, and replicas of each stage.
+    """The recommendations of the last 300 s: time, and replicas of each stage; 0 if its load was missing.
 
     `is_due`: the tick at `at_s` was the first of its period of 15 s.
     """
@@ -56,7 +58,7 @@ class Hpa(Autoscaler):
     """Kubernetes' Horizontal Pod Autoscaler for each stage: scales replicas by utilisation.
 
     The rule of autoscaling/v2 with its defaults: every 15 s ⌈n·u/target⌉ if u is off the target by more than
-    10 %, up at once, down to the highest recommendation of the last 300 s.
+    10 %, up at once to at most 2·n or n + 4, down to the highest recommendation of the last 300 s.
 
     u is the CPU time used over that of the ready replicas: the arrivals over the profiled capacity, at most
     1, so that an overloaded stage grows by a quarter in a step.
@@ -78,10 +80,10 @@ class Hpa(Autoscaler):
         return HpaMemory(now_s, True, (*recent, (now_s, now)))
 
     def _recommended(self, load: StageLoad) -> int:
-        """⌈n·u/target⌉; the present replicas if u is near the target or missing."""
+        """⌈n·u/target⌉; the present replicas if u is near the target, 0 if it is missing."""
         replicas, busy = load.config.replicas, busy_replicas(load, SYNC_S)
         if busy is None:
-            return replicas
+            return 0
         ratio = busy / load.ready / self.target_ratio
         if ratio > 1 and replicas > load.ready:
             # Starting replicas count as idle, so that no more are added while they start.
@@ -97,9 +99,10 @@ class Hpa(Autoscaler):
         if memory.is_due:
             newest = memory.recommended[-1][1]
             highest = [max(each) for each in zip(*(it for _, it in memory.recommended), strict=True)]
+            present = [config.replicas for config in state.running]
             replicas = [
-                new if new > config.replicas else min(high, config.replicas)
-                for config, new, high in zip(state.running, newest, highest, strict=True)
+                min(max(new, min(high, now)), max(UP_FACTOR * now, UP_REPLICAS + now)) if new else now
+                for now, new, high in zip(present, newest, highest, strict=True)
             ]
             wanted = with_replicas(state.running, replicas)
         return self.ruled.plan(wanted, forecast, state, self.name)
@@ -113,17 +116,20 @@ PANIC_S = 6.0
 PANIC_RATIO = 2.0
 # target-utilization-percentage, of a replica's capacity.
 KPA_TARGET_RATIO = 0.7
-# max-scale-up-rate and max-scale-down-rate, relative to the ready replicas.
-MAX_UP = 1000.0
-MAX_DOWN = 2.0
+# The interval of its decisions.
+KPA_TICK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class KpaStageMemory:
-    """The last time above the panic threshold (None: not panicking), and the desired replicas."""
+    """The last time above the panic threshold (None: not panicking), and the desired replicas.
+
+    `panic_replicas` are the most that the panic desired.
+    """
 
     panicked_s: float | None
     replicas: int
+    panic_replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +145,14 @@ class Kpa(Autoscaler):
     """Knative's Pod Autoscaler for each stage: scales replicas by the request rate, the metric rps.
 
     The rule with its defaults: the mean rate over a stable window of 60 s and a panic window of 6 s. It
-    panics if the panic window asks for twice the ready replicas, and then removes none for 60 s.
+    panics if the panic window asks for twice the ready replicas, and if it begins with several; then it
+    removes none for 60 s. It decides for every 2 s since the last tick, with the replicas that are ready now.
+    `max_up` and `max_down` are max-scale-up-rate and max-scale-down-rate, relative to the ready replicas.
     """
 
     target_ratio: float = KPA_TARGET_RATIO
+    max_up: float = 1000.0
+    max_down: float = 2.0
     name: str = "kpa"
     memory_kind: ClassVar[type[object]] = KpaMemory
 
@@ -151,42 +161,62 @@ class Kpa(Autoscaler):
         before = state.memory if isinstance(state.memory, KpaMemory) else None
         if before is not None and before.at_s == state.now_s:
             return before
-        rates = known(observation.load)
-        stable_rps, panic_rps = (rates.mean_rps(it) if rates else None for it in (STABLE_S, PANIC_S))
-        stages = []
-        for at, load in enumerate(self.ruled.loads(observation, state)):
-            last = before.stages[at] if before else KpaStageMemory(None, load.config.replicas)
+        loads, history = self.ruled.loads(observation, state), known(observation.load)
+        elapsed_s = min(state.now_s - before.at_s, STABLE_S) if before else 0.0
+        stages = before.stages if before else tuple(_begun(load, state.now_s) for load in loads)
+        # Without a rate the running replicas stay.
+        stages = tuple(
+            replace(last, replicas=load.config.replicas) for load, last in zip(loads, stages, strict=True)
+        )
+        for tick in reversed(range(max(1, int(elapsed_s / KPA_TICK_S)))):
+            ago_s = tick * KPA_TICK_S
+            rates = _until(history, ago_s) if history else None
+            stable_rps, panic_rps = (rates.mean_rps(it) if rates else None for it in (STABLE_S, PANIC_S))
             if stable_rps is None or panic_rps is None:
-                stages.append(KpaStageMemory(last.panicked_s, load.config.replicas))
-            else:
-                stages.append(self._stage(load, last, state.now_s, stable_rps, panic_rps))
-        return KpaMemory(state.now_s, tuple(stages))
+                continue
+            stages = tuple(
+                self._stage(load, last, state.now_s - ago_s, stable_rps, panic_rps)
+                for load, last in zip(loads, stages, strict=True)
+            )
+        return KpaMemory(state.now_s, stages)
 
     def _stage(
         self, load: StageLoad, last: KpaStageMemory, now_s: float, stable_rps: float, panic_rps: float
     ) -> KpaStageMemory:
         each_rps = self.target_ratio * load.capacity_rps / load.items
         ready = max(1, load.ready)
-        most, least = ceil(MAX_UP * ready), int(ready / MAX_DOWN)
+        most, least = ceil(self.max_up * ready), int(ready / self.max_down)
 
         def desired(rate_rps: float) -> int:
             return min(max(whole(min(rate_rps / each_rps, float(most))), least, 1), most)
 
         stable, panic = desired(stable_rps), desired(panic_rps)
-        panicked_s = last.panicked_s
-        if panic_rps / each_rps >= PANIC_RATIO * ready:
+        panicked_s, panic_replicas = last.panicked_s, last.panic_replicas
+        if whole(panic_rps / each_rps) >= PANIC_RATIO * ready:
             panicked_s = now_s
         elif panicked_s is not None and now_s - panicked_s > STABLE_S:
-            panicked_s = None
+            panicked_s, panic_replicas = None, 0
         if panicked_s is None:
-            return KpaStageMemory(None, stable)
-        return KpaStageMemory(panicked_s, max(stable, panic, load.config.replicas, last.replicas))
+            return KpaStageMemory(None, stable, panic_replicas)
+        panic_replicas = max(panic_replicas, stable, panic)
+        return KpaStageMemory(panicked_s, panic_replicas, panic_replicas)
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The running configuration with the replicas of the rule; the forecast is not used."""
         memory = self.remember(observation, state)
         replicas = [stage.replicas for stage in memory.stages]
         return self.ruled.plan(with_replicas(state.running, replicas), forecast, state, self.name)
+
+
+def _begun(load: StageLoad, now_s: float) -> KpaStageMemory:
+    """A new controller keeps several ready replicas until its windows are full, as if it panicked."""
+    return KpaStageMemory(now_s if load.ready > 1 else None, load.config.replicas, load.ready)
+
+
+def _until(history: LoadHistory, ago_s: float) -> LoadHistory:
+    """The history as it was `ago_s` ago."""
+    count = len(history.rates_rps) - round(ago_s / history.step_s)
+    return replace(history, rates_rps=history.rates_rps[: max(0, count)])
 
 
 # The recommender's histogram: its first bucket, and the growth of each next one.

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from experiments.compass import CompassMemory, compass
 from experiments.infaas import infaas, stage_slas_s
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Action, Mode, ReasonCode
@@ -21,7 +26,7 @@ from ipa.model.observation import (
 )
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
-from ipa.policies.autoscalers import Hpa, Kpa, VpaPlus, decayed, percentile_cores, with_sample
+from ipa.policies.autoscalers import Hpa, HpaMemory, Kpa, VpaPlus, decayed, percentile_cores, with_sample
 from ipa.policies.base import Policy, PolicyState, is_stateful
 from ipa.policies.planning import planning_problem
 from ipa.policies.rules import RulePlanner, fit
@@ -55,6 +60,12 @@ def observed(
     )
     load = Measured(LoadHistory(1.0, tuple(rates_rps)))
     return Observation("pages", 0.0, Measured(rates_rps[-1]), load, UNSEEN, stages)
+
+
+def blind(running: tuple[StageConfig, ...]) -> Observation:
+    """The view of a rule that sees no load."""
+    seen = replace(observed([0.0], running), arrival_rate_rps=UNSEEN)
+    return replace(seen, stages=tuple(replace(it, arrival_rate_rps=UNSEEN) for it in seen.stages))
 
 
 def replicas(count: int) -> tuple[StageConfig, ...]:
@@ -159,9 +170,7 @@ def test_hpa_takes_nothing_away_for_300_seconds_after_it_starts() -> None:
 
 def test_hpa_leaves_a_stage_that_it_does_not_see() -> None:
     running = replicas(3)
-    blind = replace(observed([0.0], running), arrival_rate_rps=UNSEEN)
-    blind = replace(blind, stages=tuple(replace(it, arrival_rate_rps=UNSEEN) for it in blind.stages))
-    assert Hpa(ruled()).decide(blind, EXPECTED, PolicyState(running)).configs == running
+    assert Hpa(ruled()).decide(blind(running), EXPECTED, PolicyState(running)).configs == running
 
 
 @pytest.mark.parametrize("queue", [UNSEEN, Measured(float("nan")), Measured(-3.0)])
@@ -178,6 +187,64 @@ def test_a_queue_that_is_not_known_counts_as_empty(queue: Measured[float] | Miss
 def test_a_rate_that_cannot_be_is_missing(rate_rps: float, seen_rps: float | None) -> None:
     (load, _) = ruled().loads(observed([rate_rps], SMALLEST), PolicyState(SMALLEST))
     assert load.rate_rps == seen_rps
+
+
+UPSTREAM = yaml.safe_load((Path(__file__).parent / "upstream.yaml").read_text("utf-8"))
+
+
+def upstream(kind: str) -> list[Any]:
+    """The cases of that kind, named as upstream."""
+    return [pytest.param(*values, id=name) for name, *values in UPSTREAM[kind]]
+
+
+@pytest.mark.parametrize(("count", "ready", "total", "target", "wanted"), upstream("hpa_recommends"))
+def test_hpa_recommends_as_upstream(
+    count: int, ready: int, total: float | None, target: float, wanted: int
+) -> None:
+    running = replicas(count)
+    target_ratio = min(1.0, ready * target / (total or 1.0))
+    rates_rps = [20.0 * target_ratio * (total or 0.0) / target]
+    seen = observed(rates_rps, running, ready) if total is not None else blind(running)
+    memory = Hpa(ruled(), target_ratio).remember(seen, PolicyState(running))
+    assert memory.recommended[-1][1][0] == wanted
+
+
+@pytest.mark.parametrize(("before", "count", "new", "bounds", "wanted"), upstream("hpa_decides"))
+def test_hpa_decides_as_upstream(
+    before: list[tuple[int, float]], count: int, new: int, bounds: tuple[int, int], wanted: int
+) -> None:
+    running, (least, most) = replicas(count), bounds
+    old = HpaMemory(985.0, True, tuple((1000.0 - age_s, (n, 1)) for n, age_s in before))
+    target_ratio = min(1.0, count / max(new, 1))
+    seen = observed([20.0 * target_ratio * new], running) if new else blind(running)
+    bounded = replace(WIDE, bounds=Bounds(cores=400.0, min_replicas=least, max_replicas=most))
+    policy = Hpa(replace(ruled(), pipeline=bounded), target_ratio)
+    state = PolicyState(running, now_s=1000.0, memory=old)
+    assert policy.decide(seen, EXPECTED, state).configs[0].replicas == wanted
+
+
+@pytest.mark.parametrize(("target", "begins_with", "rate", "steps"), upstream("kpa"))
+def test_kpa_decides_as_upstream(
+    target: float, begins_with: int, rate: float, steps: list[list[float]]
+) -> None:
+    policy = Kpa(ruled(), target / 20.0, max_up=rate, max_down=rate)
+    running = replicas(begins_with or 1)
+    memory = policy.remember(
+        replace(observed([0.0], running, begins_with), load=UNSEEN), PolicyState(running, now_s=-2.0)
+    )
+    for now_s, ready, stable, panic, wanted in steps:
+        running = replicas(int(ready) or 1)
+        seen = replace(observed([0.0], running, int(ready)), load=UNSEEN)
+        if stable is not None:
+            rates_rps = [(60 * stable - 6 * panic) / 54] * 54 + [panic] * 6
+            seen = observed(rates_rps, running, int(ready))
+        memory = policy.remember(seen, PolicyState(running, now_s=now_s, memory=memory))
+        assert memory.stages[0].replicas == wanted
+
+
+@pytest.mark.parametrize(("values", "wanted"), upstream("kpa_window"))
+def test_the_mean_of_a_window_is_as_upstream(values: list[float | None], wanted: float | None) -> None:
+    assert LoadHistory(1.0, tuple(values)).mean_rps(5.0) == wanted
 
 
 def test_kpa_follows_the_mean_of_a_minute() -> None:
@@ -198,13 +265,19 @@ def test_kpa_panics_at_twice_the_replicas_and_takes_none_away_until_a_minute_aft
     assert [burst[t_s] for t_s in (170, 175, 180, 185)] == [5, 2, 1, 1]
 
 
-@pytest.mark.parametrize(("burst_rps", "most"), [(55.0, 2), (57.0, 5)])
+@pytest.mark.parametrize(("burst_rps", "most"), [(42.0, 2), (43.0, 4)])
 def test_kpa_does_not_panic_below_twice_the_replicas(burst_rps: float, most: int) -> None:
-    """Two replicas are ready: 55 rps ask for 3.9 of them, 57 for 4.1."""
+    """Two replicas are ready: 42 rps ask for three, 43 for four."""
     replicas_at = story(
         Kpa(ruled()), lambda t_s: burst_rps if 100 <= t_s < 110 else 20.0, 140, start=replicas(2)
     )
     assert max(replicas_at.values()) == most
+
+
+def test_kpa_panics_by_a_burst_between_two_ticks() -> None:
+    burst = story(Kpa(ruled()), lambda t_s: 140.0 if 91 <= t_s < 95 else 10.0, 170, tick_s=10)
+    # At 96 s the mean of 6 s is 96.7 rps; at 100 it is 10 again.
+    assert [burst[t_s] for t_s in (90, 100, 150, 160, 170)] == [1, 7, 7, 3, 1]
 
 
 def test_the_mean_of_a_window_is_over_what_was_seen() -> None:
@@ -317,6 +390,74 @@ def test_infaas_serves_with_the_cheapest_variant_that_is_as_accurate_as_the_firs
         memory = INFAAS.remember(observed([60.0], large), state)
         (config, _) = INFAAS.decide(observed([60.0], large), EXPECTED, replace(state, memory=memory)).configs
         assert config.variant == variant
+
+
+COMPASS = compass(PolicyInputs(WIDE, PROFILES))
+RUNGS = [rung.configs for rung in COMPASS.ladder(SMALLEST)]
+
+
+def with_queue(running: tuple[StageConfig, ...], waiting: float | None) -> Observation:
+    """The view of a rule with that many requests in detect's queue; None: not known."""
+    seen = observed([5.0], running)
+    queue = UNSEEN if waiting is None else Measured(waiting)
+    return replace(seen, stages=(replace(seen.stages[0], queue_length=queue), seen.stages[1]))
+
+
+def test_compass_has_the_pareto_optimal_variants_of_the_same_machines() -> None:
+    rungs = COMPASS.ladder(SMALLEST)
+    assert len(rungs) > 2 and SMALLEST in RUNGS and COMPASS.ladder(RUNGS[-1]) is rungs
+    assert {tuple((it.cores, it.replicas, it.batch_size) for it in each) for each in RUNGS} == {
+        ((1.0, 1, 1),) * 2
+    }
+    for faster, slower in pairwise(rungs):
+        assert faster.latency_s < slower.latency_s < WIDE.sla.latency_s and faster.accuracy < slower.accuracy
+    slack_s, busiest_rps = rungs[0].slack_s, 1 / rungs[0].request_s
+    plan = profiled().describe(RUNGS[0], busiest_rps)
+    assert plan is not None and max(it.utilisation_ratio for it in plan.stages) == pytest.approx(1.0)
+    # Without slack nothing but the fastest is left.
+    short = replace(WIDE, sla=replace(WIDE.sla, latency_s=WIDE.sla.latency_s - slack_s - 0.01))
+    assert [rung.configs for rung in compass(PolicyInputs(short, PROFILES)).ladder(SMALLEST)] == RUNGS[:1]
+
+
+@pytest.mark.parametrize(
+    ("at", "waiting_s", "ago_s", "wanted"),
+    [
+        # Above the slack of what runs: as many rungs as it takes to be within it, at most to the first.
+        (1, 0.001, None, 0),
+        (-1, 1e3, None, 0),
+        (0, 1e3, None, 0),
+        # Within it and above the slack of the slower one, or below that by less than 50 ms: it stays.
+        (1, -0.001, None, 1),
+        # An empty queue: the next slower one, once in five seconds; the most accurate has none.
+        (0, None, None, 1),
+        (0, None, 5.0, 1),
+        (0, None, 4.9, 0),
+        (-1, None, None, -1),
+    ],
+)
+def test_compass_switches_by_the_depth_of_the_queue(
+    at: int, waiting_s: float | None, ago_s: float | None, wanted: int
+) -> None:
+    rung = COMPASS.ladder(SMALLEST)[at]
+    waiting = 0.0 if waiting_s is None else (rung.slack_s + waiting_s) / rung.request_s
+    memory = CompassMemory(95.0, RUNGS[at], None if ago_s is None else 100.0 - ago_s)
+    state = PolicyState(RUNGS[at], now_s=100.0, memory=memory)
+    assert COMPASS.decide(with_queue(RUNGS[at], waiting), EXPECTED, state).configs == RUNGS[wanted]
+
+
+@pytest.mark.parametrize(("below_s", "wanted"), [(0.049, 0), (0.051, 1)])
+def test_compass_goes_back_50_ms_below_the_slack_of_the_slower_one(below_s: float, wanted: int) -> None:
+    slower = COMPASS.ladder(SMALLEST)[1]
+    seen = with_queue(RUNGS[0], (slower.slack_s - below_s) / slower.request_s)
+    assert COMPASS.remember(seen, PolicyState(RUNGS[0])).configs == RUNGS[wanted]
+
+
+def test_compass_stays_where_the_queue_is_not_known_and_leaves_what_is_excluded() -> None:
+    assert COMPASS.remember(with_queue(RUNGS[1], None), PolicyState(RUNGS[1])).configs == RUNGS[1]
+    top = RUNGS[-1][0]
+    state = PolicyState(RUNGS[-1], excluded=frozenset({(top.stage, top.variant)}))
+    allowed = [each for each in RUNGS if each[0].variant != top.variant]
+    assert COMPASS.remember(with_queue(RUNGS[-1], 0.0), state).configs == allowed[-1]
 
 
 def test_growth_that_has_no_room_is_left_out_most_first() -> None:
