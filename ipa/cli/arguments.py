@@ -62,7 +62,10 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
             for one in value if isinstance(value, list | tuple) else (value,):
                 fault = value_fault(one)
                 if fault:
-                    raise UsageError(f"{shown.get(name, name)} {_shown(one)} {fault}")
+                    # Without control characters.
+                    text = ascii(str(one)) if isinstance(one, str | Path) else str(one)
+                    text = text if len(text) <= 60 else f"{text[:57]}..."
+                    raise UsageError(f"{shown.get(name, name)} {text} {fault}")
         for name, kind in bundles.items():
             given[name] = kind(**{each.name: given.pop(each.name) for each in fields(kind)})
         return function(**given)
@@ -124,9 +127,3 @@ def _text_fault(value: str | Path) -> str:
     if isinstance(value, Path) and any(len(part.encode()) > MOST_NAME_BYTES for part in value.parts):
         return f"has a name longer than {MOST_NAME_BYTES} bytes"
     return ""
-
-
-def _shown(value: object) -> str:
-    """The value for a message: shortened, and without control characters."""
-    text = ascii(str(value)) if isinstance(value, str | Path) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

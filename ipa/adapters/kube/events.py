@@ -88,32 +88,29 @@ class KubeEvents:
             self._drop(pipeline, event, "Events are not allowed")
             return
         try:
-            self._emit(pipeline, event, began_s)
+            place = self._place(pipeline)
+            about = self._client.get(place.kind, place.namespace, place.name)
+            uid = about["metadata"]["uid"]
+            # Counted before it is sent, so that failing Events are limited too.
+            with self._lock:
+                recent = [at_s for at_s in self._recent_s.get(uid, ()) if began_s - at_s < 60.0]
+                has_room = len(recent) < PER_MINUTE
+                self._recent_s[uid] = [*recent, began_s] if has_room else recent
+            if not has_room:
+                self._drop(pipeline, event, f"{PER_MINUTE} were told in this minute")
+                return
+            left_s = self._client.timeout_s - (self._clock.monotonic_s() - began_s)
+            if left_s <= 0.0:
+                raise UnavailableError("the API server took too long")
+            # By the server's clock, which is what kubectl shows ages against.
+            now_there = self._clock.now() + timedelta(seconds=self._client.skew_s or 0.0)
+            body = event_body(place.kind, about, event, now_there)
+            self._client.within(left_s).create(EVENT, place.namespace, body)
         except ForbiddenError as error:
             self._silent_until_s = began_s + FORBIDDEN_S
             self._drop(pipeline, event, error.message)
         except IpaError as error:
             self._drop(pipeline, event, error.message)
-
-    def _emit(self, pipeline: Pipeline, event: Event, began_s: float) -> None:
-        place = self._place(pipeline)
-        about = self._client.get(place.kind, place.namespace, place.name)
-        # Counted before it is sent, so that failing Events are limited too.
-        uid = about["metadata"]["uid"]
-        with self._lock:
-            recent = [at_s for at_s in self._recent_s.get(uid, ()) if began_s - at_s < 60.0]
-            has_room = len(recent) < PER_MINUTE
-            self._recent_s[uid] = [*recent, began_s] if has_room else recent
-        if not has_room:
-            self._drop(pipeline, event, f"{PER_MINUTE} were told in this minute")
-            return
-        left_s = self._client.timeout_s - (self._clock.monotonic_s() - began_s)
-        if left_s <= 0.0:
-            raise UnavailableError("the API server took too long")
-        # By the server's clock, which is what kubectl shows ages against.
-        now_there = self._clock.now() + timedelta(seconds=self._client.skew_s or 0.0)
-        body = event_body(place.kind, about, event, now_there)
-        self._client.within(left_s).create(EVENT, place.namespace, body)
 
     def _drop(self, pipeline: Pipeline, event: Event, why: str) -> None:
         self.dropped += 1

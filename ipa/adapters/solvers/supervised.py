@@ -34,12 +34,6 @@ log = logging.getLogger("ipa.solvers")
 Command = Callable[[str], list[str]]
 
 
-@cache
-def supervised(name: str) -> Maximise:
-    """Return the solver of that name in processes of its own, which all pipelines share."""
-    return Supervised(name)
-
-
 def solver_command(name: str) -> list[str]:
     """Return the command that starts the solver of that name."""
     return [sys.executable, "-m", "ipa.adapters.solvers.supervised", name]
@@ -83,6 +77,10 @@ class Supervised:
     def close(self) -> None:
         """Stop the idle processes."""
         self._processes.close()
+
+
+# The solver of a name in processes of its own, which all pipelines share.
+supervised: Callable[[str], Maximise] = cache(Supervised)
 
 
 if __name__ == "__main__":

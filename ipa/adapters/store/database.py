@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -204,7 +205,14 @@ def _engine(url: URL, access: Access) -> Engine:
     if path is not None:
         arguments = {"timeout": BUSY_TIMEOUT_S}
         if access is Access.READ:
-            creator = _reader(url, path)
+            sqlite_file.check_not_emptied(path)
+            if not path.exists():
+                raise NotFoundError(
+                    f"there is no store {shown(url)}",
+                    hint="`ipa serve` creates it; IPA_STORE_URL names another.",
+                )
+            uri, many = sqlite_file.read_only_uri(path), {"uri": True, "check_same_thread": False}
+            creator = partial(sqlite3.connect, uri, timeout=BUSY_TIMEOUT_S, **many)
         elif url.query.get("mode") == "ro":
             raise ConfigurationError(
                 f"the store {shown(url)} cannot be written: its URL says mode=ro", hint="Set IPA_STORE_URL."
@@ -228,17 +236,6 @@ def _engine(url: URL, access: Access) -> Engine:
         if creator is None:
             sqlite_file.guard(engine, path)
     return engine
-
-
-def _reader(url: URL, path: Path) -> Callable[[], sqlite3.Connection]:
-    """A function that opens read-only connections to the file; NotFoundError if it is missing."""
-    sqlite_file.check_not_emptied(path)
-    if not path.exists():
-        raise NotFoundError(
-            f"there is no store {shown(url)}", hint="`ipa serve` creates it; IPA_STORE_URL names another."
-        )
-    uri = sqlite_file.read_only_uri(path)
-    return lambda: sqlite3.connect(uri, timeout=BUSY_TIMEOUT_S, uri=True, check_same_thread=False)
 
 
 def _on_sqlite_connect(connection: Any, record: Any) -> None:

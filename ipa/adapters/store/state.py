@@ -291,7 +291,10 @@ class RecordTable:
             StateRow.kind == StateKind.RECORD.value
         )
         with self._lock, reading(self._engine) as connection:
-            rows = [(*row[:2], _record(row.body)) for row in connection.execute(query)]
+            rows = [
+                (*row[:2], _decoded("record", row.body, "namespace", "ended_at"))
+                for row in connection.execute(query)
+            ]
             self._owners = {
                 name: NamedRecord(record, body["namespace"])
                 for name, record, body in rows
@@ -371,11 +374,7 @@ class RecordTable:
     def _rows(connection: Connection, name: str) -> dict[str, dict[str, Any]]:
         """The records that pipelines of the name have, or had."""
         rows = connection.execute(_OF_OWNER, {"its": StateKind.RECORD.value, "owned": name})
-        return {record: _record(body) for record, body in rows}
-
-
-def _record(body: str) -> dict[str, Any]:
-    return _decoded("record", body, "namespace", "ended_at")
+        return {record: _decoded("record", body, "namespace", "ended_at") for record, body in rows}
 
 
 class Keys:

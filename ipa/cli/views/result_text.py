@@ -36,7 +36,17 @@ def plan_lines(plan: Plan) -> Iterator[RenderableType]:
     search = f"{gap}{plan.solver}, {plan.solve_s * 1e3:.0f} ms"
     if plan.stages:
         yield stage_table(plan)
-        yield f"  {_outcome(plan)}"
+        latency_s = plan.latency_s or 0.0
+        beside = round((plan.cost_cores or 0.0) - sum(config.total_cores for config in plan.configs), 9)
+        other = f" ({beside:g} beside the replicas)" if beside > 0 else ""
+        held = plan.resources.amounts.items()
+        other += "".join(f", {in_words(name, amount)}" for name, amount in held if name != CORES)
+        price = plan.cost_usd_per_hour
+        other += "" if price is None else f", {price:.4g} USD/h"
+        yield (
+            f"  PAS {plan.pas:.4f}   cost {cores_of(plan.cost_cores)}{other}   "
+            f"latency {latency_s:.3f} s   headroom {1 - latency_s / plan.sla_s:.0%}"
+        )
         yield f"  objective {plan.objective:.6g} {plan.termination.value} ({search})"
     else:
         yield f"  No plan: {plan.termination.value.replace('_', ' ')} ({search})."
@@ -67,20 +77,6 @@ def stage_table(plan: Plan) -> Table:
         ViewColumn("share of SLA", lambda it: (it.latency_s + it.queue_delay_s) / plan.sla_s, "{:.0%}"),
         ViewColumn("ρ", "utilisation_ratio", "{:.2f}"),
         indent="  ",
-    )
-
-
-def _outcome(plan: Plan) -> str:
-    latency_s = plan.latency_s or 0.0
-    beside = round((plan.cost_cores or 0.0) - sum(config.total_cores for config in plan.configs), 9)
-    other = f" ({beside:g} beside the replicas)" if beside > 0 else ""
-    held = plan.resources.amounts.items()
-    other += "".join(f", {in_words(name, amount)}" for name, amount in held if name != CORES)
-    price = plan.cost_usd_per_hour
-    other += "" if price is None else f", {price:.4g} USD/h"
-    return (
-        f"PAS {plan.pas:.4f}   cost {cores_of(plan.cost_cores)}{other}   "
-        f"latency {latency_s:.3f} s   headroom {1 - latency_s / plan.sla_s:.0%}"
     )
 
 

@@ -196,7 +196,10 @@ def amended(request: TickRequest, state: EngineState, running: Configs, held: Ti
     variant. The configuration before the change stays the one to return to.
     """
     change = state.actuation.change
-    if change is None or not _may_be_added(request, state, change, running):
+    if change is None or change.is_rollback or running != change.configs or is_shared(running):
+        return held
+    within_s = AMENDED_RATIO * request.settings.rollout_deadline_s
+    if not request.rolling.amends or request.now_s - state.actuation.started_s >= within_s:
         return held
     forecast = forecast_of(request)
     if not isinstance(forecast, Forecast):
@@ -218,13 +221,6 @@ def amended(request: TickRequest, state: EngineState, running: Configs, held: Ti
         return held
     words = f"{why}; added to the change that rolls out: {changes(running, configs)}"
     return TickVerdict(Action.APPLY, ReasonCode.AMENDED, words, configs, plan, forecast, amends=True)
-
-
-def _may_be_added(request: TickRequest, state: EngineState, change: Change, running: Configs) -> bool:
-    """True if the change is the loop's own and may still become ready."""
-    if change.is_rollback or running != change.configs or is_shared(running) or not request.rolling.amends:
-        return False
-    return request.now_s - state.actuation.started_s < AMENDED_RATIO * request.settings.rollout_deadline_s
 
 
 def _faults(request: TickRequest, state: EngineState, change: Change, configs: Configs) -> bool:

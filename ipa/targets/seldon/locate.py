@@ -210,15 +210,6 @@ def object_of(target: SeldonTarget, spec: dict[str, Any], labels: Json) -> dict[
     }
 
 
-def _deployment_name(sdep: Json, predictor: Json, component: Json, index: int) -> str:
-    """The name the operator gives to the Deployment of a componentSpec."""
-    containers = [container["name"] for container in containers_of(component)]
-    name = "-".join([str(sdep["metadata"]["name"]), str(predictor["name"]), str(index), *containers])
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"seldon-{md5(name.encode(), usedforsecurity=False).hexdigest()}"
-
-
 def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     """The place of every stage, in order.
 
@@ -302,8 +293,13 @@ def _place(
     [(index, component, container)], [node] = matches, named
     problems += [f"{title} has {scaler}: {REMOVE_IT}" for scaler in AUTOSCALERS if component.get(scaler)]
     levels = (component.get("replicas"), whole.get("replicas"), sdep["spec"].get("replicas"))
+    beside = [each["name"] for each in containers_of(component)]
+    # As the operator names it.
+    deployment = "-".join([str(sdep["metadata"]["name"]), str(whole["name"]), str(index), *beside])
+    if len(deployment) > LONGEST_NAME:
+        deployment = f"seldon-{md5(deployment.encode(), usedforsecurity=False).hexdigest()}"
     return StageLocation(
-        deployment=_deployment_name(sdep, whole, component, index),
+        deployment=deployment,
         replicas=next((level for level in levels if level is not None), 1),
         title=title,
         stage=stage,
