@@ -272,11 +272,11 @@ def misfits(
 
 
 def test_what_is_refused_changes_nothing(two: TwoNamespaces) -> None:
-    api, decisions = behind(two, People()), len(two.world.log)
+    api, decisions = behind(two, People()), len(two.world.recorded)
     for sent in (None, "nonsense", token("watch"), token("watch-here"), token("act-here")):
         for method, path in routes(two):
             ask(api, method, path, address(path, HIDDEN, two.there), sent, HIDDEN)
-    assert (two.world.controls, len(two.world.log)) == ({}, decisions)
+    assert (two.world.controls, len(two.world.recorded)) == ({}, decisions)
 
 
 def test_lists_show_what_may_be_seen(way: tuple[Identities, Tokens], two: TwoNamespaces) -> None:
@@ -395,7 +395,7 @@ def test_who_acted_is_who_asked(two: TwoNamespaces) -> None:
     assert planned["detail"].startswith(f"requested by {ada}: r; plan ")
     given = api.post("/v1/pipelines", PIPELINE, headers=owner, params={"by": "someone else"})
     assert given.status_code == 201
-    assert two.world.recorded[-1].values["by"] == ada
+    assert two.world.written[-1].values["by"] == ada
     assert [moded["mode_by"], pinned["pins"][0]["by"], frozen["freezes"][0]["by"]] == [ada] * 3
     assert (
         applied["detail"].startswith(f"requested by {ada}: r") and f"rollback by {ada}: r" in back["detail"]

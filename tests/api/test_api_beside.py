@@ -21,7 +21,7 @@ WOULD = (StageConfig("detect", "v6-320", 2, 0.5, 3), StageConfig("recognise", "v
 @pytest.fixture
 def world() -> FakeWorld:
     world = FakeWorld().play(20)
-    for decision in world.log[-3:]:
+    for decision in world.recorded[-3:]:
         name = "ocr@vpa+"
         would = replace(decision, pipeline=name, decision_id=f"{name}-{decision.tick}", configs=WOULD)
         world.record(replace(would, reason=ReasonCode.SHADOW, mode=Mode.SHADOW))
@@ -31,7 +31,7 @@ def world() -> FakeWorld:
 def client(world: FakeWorld, would: tuple[StageConfig, ...] = WOULD) -> ApiClient:
     snapshot = Snapshot("ocr@vpa+", 3, PipelineControl(mode=Mode.SHADOW), ActuationPhase.IDLE, would=would)
     if would:
-        snapshot = replace(snapshot, decision=world.log[-1])
+        snapshot = replace(snapshot, decision=world.recorded[-1])
     world.beside["ocr"] = FakeLoop(lambda: snapshot, world.answer, "vpa+")
     return ApiClient(world.services())
 

@@ -24,7 +24,7 @@ def test_events_are_a_line_each(ipa: Ipa, world: FakeWorld) -> None:
     lines = ipa("events", "ocr", "--no-follow").out.splitlines()
     assert len(lines) == 5
     assert lines[0].startswith(
-        f"1 {date_time(world.log[0].at)} ocr decision {world.log[0].reason.value} by ipa: "
+        f"1 {date_time(world.recorded[0].at)} ocr decision {world.recorded[0].reason.value} by ipa: "
     )
     assert lines[4].endswith("ocr control pause by kim: release\N{REPLACEMENT CHARACTER}[2J")
     entry = ipa("events", "--no-follow", "--since", "4", "-o", "json").out

@@ -53,7 +53,7 @@ def test_it_goes_on_after_the_last_event(world: FakeWorld) -> None:
     events = parsed(api.get("/v1/events", headers={"Last-Event-ID": "4"}).text)
     assert [(event["id"], event["event"]) for event in events] == [("5", "decision"), ("6", "control")]
     decision, pause = (event["data"] for event in events)
-    assert (decision["decision_id"], decision["facts"]["tick"]) == (world.log[4].decision_id, 5)
+    assert (decision["decision_id"], decision["facts"]["tick"]) == (world.recorded[4].decision_id, 5)
     assert (pause["what"], pause["by"], pause["why"]) == ("pause", "kim", "release")
     assert pause["to"]["paused"] is True
     assert parsed(api.get("/v1/events?after=4").text) == events
@@ -61,7 +61,7 @@ def test_it_goes_on_after_the_last_event(world: FakeWorld) -> None:
 
 
 def test_one_pipeline_alone(world: FakeWorld) -> None:
-    world.record(replace(world.log[-1], pipeline="ocr@hpa", decision_id="ocr@hpa-1"))
+    world.record(replace(world.recorded[-1], pipeline="ocr@hpa", decision_id="ocr@hpa-1"))
     api = ApiClient(world.services())
     counts = [len(parsed(api.get(f"/v1/events?after=0{one}").text)) for one in ("", "&pipeline=ocr")]
     assert counts == [6, 5]
@@ -196,7 +196,7 @@ def test_more_clients_than_there_is_room_for_are_told_to_wait(world: FakeWorld) 
 
 def test_a_client_that_does_not_read_is_dropped(world: FakeWorld) -> None:
     services, streams = live(world, send_s=0.1)
-    big = replace(world.log[-1], detail="x" * 500_000)
+    big = replace(world.recorded[-1], detail="x" * 500_000)
     with served(services) as url:
         port = int(url.rsplit(":", 1)[1])
         with socket.socket() as client:

@@ -89,9 +89,9 @@ def test_fits_of_what_is_not_there(api: ApiClient) -> None:
 def test_a_decision_links_to_those_before_and_after() -> None:
     world = FakeWorld().play(20)
     # Two of one tick, as where somebody asks for something.
-    world.apply(world.log[-1].configs, "asked for")
+    world.apply(world.recorded[-1].configs, "asked for")
     world.tick()
-    api, ids = ApiClient(world.services()), [each.decision_id for each in world.log]
+    api, ids = ApiClient(world.services()), [each.decision_id for each in world.recorded]
     links = [api.get(f"/v1/decisions/{each}").headers["link"] for each in ids]
     for at, link in enumerate(links):
         neighbours = {rel: path for path, rel in re.findall(r'</v1/decisions/([^>]*)>; rel="(\w+)"', link)}
@@ -101,5 +101,5 @@ def test_a_decision_links_to_those_before_and_after() -> None:
 
 def test_a_decision_that_is_alone_links_to_none() -> None:
     world = FakeWorld().play(1)
-    answer = ApiClient(world.services()).get(f"/v1/decisions/{world.log[0].decision_id}")
+    answer = ApiClient(world.services()).get(f"/v1/decisions/{world.recorded[0].decision_id}")
     assert answer.status_code == 200 and "link" not in answer.headers

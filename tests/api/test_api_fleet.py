@@ -43,7 +43,7 @@ def test_the_fleet_is_what_the_pipelines_have_of_each_resource() -> None:
     fitted = {"ocr": with_resources(a_pipeline()), "other": replace(with_resources(plain), name="other")}
     fleet = ApiClient(over(world.services(), pipelines=fitted)).get("/v1/fleet").json()
     first, second = fleet["pipelines"]
-    detect, recognise = world.log[-1].configs
+    detect, recognise = world.recorded[-1].configs
     assert first["held"] == {
         "cpu_cores": first["cores"],
         "memory_gib": 0.5 * (detect.replicas + recognise.replicas),

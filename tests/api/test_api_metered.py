@@ -78,7 +78,7 @@ def test_every_operation_has_its_series_before_the_first_request(
 
 def test_a_fault_of_the_service_counts_as_5xx(registry: CollectorRegistry) -> None:
     world = FakeWorld().play(1)
-    world.broken = RuntimeError("a fault")
+    world.failing = RuntimeError("a fault")
     api = ApiClient(replace(world.services(), registry=registry, http=HttpMetrics(registry)))
     assert api.get("/v1/pipelines/ocr/status").status_code == 500
     assert requests(registry) == {("/v1/pipelines/{pipeline}/status", "GET", "5xx"): 1.0}

@@ -42,7 +42,9 @@ def apply(api: ApiClient, plan: httpx.Response, key: str | None = "k1", **header
 
 
 def applied(world: FakeWorld) -> int:
-    return sum(decision.action is Action.APPLY and "requested" in decision.detail for decision in world.log)
+    return sum(
+        decision.action is Action.APPLY and "requested" in decision.detail for decision in world.recorded
+    )
 
 
 def test_a_plan_is_kept_with_what_it_was_made_from(api: ApiClient, world: FakeWorld) -> None:
@@ -61,7 +63,7 @@ def test_applying_runs_the_plan_and_says_which(api: ApiClient, world: FakeWorld)
     assert answer.status_code == 200
     assert answer.json()["reason"] == "apply.requested"
     assert f"plan {plan.json()['plan_id']}" in answer.json()["detail"]
-    assert [config.variant for config in world.log[-1].configs] == [
+    assert [config.variant for config in world.recorded[-1].configs] == [
         stage["variant"] for stage in plan.json()["stages"]
     ]
 

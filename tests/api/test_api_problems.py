@@ -94,7 +94,7 @@ def test_every_body_that_is_wrong_is_refused_with_pointers(api: ApiClient) -> No
 
 
 def test_every_route_answers_a_fault_of_ours_with_its_request(api: ApiClient, world: FakeWorld) -> None:
-    world.broken = RuntimeError("secret inside")
+    world.failing = RuntimeError("secret inside")
     for path in ("status", "decisions", "history"):
         body = problem(api.get(f"/v1/pipelines/ocr/{path}"), 500)
         assert body["request_id"] in body["detail"]
@@ -118,14 +118,14 @@ def test_every_route_answers_a_fault_of_ours_with_its_request(api: ApiClient, wo
 def test_the_errors_of_the_service_keep_their_code(
     api: ApiClient, world: FakeWorld, error: IpaError, status: int
 ) -> None:
-    world.broken = error
+    world.failing = error
     wanted = {"configs": [a_config(), a_config("recognise")]}
     body = problem(api.post("/v1/pipelines/ocr/apply", wanted, headers={"If-Match": '"1"'}), status)
     assert (body["code"], body["hint"]) == (error.code, error.hint)
 
 
 def test_problems_in_files_say_where(api: ApiClient, world: FakeWorld) -> None:
-    world.broken = InputError("two problems", problems=[Problem("bad", "p.yaml", 3, 7), Problem("worse")])
+    world.failing = InputError("two problems", problems=[Problem("bad", "p.yaml", 3, 7), Problem("worse")])
     items = problem(api.get("/v1/pipelines/ocr/decisions"), 422)["errors"]
     assert [(item["part"], item["message"]) for item in items] == [
         ("file", "p.yaml:3:7: bad"),

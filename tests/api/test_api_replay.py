@@ -102,12 +102,12 @@ def test_it_takes_a_place_of_a_solve_and_no_more_time_than_it_has(
 
 def test_the_newest_are_listed_with_what_came_of_them(ipa: Ipa, world: FakeWorld) -> None:
     lines = ipa("--limit", "7").out.splitlines()
-    for decision, line in zip(reversed(world.log[-7:]), lines[1:8], strict=True):
+    for decision, line in zip(reversed(world.recorded[-7:]), lines[1:8], strict=True):
         assert decision.decision_id in line and decision.reason.value in line and "same" in line
     assert lines[8:] == ["7 decisions: 7 same"]
-    pairs = json.loads(ipa("--limit", "3", "--before", world.log[-5].decision_id, "-o", "json").out)
+    pairs = json.loads(ipa("--limit", "3", "--before", world.recorded[-5].decision_id, "-o", "json").out)
     assert [each["decision"]["decision_id"] for each in pairs] == [
-        it.decision_id for it in reversed(world.log[-8:-5])
+        it.decision_id for it in reversed(world.recorded[-8:-5])
     ]
     assert {each["replayed"]["outcome"] for each in pairs} == {"same"}
 
@@ -115,10 +115,10 @@ def test_the_newest_are_listed_with_what_came_of_them(ipa: Ipa, world: FakeWorld
 def test_one_that_differs_is_2_with_every_difference(
     ipa: Ipa, world: FakeWorld, contexts: list[ApiContext]
 ) -> None:
-    at = world.log.index(a_change())
-    decision = world.log[at]
+    at = world.recorded.index(a_change())
+    decision = world.recorded[at]
     assert decision.plan is not None
-    world.log[at] = replace(decision, plan=replace(decision.plan, pas=0.5))
+    world.recorded[at] = replace(decision, plan=replace(decision.plan, pas=0.5))
     out = ipa(decision.decision_id, code=2).out
     assert "plan.pas" in out and "0.5" in out and f"{decision.plan.pas:.3f}" in out
     out = ipa("--limit", "30", code=2).out

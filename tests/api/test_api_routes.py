@@ -44,7 +44,7 @@ def test_status_is_what_the_loop_sees(api: ApiClient, world: FakeWorld) -> None:
         0.8 * live["rate_rps"] / live["forecast"]["upper_rps"]
     )
     assert len(live["series"]) == 60
-    assert live["reason"] == world.log[-1].reason.value
+    assert live["reason"] == world.recorded[-1].reason.value
 
 
 def test_status_before_the_first_tick_has_nothing_to_show_and_says_so() -> None:
@@ -148,7 +148,7 @@ def test_pages_put_together_are_the_whole(
         api.change(f"{OCR}/apply", {"configs": as_body(LADDER[0][3])})
     whole = [
         decision.decision_id
-        for decision in reversed(world.log)
+        for decision in reversed(world.recorded)
         if decision.action is Action.APPLY or not applied_only
     ]
     ids: list[str] = []
@@ -166,7 +166,7 @@ def test_pages_put_together_are_the_whole(
 
 @pytest.mark.parametrize("path", ["decisions", "history"])
 def test_inputs_are_left_out_where_nobody_wants_them(api: ApiClient, world: FakeWorld, path: str) -> None:
-    world.log = [replace(each, inputs='{"tick":1}') for each in world.log]
+    world.recorded = [replace(each, inputs='{"tick":1}') for each in world.recorded]
     whole, short = (api.get(f"{OCR}/{path}?limit=2{more}") for more in ("", "&inputs=false"))
     assert {each["inputs"] for each in whole.json()["decisions"]} == {'{"tick":1}'}
     assert [{**each, "inputs": ""} for each in whole.json()["decisions"]] == short.json()["decisions"]
@@ -184,7 +184,7 @@ def test_the_status_says_what_was_planned_of_each_stage(api: ApiClient, world: F
 
 
 def test_a_decision_carries_what_it_was_taken_from(api: ApiClient, world: FakeWorld) -> None:
-    applied = next(decision for decision in reversed(world.log) if decision.action is Action.APPLY)
+    applied = next(decision for decision in reversed(world.recorded) if decision.action is Action.APPLY)
     shown = api.get(f"/v1/decisions/{applied.decision_id}").json()
     assert shown["reason"] == applied.reason.value
     assert shown["forecast"]["rung"] == "holt-winters"
@@ -235,18 +235,18 @@ def test_apply_hands_the_loop_what_was_asked_in_order(api: ApiClient, world: Fak
     decision = api.change(f"{OCR}/apply", body).json()
     assert decision["reason"] == "apply.requested"
     assert decision["detail"].startswith("requested by kim: trial: detect=")
-    assert world.log[-1].configs == LADDER[3][3]
+    assert world.recorded[-1].configs == LADDER[3][3]
 
 
 def test_taking_capacity_while_requests_are_late_must_be_confirmed(api: ApiClient, world: FakeWorld) -> None:
     api.change(f"{OCR}/apply", {"configs": as_body(LADDER[3][3])})
     world.play(2)
     world.slo_broken = True
-    detect, recognise = as_body(world.log[-1].configs)
+    detect, recognise = as_body(world.recorded[-1].configs)
     less = {"configs": [detect, {**recognise, "replicas": recognise["replicas"] - 1}]}
-    before = len(world.log)
+    before = len(world.recorded)
     refused = api.change(f"{OCR}/apply", less)
-    assert refused.status_code == 409 and len(world.log) == before
+    assert refused.status_code == 409 and len(world.recorded) == before
     assert "60.0 % of the requests" in refused.json()["detail"]
     assert f"takes recognise from {recognise['replicas']}×" in refused.json()["detail"]
     assert "--confirm" in refused.json()["hint"]
@@ -258,7 +258,7 @@ def test_taking_capacity_while_requests_are_late_must_be_confirmed(api: ApiClien
 
 
 def test_apply_refuses_what_the_pipeline_cannot_run_all_at_once(api: ApiClient, world: FakeWorld) -> None:
-    before = len(world.log)
+    before = len(world.recorded)
     one, two = as_body(LADDER[3][3])
     wrong = [{**one, "variant": "v9", "batch_size": 3, "replicas": 9}, one, {**two, "stage": "translate"}]
     answer = api.change(f"{OCR}/apply", {"configs": wrong})
@@ -272,12 +272,12 @@ def test_apply_refuses_what_the_pipeline_cannot_run_all_at_once(api: ApiClient, 
         "/configs/0/batch_size",
         "/configs",
     ]
-    assert len(world.log) == before
+    assert len(world.recorded) == before
 
 
 def test_rollback_goes_back_to_what_ran_before(api: ApiClient, world: FakeWorld) -> None:
-    applied = [decision for decision in world.log if decision.action is Action.APPLY]
-    before = world.log[-1].configs
+    applied = [decision for decision in world.recorded if decision.action is Action.APPLY]
+    before = world.recorded[-1].configs
     world.apply(next(rung[3] for rung in LADDER if rung[3] != before), "requested by kim", "kim")
     decision = api.change(f"{OCR}/rollback", {"by": "kim"}).json()
     assert decision["configs"] == as_body(before) and decision["undoes"]

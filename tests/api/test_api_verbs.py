@@ -44,7 +44,7 @@ def test_status_of_a_degraded_pipeline_is_5(ipa: Ipa, world: FakeWorld) -> None:
 
 
 def test_history_lists_changes_and_with_all_holds_too(ipa: Ipa, world: FakeWorld) -> None:
-    changes = [decision for decision in world.log if decision.action is Action.APPLY]
+    changes = [decision for decision in world.recorded if decision.action is Action.APPLY]
     lines = ipa("history", "ocr").out.splitlines()
     assert len(lines) == 1 + len(changes)
     assert changes[-1].decision_id in lines[1] and changes[-1].reason.value in lines[1]
@@ -93,7 +93,7 @@ def test_diff_and_apply_take_a_plan_from_a_file(ipa: Ipa, world: FakeWorld, tmp_
     ipa("diff", "ocr", "--plan", str(path), "--detailed-exitcode", code=2)
     out = ipa("apply", "ocr", "--plan", str(path), "--reason", "trial").out
     assert "apply.requested: requested by kim: trial" in out
-    assert world.log[-1].configs == LADDER[3][3]
+    assert world.recorded[-1].configs == LADDER[3][3]
 
 
 def test_a_plan_of_another_pipeline_is_refused(ipa: Ipa, tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_apply_is_refused_when_the_pipeline_moved_meanwhile(
         return await planned(self, *arguments, **options)
 
     monkeypatch.setattr(FakeWorld, "plan", plan_slowly)
-    before = len(world.log)
+    before = len(world.recorded)
     assert '"1000"' in ipa("apply", "ocr", "--rate", "30", code=4).err
-    assert len(world.log) == before
+    assert len(world.recorded) == before
 
 
 @pytest.mark.parametrize(
@@ -144,23 +144,23 @@ def test_a_request_that_was_held_back_is_not_success(
         return self._decide(reason, "not now", wanted.configs, rate=1.0)
 
     monkeypatch.setattr(FakeWorld, "answer", hold)
-    first = next(each.decision_id for each in world.log if each.action is Action.APPLY)
+    first = next(each.decision_id for each in world.recorded if each.action is Action.APPLY)
     ipa("rollback", "ocr", "--to", first, code=code)
     out = ipa("rollback", "ocr", "--to", first, "-o", "json", code=code).out
     assert json.loads(out)["reason"] == reason.value
 
 
 def test_rollback_goes_back(ipa: Ipa, world: FakeWorld) -> None:
-    previous, first = world.log[-1].configs, world.log[0]
+    previous, first = world.recorded[-1].configs, world.recorded[0]
     world.apply(next(rung[3] for rung in LADDER if rung[3] != previous), "requested by ann", "ann")
-    revision = world.log[-1].tick
-    decisions = len(world.log)
+    revision = world.recorded[-1].tick
+    decisions = len(world.recorded)
     out = ipa("rollback", "ocr", "--by", "ann", "--preview").out
-    assert len(world.log) == decisions
+    assert len(world.recorded) == decisions
     assert f"It takes back revision {revision}." in out and "stages would change" in out
     assert "stages would change" in ipa("rollback", "ocr", "--by", "ann", "--reason", "slow").out
-    assert world.log[-1].configs == previous
-    assert world.log[-1].detail.startswith(f"rollback by ann: slow: takes back revision {revision}: ")
+    assert world.recorded[-1].configs == previous
+    assert world.recorded[-1].detail.startswith(f"rollback by ann: slow: takes back revision {revision}: ")
     assert "no change by a person is left to take back" in ipa("rollback", "ocr", "--by", "ann", code=4).err
     out = ipa("history", "ocr").out
     assert "revision" in out and str(revision) in out

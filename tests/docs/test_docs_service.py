@@ -66,7 +66,7 @@ def test_its_commands_are_right(
     services = world.services()
     if guide == "take-a-decision-again":
         world = taken()
-        del world.log[:-12]
+        del world.recorded[:-12]
         services = again(world)
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
     for line in lines(guide):
@@ -141,7 +141,7 @@ def test_every_request_is_answered_as_the_guide_says() -> None:
     # While the load is low, so that the guide's campaign changes something that can be taken back.
     world, sent = FakeWorld().play(12), 0
     api = ApiClient(world.services())
-    known = {**dict.fromkeys(FROM_ANSWER, ""), "DECISION": world.log[-1].decision_id}
+    known = {**dict.fromkeys(FROM_ANSWER, ""), "DECISION": world.recorded[-1].decision_id}
     for block in BLOCK.findall(GUIDE.read_text()):
         for request in block.split("\n\n"):
             head, *rest = request.strip().splitlines()

@@ -47,7 +47,7 @@ def confirm(dialog: Locator, button: str, why: str = "the campaign") -> None:
 
 def requested(world: FakeWorld) -> list[tuple[str, str]]:
     """Detail and reason of what people asked for."""
-    return [(it.detail, it.reason) for it in world.log if it.reason is ReasonCode.REQUESTED]
+    return [(it.detail, it.reason) for it in world.recorded if it.reason is ReasonCode.REQUESTED]
 
 
 def test_a_plan_is_applied_as_it_was_shown_with_who_and_why(page: Page, world: FakeWorld) -> None:
@@ -66,7 +66,7 @@ def test_a_plan_is_applied_as_it_was_shown_with_who_and_why(page: Page, world: F
     expect(dialog.get_by_role("heading", name="Applied: requested")).to_be_focused()
     ((detail, _),) = requested(world)
     assert detail.startswith("requested by kim: the campaign; plan ")
-    assert world.log[-1].configs[0].variant == shown
+    assert world.recorded[-1].configs[0].variant == shown
     (request,) = sent
     assert re.fullmatch("[0-9a-f]{32}", request.headers["idempotency-key"])
     assert request.headers["if-match"].startswith('"')
@@ -76,7 +76,7 @@ def test_a_plan_is_applied_as_it_was_shown_with_who_and_why(page: Page, world: F
 
 
 def test_nothing_is_sent_before_it_is_confirmed_and_the_focus_goes_back(page: Page, world: FakeWorld) -> None:
-    before = len(world.log)
+    before = len(world.recorded)
     for leave in ("Escape", "Cancel"):
         dialog = open_dialog(page, "Apply …")
         dialog.get_by_label("Why?").fill("never mind")
@@ -89,7 +89,7 @@ def test_nothing_is_sent_before_it_is_confirmed_and_the_focus_goes_back(page: Pa
     dialog.get_by_role("button", name="Apply").click()
     # Without a reason the browser says what is missing.
     expect(dialog.get_by_role("heading", name="Apply this plan to ocr?")).to_be_visible()
-    assert len(world.log) == before
+    assert len(world.recorded) == before
 
 
 def test_a_dialog_that_closes_leaves_the_focus_where_somebody_moved_it(page: Page) -> None:
@@ -184,7 +184,7 @@ def test_a_hold_says_why_and_what_to_do(browser: Browser, world: FakeWorld) -> N
     services = viewed(world)
 
     def held(wanted: Any) -> Any:
-        last = world.log[-1]
+        last = world.recorded[-1]
         return replace(
             last, action=Action.HOLD, reason=ReasonCode.NO_ROOM, detail=f"{wanted.detail}: 2 cores short"
         )
@@ -290,23 +290,23 @@ def test_pause_and_resume_with_the_keyboard(browser: Browser, url: str, world: F
 
 
 def test_a_rollback_shows_where_to_and_runs_that(browser: Browser, url: str, world: FakeWorld) -> None:
-    before = world.log[-1].configs
+    before = world.recorded[-1].configs
     world.apply(next(rung[3] for rung in LADDER if rung[3] != before), "requested by someone")
     with opened(browser, f"{url}#/now/ocr", allowed="409") as page:
         dialog = open_dialog(page, "Roll back …")
-        expect(dialog).to_contain_text(f"It takes back revision {world.log[-1].tick}.")
+        expect(dialog).to_contain_text(f"It takes back revision {world.recorded[-1].tick}.")
         rows = dialog.get_by_role("region", name="From the running configuration to the earlier one").locator(
             "tbody tr"
         )
         expect(rows.first.locator("ins").first).to_have_text(before[0].variant)
         confirm(dialog, "Roll back", "slower than before")
         expect(dialog.get_by_role("heading", name="Applied: requested")).to_be_visible()
-        assert world.log[-1].configs == before
-        assert world.log[-1].detail.startswith("rollback by someone: slower than before")
+        assert world.recorded[-1].configs == before
+        assert world.recorded[-1].detail.startswith("rollback by someone: slower than before")
         page.keyboard.press("Escape")
         dialog = open_dialog(page, "Roll back …")
         expect(dialog).to_contain_text("no change by a person is left to take back")
         expect(dialog.get_by_role("button", name="Roll back")).to_be_disabled()
-        dialog.get_by_label("Restore", exact=True).select_option(str(world.log[-2].tick))
-        expect(dialog).to_contain_text(f"It restores revision {world.log[-2].tick}.")
+        dialog.get_by_label("Restore", exact=True).select_option(str(world.recorded[-2].tick))
+        expect(dialog).to_contain_text(f"It restores revision {world.recorded[-2].tick}.")
         expect(dialog.get_by_role("button", name="Roll back")).to_be_enabled()

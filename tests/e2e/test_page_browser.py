@@ -39,7 +39,7 @@ def test_it_shows_what_a_second_policy_would_have_and_pay(page: Page, world: Fak
 def test_now_is_the_graph_of_the_stages_with_what_runs(page: Page, world: FakeWorld) -> None:
     expect(page.locator("#chips")).to_contain_text("active")
     expect(page.locator("#chips")).to_contain_text("healthy")
-    config = world.log[-1].configs[1]
+    config = world.recorded[-1].configs[1]
     first, second = (page.locator("#stages .stage").nth(index) for index in (0, 1))
     expect(second).to_contain_text("recognise")
     expect(second).to_contain_text("after detect")
@@ -121,17 +121,17 @@ def test_a_change_is_told_once(page: Page, world: FakeWorld) -> None:
     expect(row).to_contain_text("requested by kim: trial")
     expect(row.locator(".detail")).to_have_text("requested by kim: trial")
     expect(row.locator("ins").first).to_have_text("v4-640")
-    assert row.get_by_role("link").get_attribute("href") == f"#/decision/{world.log[-1].decision_id}"
+    assert row.get_by_role("link").get_attribute("href") == f"#/decision/{world.recorded[-1].decision_id}"
 
 
 def test_a_service_that_fails_is_said_and_the_last_picture_stays(page: Page, world: FakeWorld) -> None:
-    world.broken = UnavailableError("the store did not answer")
+    world.failing = UnavailableError("the store did not answer")
     expect(page.locator("#trouble")).to_contain_text("the store did not answer")
     expect(page.locator("#trouble")).to_contain_text("The page shows the state of")
     expect(page.locator("body")).to_have_class("lost")
     expect(page.locator("#stages .stage")).to_have_count(2)
     shoot(page, "lost")
-    world.broken = None
+    world.failing = None
     expect(page.locator("#trouble")).to_be_empty()
     expect(page.locator("body")).not_to_have_class("lost")
 
@@ -146,7 +146,7 @@ def test_a_service_that_is_gone_is_said_and_comes_back(browser: Browser, url: st
 
 def test_markup_in_a_name_stays_text(browser: Browser, url: str, world: FakeWorld) -> None:
     evil = "<img src=x onerror=alert(1)>"
-    world.log[-1] = replace(world.log[-1], detail=evil)
+    world.recorded[-1] = replace(world.recorded[-1], detail=evil)
     with opened(browser, url, height=900) as page:
         expect(page.locator("#reason")).to_contain_text(evil)
         expect(page.locator("#reason img")).to_have_count(0)

@@ -24,7 +24,7 @@ REASONS = re.compile(r"^  \"([a-z._]+)\": \"(.*)\",$", re.MULTILINE)
 
 def change(world: FakeWorld) -> Decision:
     """A decision that switched a variant."""
-    return next(it for it in reversed(world.log) if it.reason is ReasonCode.SWITCH_VARIANT)
+    return next(it for it in reversed(world.recorded) if it.reason is ReasonCode.SWITCH_VARIANT)
 
 
 def region(page: Page, name: str) -> Any:
@@ -58,7 +58,9 @@ def test_the_inputs_are_those_of_the_decision(browser: Browser, url: str, world:
         "latency_s": {"value": 0.4, "age_s": 1.0},
     }
     inputs = json.dumps({"observation": observation})
-    world.log[world.log.index(decision)] = replace(decision, inputs=inputs, inputs_digest="abcdef" * 8)
+    world.recorded[world.recorded.index(decision)] = replace(
+        decision, inputs=inputs, inputs_digest="abcdef" * 8
+    )
     with opened(browser, f"{url}#/decision/{decision.decision_id}") as page:
         inputs_shown = region(page, "Inputs")
         forecast = decision.forecast
@@ -77,7 +79,7 @@ def test_the_plan_has_all_its_resources(browser: Browser, url: str, world: FakeW
     first, *rest = decision.plan.stages
     fitted = replace(first, replicas=2, beside=Resources(0, 1.5, accelerators={GPU: 1}))
     plan = replace(decision.plan, stages=(fitted, *rest))
-    world.log[world.log.index(decision)] = replace(decision, plan=plan)
+    world.recorded[world.recorded.index(decision)] = replace(decision, plan=plan)
     with opened(browser, f"{url}#/decision/{decision.decision_id}") as page:
         expect(region(page, "Inputs")).to_contain_text(f"{plan.cost_cores:g} cores, 3 GiB, 2 {GPU}, ")
 
@@ -115,7 +117,7 @@ def test_why_that_plan_is_the_explanation_of_the_api(browser: Browser, url: str,
 
 
 def test_before_and_after_lead_from_one_to_the_next(browser: Browser, url: str, world: FakeWorld) -> None:
-    ids = [decision.decision_id for decision in world.log]
+    ids = [decision.decision_id for decision in world.recorded]
     at = ids.index(change(world).decision_id)
     with opened(browser, f"{url}#/decision/{ids[at]}") as page:
 
@@ -123,7 +125,7 @@ def test_before_and_after_lead_from_one_to_the_next(browser: Browser, url: str, 
             # The address alone is there before the view is.
             expect(page).to_have_url(f"{url}#/decision/{ids[position]}")
             time = region(page, "The decision").locator("time")
-            expect(time).to_have_attribute("datetime", world.log[position].at)
+            expect(time).to_have_attribute("datetime", world.recorded[position].at)
 
         page.get_by_role("link", name="Decision before").click()
         shows(at - 1)
@@ -131,26 +133,26 @@ def test_before_and_after_lead_from_one_to_the_next(browser: Browser, url: str, 
         shows(at)
         page.get_by_role("link", name="Newest").click()
         expect(page.get_by_text("Decision after →: none")).to_be_visible()
-        expect(region(page, "The decision")).to_contain_text(str(world.log[-1].tick))
+        expect(region(page, "The decision")).to_contain_text(str(world.recorded[-1].tick))
 
 
 def test_the_newest_stays_and_says_what_came_since(browser: Browser, url: str, world: FakeWorld) -> None:
     with opened(browser, f"{url}#/decision/?pipeline=ocr") as page:
-        section, newest = region(page, "The decision"), world.log[-1]
+        section, newest = region(page, "The decision"), world.recorded[-1]
         expect(section).to_contain_text(newest.detail)
         world.metrics_fail = True
         world.tick()
-        since = section.get_by_role("link", name=f"Holding: metrics missing, tick {world.log[-1].tick}")
+        since = section.get_by_role("link", name=f"Holding: metrics missing, tick {world.recorded[-1].tick}")
         expect(since).to_be_visible()
         expect(section).to_contain_text(newest.detail)
         since.click()
-        expect(page).to_have_url(f"{url}#/decision/{world.log[-1].decision_id}")
+        expect(page).to_have_url(f"{url}#/decision/{world.recorded[-1].decision_id}")
         expect(section).to_contain_text("Prometheus did not answer")
         expect(page.get_by_text("There is no plan to explain")).to_be_visible()
 
 
 def test_a_hold_says_what_the_best_plan_was(browser: Browser, url: str, world: FakeWorld) -> None:
-    hold = next(it for it in reversed(world.log) if it.reason is ReasonCode.STABILISING)
+    hold = next(it for it in reversed(world.recorded) if it.reason is ReasonCode.STABILISING)
     assert hold.plan is not None and hold.plan.configs != hold.configs
     with opened(browser, f"{url}#/decision/{hold.decision_id}") as page:
         expect(region(page, "From and to")).to_contain_text("The best plan, before the guards")

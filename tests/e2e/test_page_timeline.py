@@ -33,7 +33,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 
 def applied_since(world: FakeWorld, ticks: int) -> int:
-    return sum(each.action == "apply" for each in world.log if each.tick >= world.ticks - ticks)
+    return sum(each.action == "apply" for each in world.recorded if each.tick >= world.ticks - ticks)
 
 
 def rows(page: Page, figure: str, tmp_path: Path) -> list[list[str]]:
@@ -86,14 +86,14 @@ def test_it_moves_with_the_loop_and_without_a_reload(page: Page, world: FakeWorl
 
 def test_a_new_change_gets_its_mark_and_row(page: Page, world: FakeWorld) -> None:
     before = page.locator("#decisions li").count()
-    while world.tick() or world.log[-1].action != "apply":
+    while world.tick() or world.recorded[-1].action != "apply":
         pass
     first = page.locator("#decisions li").first
     expect(first).to_contain_text(f"tick {world.ticks}")
     assert page.locator("#decisions li").count() <= before + 1
-    assert first.get_by_role("link").get_attribute("href") == f"#/decision/{world.log[-1].decision_id}"
+    assert first.get_by_role("link").get_attribute("href") == f"#/decision/{world.recorded[-1].decision_id}"
     mark = page.locator("#figure-load .flag").first
-    expect(mark).to_have_attribute("href", f"#/decision/{world.log[-1].decision_id}")
+    expect(mark).to_have_attribute("href", f"#/decision/{world.recorded[-1].decision_id}")
     mark.click()
     expect(page.locator("h1")).to_contain_text("Decision")
 
@@ -178,7 +178,7 @@ def test_it_reaches_further_back_than_the_service_keeps_ticks(
     expect(page.locator("#figure-load .flag")).to_have_count(applied_since(world, TICKS))
     _, *points = rows(page, "load", tmp_path)
     assert len(points) == TICKS
-    oldest = world.log[0]
+    oldest = world.recorded[0]
     assert points[0][0] == oldest.at
     assert float(points[0][3]) == pytest.approx(oldest.observed_rate_rps)
     shoot(page, "timeline-all")
@@ -203,7 +203,7 @@ def test_two_times_are_shown_and_kept_in_the_address(page: Page, world: FakeWorl
 
 
 def test_decisions_are_changes_first_and_holds_on_request(page: Page, world: FakeWorld) -> None:
-    changes = [each for each in world.log if each.action == "apply" and each.tick >= world.ticks - 180]
+    changes = [each for each in world.recorded if each.action == "apply" and each.tick >= world.ticks - 180]
     expect(page.locator("#decisions li")).to_have_count(len(changes))
     expect(page.locator("#decisions li").first).to_contain_text(changes[-1].detail)
     expect(page.locator("#decisions li").first).to_contain_text("→")

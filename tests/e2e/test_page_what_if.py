@@ -144,7 +144,7 @@ def test_nothing_but_questions_is_sent_and_nothing_is_decided(page: Page, url: s
         sent.append((request.method, request.url.removeprefix(url)))
 
     page.on("request", note)
-    decided, controls = list(world.log), dict(world.controls)
+    decided, controls = list(world.recorded), dict(world.controls)
     for label, value in (("Rate, rps", "9"), ("SLA, s", "0.6"), ("Core budget, cores", "3")):
         page.get_by_role("slider", name=f"{label}, slider").fill(value)
     expect_plan(page, planned(url, {"rate_rps": 9, "sla_s": 0.6, "bounds": {"cores": 3}}))
@@ -155,7 +155,7 @@ def test_nothing_but_questions_is_sent_and_nothing_is_decided(page: Page, url: s
     changing = [each for each in sent if each[0] != "GET" and each[1] not in asking]
     assert changing == []
     assert ("POST", "v1/pipelines/ocr/plans") in sent
-    assert (world.log, world.controls) == (decided, controls)
+    assert (world.recorded, world.controls) == (decided, controls)
 
 
 def test_what_is_infeasible_says_what_would_do(page: Page, url: str) -> None:

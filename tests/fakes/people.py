@@ -81,7 +81,7 @@ def two_namespaces(ticks: int = 12) -> TwoNamespaces:
     """The world, some ticks old."""
     world = FakeWorld().play(ticks)
     other = replace(a_pipeline(), name=HIDDEN, targets={"seldon": SeldonTarget(HIDDEN, namespace=OTHERS)})
-    here = world.log[-1]
+    here = world.recorded[-1]
     there = replace(here, decision_id="there-0001", pipeline=HIDDEN)
     world.record(there)
     services = over(world.services(), pipelines={"ocr": a_pipeline(), HIDDEN: other})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
@@ -41,7 +41,6 @@ from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.saved_plans import AnswerStore, PlanStore
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
-from ipa.model.errors import NotFoundError
 from ipa.model.observation import (
     Attainment,
     Batches,
@@ -67,7 +66,7 @@ from ipa.settings import Settings
 from ipa.targets.base import Target
 from ipa.targets.local.target import LOCAL
 from tests.fakes.clock import VirtualClock
-from tests.fakes.store import FakeAnswers, FakePlans, FakeRosterStore
+from tests.fakes.store import FakeAnswers, FakePlans, FakeStore
 
 
 async def plan_here(question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
@@ -206,23 +205,20 @@ class FakeLoop:
 
 
 @dataclass
-class FakeWorld:
-    """Decisions, controls and a loop, in memory. `tick` moves it on; `broken` makes routes fail."""
+class FakeWorld(FakeStore):
+    """Decisions, controls and a loop, in memory. `tick` moves it on; `failing` makes routes fail."""
 
     ticks: int = 0
     clock: VirtualClock = field(default_factory=partial(VirtualClock, NOW))
-    log: list[Decision] = field(default_factory=list)
-    recorded: list[Recorded] = field(default_factory=list)
+    written: list[Recorded] = field(default_factory=list)
     # Of each pipeline, how many entries the record has and the digest of the newest.
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
-    controls: dict[str, PipelineControl] = field(default_factory=dict)
     history: list[Sample] = field(default_factory=list)
     rung: int = 0
     calm: int = 0
     applied_tick: int = -99
     metrics_fail: bool = False
     slo_broken: bool = False
-    broken: Exception | None = None
     # The resources of what runs beside its cores.
     held: Resources = NO_RESOURCES
     # The loops of policies beside.
@@ -233,6 +229,9 @@ class FakeWorld:
         DependencyCheck("store", True, required=True),
         DependencyCheck("prometheus", True),
     )
+
+    def __post_init__(self) -> None:
+        super().__init__(PipelineControl(mode=Mode.ACTIVE))
 
     def services(self) -> ApiContext:
         """The use cases over this world, behind the API."""
@@ -265,7 +264,6 @@ class FakeWorld:
 
     def roster(self) -> Roster:
         """The pipeline as one of a file, controlled by this world, and place for others that are not."""
-        store = FakeRosterStore(self)
 
         # Looked up at each call: tests put others in the place of these.
         def snapshot() -> Snapshot:
@@ -279,8 +277,8 @@ class FakeWorld:
             {"ocr": {"detect": a_profile("detect"), "recognise": a_profile("recognise")}},
             {"ocr": FakeLoop(snapshot, request)},  # type: ignore[dict-item]
             self.beside,  # type: ignore[arg-type]
-            FakeFactory(store),  # type: ignore[arg-type]
-            store,  # type: ignore[arg-type]
+            FakeFactory(self),  # type: ignore[arg-type]
+            self,  # type: ignore[arg-type]
             self.clock,
             threading.Event(),
             Scheduler(lambda _: self.clock, StopSignal()),
@@ -288,52 +286,26 @@ class FakeWorld:
         )
 
     def record(self, decision: Decision) -> None:
-        """Keep it."""
-        self.log.append(decision)
+        super().record(decision)
         self.note(of_decision(decision, digest(decision.decision_id)))
 
-    def decisions(
-        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
-    ) -> Sequence[Decision]:
-        """The newest first."""
-        if self.broken:
-            raise self.broken
-        decisions = [
-            decision
-            for decision in reversed(self.log)
-            if decision.pipeline == pipeline
-            and (before_tick is None or decision.tick < before_tick)
-            and (not applied_only or decision.action is Action.APPLY)
-        ]
-        return decisions[:limit]
-
-    def decision(self, decision_id: str) -> Decision:
-        """That one."""
-        for decision in self.log:
-            if decision.decision_id == decision_id:
-                return decision
-        raise NotFoundError(f"there is no decision {decision_id!r}", hint="`ipa history` lists them.")
-
-    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
-        """The last message."""
-        return self.controls.get(pipeline, PipelineControl(mode=Mode.ACTIVE))
-
-    def set_control(self, pipeline: str, control: PipelineControl, attribution: Attribution = NO_ONE) -> None:
-        """Keep it."""
+    def set_control(
+        self, pipeline: str, control: PipelineControl, attribution: Attribution | None = None
+    ) -> None:
         was, at = self.control(pipeline), self.clock.now().isoformat()
-        self.note(of_control(pipeline, was, control, attribution, at))
-        self.controls[pipeline] = control
+        self.note(of_control(pipeline, was, control, attribution or NO_ONE, at))
+        super().set_control(pipeline, control)
 
     def note(self, entry: Entry) -> None:
         """Put it at the end of the record."""
         number, previous = self.heads.get(entry.pipeline, (0, ""))
-        text = entry.text(len(self.recorded) + 1, number + 1, previous)
-        self.recorded.append(Recorded(text))
-        self.heads[entry.pipeline] = number + 1, self.recorded[-1].digest
+        text = entry.text(len(self.written) + 1, number + 1, previous)
+        self.written.append(Recorded(text))
+        self.heads[entry.pipeline] = number + 1, self.written[-1].digest
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> list[Recorded]:
         """The record."""
-        entries = [each for each in self.recorded[after:] if pipeline in (None, each.values["pipeline"])]
+        entries = [each for each in self.written[after:] if pipeline in (None, each.values["pipeline"])]
         return entries[:limit]
 
     def checkpoints(self, after: int, pipeline: str | None = None) -> tuple[SignedCheckpoint, ...]:
@@ -342,12 +314,12 @@ class FakeWorld:
 
     def newest_seq(self) -> int:
         """The number of the newest entry."""
-        return len(self.recorded)
+        return len(self.written)
 
     def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
         """The contents of the record."""
         chain = Chain(pipeline, anchor)
-        for each in self.entries(0, len(self.recorded), pipeline):
+        for each in self.entries(0, len(self.written), pipeline):
             chain.add(each.text, each.digest)
         return chain.ended()
 
@@ -370,11 +342,11 @@ class FakeWorld:
     def answer(self, wanted: ChangeRequest) -> Decision:
         """The loop's answer to a request."""
         configs, detail = wanted.configs, wanted.detail
-        if self.log:
-            changes = zip(self.log[-1].configs, configs, strict=True)
+        if self.recorded:
+            changes = zip(self.recorded[-1].configs, configs, strict=True)
             detail += ": " + ", ".join(f"{old} → {new}" for old, new in changes if old != new)
-        if self.broken:
-            raise self.broken
+        if self.failing:
+            raise self.failing
         self.rung = next((i for i, rung in enumerate(LADDER) if rung[3] == configs), self.rung)
         self.ticks += 1
         by, undoes = wanted.by, wanted.undoes
@@ -435,10 +407,10 @@ class FakeWorld:
         by: str = "",
         undoes: str = "",
     ) -> Decision:
-        before = self.log[-1].configs if self.log else configs
+        before = self.recorded[-1].configs if self.recorded else configs
         action = Action.APPLY if reason.startswith("apply.") else Action.HOLD
         decision = Decision(
-            decision_id=f"ocr-{self.ticks:04d}-{len(self.log)}", pipeline="ocr", tick=self.ticks,
+            decision_id=f"ocr-{self.ticks:04d}-{len(self.recorded)}", pipeline="ocr", tick=self.ticks,
             at=self.clock.now().isoformat(), action=action, reason=reason, detail=detail, configs=configs,
             previous=before, mode=Mode.ACTIVE, revision=str(self.applied_tick), observed_rate_rps=rate,
             observed_latency_s=self._latency(rate), forecast=forecast, plan=plan,
@@ -479,9 +451,9 @@ class FakeWorld:
 
     def snapshot(self) -> Snapshot:
         """The status that the loop would show."""
-        if self.broken:
-            raise self.broken
-        decision = self.log[-1] if self.log else None
+        if self.failing:
+            raise self.failing
+        decision = self.recorded[-1] if self.recorded else None
         rate = rate_at(self.ticks * TICK_S)
         forecast = self._forecast(rate)
         missing = Missing(MissingReason.UNREACHABLE, "Prometheus did not answer")
@@ -507,9 +479,9 @@ class FakeWorld:
         return Snapshot(
             "ocr", self.ticks, self.control("ocr"),
             ActuationPhase.WAITING_READY if fresh else ActuationPhase.IDLE,
-            history=tuple(self.history[-180:]), observation=observation if self.log else None,
-            forecast=forecast if self.log else None,
-            plan=a_plan(forecast.upper_rps, self.rung) if self.log else None, decision=decision,
+            history=tuple(self.history[-180:]), observation=observation if self.recorded else None,
+            forecast=forecast if self.recorded else None,
+            plan=a_plan(forecast.upper_rps, self.rung) if self.recorded else None, decision=decision,
             next_tick_at=self.clock.now() + timedelta(seconds=TICK_S), tick_s=0.02,
             is_late=self.slo_broken,
         )  # fmt: skip
@@ -556,7 +528,7 @@ def solving(context: ApiContext) -> ApiContext:
 class FakeFactory:
     """Pipelines that are planned, and not controlled here; they would run on the `target`."""
 
-    def __init__(self, store: FakeRosterStore | None = None, target: Target = LOCAL) -> None:
+    def __init__(self, store: FakeStore | None = None, target: Target = LOCAL) -> None:
         self._store, self.target = store, target
 
     def both(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The stores in memory: of decisions and controls, of plans and answers, and what a roster keeps."""
+"""The stores in memory: of decisions, controls and what a roster keeps, and those of plans and answers."""
 
 from __future__ import annotations
 
@@ -6,59 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ipa.control.ports import Attribution, ControlStore, PipelineControl
+from ipa.control.ports import Attribution, PipelineControl
 from ipa.control.saved_plans import IdempotencyClaim, StoredAnswer, StoredPlan
 from ipa.model.decision import Action, Decision
-from ipa.model.errors import IpaError, NotFoundError
+from ipa.model.errors import NotFoundError
 from ipa.model.profile import StageProfile
-
-
-class FakeStore:
-    """Keeps everything; while `failing` is set every call raises it."""
-
-    def __init__(self, control: PipelineControl | None = None) -> None:
-        self.recorded: list[Decision] = []
-        self.controls: dict[str, PipelineControl] = {}
-        self.default = control or PipelineControl()
-        self.failing: IpaError | None = None
-
-    def record(self, decision: Decision) -> None:
-        self._check()
-        self.recorded.append(decision)
-
-    def decisions(
-        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
-    ) -> Sequence[Decision]:
-        self._check()
-        wanted = [
-            each
-            for each in reversed(self.recorded)
-            if each.pipeline == pipeline
-            and (before_tick is None or each.tick < before_tick)
-            and (not applied_only or each.action is Action.APPLY)
-        ]
-        return wanted[:limit]
-
-    def decision(self, decision_id: str) -> Decision:
-        self._check()
-        for each in self.recorded:
-            if each.decision_id == decision_id:
-                return each
-        raise NotFoundError(f"there is no decision {decision_id!r}")
-
-    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
-        self._check()
-        return self.controls.get(pipeline, self.default)
-
-    def set_control(
-        self, pipeline: str, control: PipelineControl, attribution: Attribution | None = None
-    ) -> None:
-        self._check()
-        self.controls[pipeline] = control
-
-    def _check(self) -> None:
-        if self.failing is not None:
-            raise self.failing
 
 
 class FakeGiven:
@@ -99,32 +51,66 @@ class FakeRecords:
         return self.of(name)
 
 
-class FakeRosterStore:
-    """The contents of a roster, over a control store."""
+class FakeStore:
+    """Keeps everything; while `failing` is set, reads and writes of decisions and controls raise it."""
 
-    def __init__(self, controls: ControlStore) -> None:
+    def __init__(self, control: PipelineControl | None = None) -> None:
+        self.recorded: list[Decision] = []
+        self.controls: dict[str, PipelineControl] = {}
+        self.default = control or PipelineControl()
+        self.failing: Exception | None = None
         self.given = FakeGiven()
         self.records = FakeRecords()
-        self._controls = controls
         self._profiles: dict[str, dict[str, StageProfile]] = {}
 
-    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
-        return self._controls.control(pipeline, may_lag=may_lag)
+    def record(self, decision: Decision) -> None:
+        self._check()
+        self.recorded.append(decision)
 
-    def set_control(self, pipeline: str, control: PipelineControl, attribution: Attribution) -> None:
-        self._controls.set_control(pipeline, control, attribution)
+    def decisions(
+        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
+    ) -> Sequence[Decision]:
+        self._check()
+        wanted = [
+            each
+            for each in reversed(self.recorded)
+            if each.pipeline == pipeline
+            and (before_tick is None or each.tick < before_tick)
+            and (not applied_only or each.action is Action.APPLY)
+        ]
+        return wanted[:limit]
+
+    def decision(self, decision_id: str) -> Decision:
+        self._check()
+        for each in self.recorded:
+            if each.decision_id == decision_id:
+                return each
+        raise NotFoundError(f"there is no decision {decision_id!r}", hint="`ipa history` lists them.")
+
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
+        self._check()
+        return self.controls.get(pipeline, self.default)
+
+    def set_control(
+        self, pipeline: str, control: PipelineControl, attribution: Attribution | None = None
+    ) -> None:
+        self._check()
+        self.controls[pipeline] = control
 
     def end_record(self, pipeline: str) -> None:
         self.records.current.pop(pipeline, None)
         self._profiles.pop(pipeline, None)
-        if isinstance(controls := getattr(self._controls, "controls", None), dict):
-            controls.pop(pipeline, None)
+        self.controls.pop(pipeline, None)
 
     def save_profile(self, profile: StageProfile) -> None:
         self._profiles.setdefault(profile.pipeline, {})[profile.stage] = profile
 
     def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
         return dict(self._profiles.get(pipeline, {}))
+
+    def _check(self) -> None:
+        if self.failing is not None:
+            raise self.failing
 
 
 class FakePlans:

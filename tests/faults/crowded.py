@@ -68,7 +68,7 @@ def crowd_of(folder: Path) -> Iterator[tuple[ApiContext, list[str]]]:
     texts = []
     for tick in range(DECISIONS):
         inputs = json.dumps({"tick": tick, "filler": "x" * INPUTS_BYTES})
-        decision = replace(world.log[-1], tick=tick, decision_id=f"d-{tick}", inputs=inputs)
+        decision = replace(world.recorded[-1], tick=tick, decision_id=f"d-{tick}", inputs=inputs)
         texts.append((decision, DECISION.text(decision)))
     store._record_all(texts)
     services = over(world.services(), log=store, verify=store.verify)

@@ -27,6 +27,7 @@ BAD: dict[str, Callable[[Signals], Signals]] = {
         signals, load=Measured(LoadHistory(1.0, (float("inf"), float("nan"), -1.0)))
     ),
     "stale": lambda signals: replace(signals, load=replace(signals.load, age_s=600.0)),
+    "ended": lambda signals: replace(signals, load=Measured(LoadHistory(1.0, (9.0, *[None] * 30)))),
     "invalid": lambda signals: replace(signals, load=Missing(MissingReason.INVALID, "no number")),
 }
 

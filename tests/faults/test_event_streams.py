@@ -163,7 +163,7 @@ def test_r10_an_export_ends_with_its_key(case: Case, store: Store) -> None:
         go_on.set()
         until(lambda: not export.is_open)
         case.equal("lines that were sent", len(export.text.splitlines()), 2)
-        case.at_least("lines there are", len(two.world.recorded), 10)
+        case.at_least("lines there are", len(two.world.written), 10)
         case.equal("streams ended", streams.ended, 1)
 
 
@@ -187,7 +187,7 @@ def test_r10_a_stream_ends_with_the_right_to_see_its_pipeline(
         case.at_most("s until it ended", one.ended_s - withdrawn_s, CLOSED_S + BUSY_S)
         # Those that are still seen are followed, and no others.
         until(lambda: time.monotonic() > withdrawn_s + CLOSED_S)
-        two.world.record(replace(two.world.log[-1], pipeline=HIDDEN, decision_id="there-0002"))
+        two.world.record(replace(two.world.recorded[-1], pipeline=HIDDEN, decision_id="there-0002"))
         two.world.play(1)
         until(lambda: "event: decision" in all_.text)
         case.equal("events of what is hidden", all_.text.count(HIDDEN), 0)

@@ -252,7 +252,7 @@ def test_h6_an_idempotency_key_again_with_another_body_at_once_and_after_a_resta
     later = ApiClient(world.services()).post(f"{at}:apply", {}, headers=headers)
     case.equal("after a restart", later.content, answer.content)
     store.close()
-    applies = [each for each in world.log if each.action is Action.APPLY and each.plan_id]
+    applies = [each for each in world.recorded if each.action is Action.APPLY and each.plan_id]
     case.equal("applies per key", len(applies), 1)
 
 
@@ -261,7 +261,7 @@ def test_h7_changes_that_do_not_say_what_they_were_made_for(case: Case, world: F
     api.post("/v1/pipelines", PIPELINE)
     at, _ = made_plan(api)
     bodies: dict[str, Any] = {"PUT": PIPELINE, "DELETE": None}
-    before = (len(world.log), api.get("/v1/pipelines/captions").text)
+    before = (len(world.recorded), api.get("/v1/pipelines/captions").text)
     document = api.get("/openapi.json").json()["paths"]
     guarded = [
         (method, path)
@@ -289,7 +289,7 @@ def test_h7_changes_that_do_not_say_what_they_were_made_for(case: Case, world: F
     case.equal("stale", statuses["stale"], {412})
     case.equal("*", statuses["*"], {428})
     case.equal("weak", statuses["weak"], {412})
-    after = (len(world.log), api.get("/v1/pipelines/captions").text)
+    after = (len(world.recorded), api.get("/v1/pipelines/captions").text)
     case.equal("lost updates", int(after != before), 0)
 
 
@@ -504,7 +504,7 @@ def test_h11_what_people_send_forges_no_line_of_the_log_and_no_header(case: Case
                 answer = api(method, path, json=body, params=params)
                 split += [name for name in answer.headers if "forged" in name]
                 sent += 1
-        world.broken = RuntimeError(FORGED)
+        world.failing = RuntimeError(FORGED)
         assert api.get(f"{OCR}/status").status_code == 500
     finally:
         root.removeHandler(handler)

@@ -152,7 +152,7 @@ def test_r22_without_authentication_all_are_one_caller(first: str) -> None:
     """The page names nobody, the command line its user: a change of one is taken back by the other."""
     world = FakeWorld().play(3)
     api = ApiClient(world.services())
-    before = world.log[-1].configs
+    before = world.recorded[-1].configs
     world.apply(tuple(replace(each, replicas=each.replicas + 1) for each in before), "requested", first)
     shown = api.get(f"{OCR}/rollback").json()
     done = api.change(f"{OCR}/rollback", {"by": "" if first else "kim"}).json()
@@ -164,7 +164,7 @@ def test_r22_without_authentication_all_are_one_caller(first: str) -> None:
 def test_r22_with_authentication_only_the_callers_own_change_counts() -> None:
     world = FakeWorld().play(3)
     api = ApiClient(replace(world.services(), authenticators=(People(),)))
-    before = world.log[-1].configs
+    before = world.recorded[-1].configs
     world.apply(tuple(replace(each, replicas=each.replicas + 1) for each in before), "requested", "bob")
     ada = {"Authorization": f"Bearer {token('ops', sub='ada@x')}"}
     refused = api.get(f"{OCR}/rollback", headers=ada, params={"by": "bob"})
@@ -175,7 +175,7 @@ def test_r22_the_preview_is_what_is_done_and_capacity_is_confirmed() -> None:
     """Over the API: while requests are late a rollback that takes replicas asks for a confirmation."""
     world = FakeWorld().play(3)
     api = ApiClient(world.services())
-    before = world.log[-1].configs
+    before = world.recorded[-1].configs
     world.apply(tuple(replace(each, replicas=each.replicas + 1) for each in before), "by kim", "kim")
     shown = api.get(f"{OCR}/rollback").json()
     assert shown["takes_back"][0]["by"] == "kim"

@@ -215,7 +215,7 @@ def test_a_policy_that_remembers_decides_as_if_it_had_looked_on() -> None:
     """Shown what was seen before, the HPA waits with taking away; with nothing to remember it need not."""
     world, parted = taken(), 0
     looked_on, new = Replayer(world), Replayer(FakeWorld())
-    for decision in world.log[14:22]:
+    for decision in world.recorded[14:22]:
         shown, alone = (each(decision, a_pipeline(), PROFILES, "hpa").again for each in (looked_on, new))
         assert shown is not None and alone is not None
         parted += shown.configs != alone.configs
