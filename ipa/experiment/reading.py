@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
-from ipa.experiment.runners import RUNNERS, SIMULATE, Experiment, PipelineArm, WorkloadArm
+from ipa.experiment.runners import AUTHORS, RUNNERS, SIMULATE, Experiment, PipelineArm, WorkloadArm
 from ipa.files.document import Document, Pointer, read_document, unknown
 from ipa.files.forms import check, either, file_section, section
 from ipa.files.pipelines import find_pipeline
@@ -202,7 +202,7 @@ class _Check:
     def _names(self, names: Any, place: Pointer, known: Registry) -> None:
         """Note unknown names. A name may also be code to load: the file is its user's own."""
         for at, name in _entries(names):
-            if isinstance(name, str):
+            if isinstance(name, str) and (known, name) != (FORECASTERS, AUTHORS):
                 self._name(name, (*place, at), known)
 
     def _name(self, name: str, place: Pointer, known: Registry) -> None:

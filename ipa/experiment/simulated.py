@@ -15,7 +15,7 @@ from ipa.control.canonical import plain
 from ipa.control.engine.guards import GuardSettings
 from ipa.experiment.cells import CellOutcome, ExperimentCell, Labels, as_series, code_of
 from ipa.experiment.loads import data_folder, pipeline_of, rates_of, sla_of, with_sla
-from ipa.experiment.runners import Experiment, PipelineArm, WorkloadArm
+from ipa.experiment.runners import AUTHORS, Experiment, PipelineArm, WorkloadArm
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.forecast.arrivals import workload_rates
 from ipa.forecast.registry import FORECASTERS
@@ -38,6 +38,8 @@ from ipa.simulate.run import (
 
 # Policies that run in the service's own loop, which reads the load between ticks.
 OWN = ("ours", "ours-frugal")
+# Policies whose authors plan for a point forecast, not for an upper quantile.
+POINT, POINT_QUANTILE = ("ipa", "ipa-artifact", "fa2-low", "fa2-high", "rim", "infadapter", "ms+"), 0.5
 # How many times the SLA a start may take if nothing keeps it.
 LOOSER = (1.0, 2.0, 4.0, 16.0)
 _PROFILES = TypeAdapter(list[StageProfile])
@@ -80,22 +82,32 @@ def cells_of(
     names = (experiment.worlds, experiment.forecasters, experiment.policies, experiment.seeds)
     made = []
     for (workload, by_seed), (sla, sla_s), world, forecaster, policy, seed in product(loads, slas, *names):
+        forecast = _forecast_of(forecaster, policy)
         arm_values: dict[str, str | int | float] = {
             "sla_s": sla_s,
             "world": world,
-            "forecaster": forecaster,
+            "forecaster": forecast.name,
             "policy": policy,
             "seed": seed,
         }
-        plugins = [POLICIES.find(policy), FORECASTERS.find(forecaster), *(it for it, *_ in worlds_in(world))]
+        plugins = [POLICIES.find(policy), FORECASTERS.find(forecast.name)]
+        plugins += [plugin for plugin, *_ in worlds_in(world)]
         code = [digest for plugin in plugins if (digest := code_of(plugin))]
-        payload = {**inputs, **arm_values, **({"code": code} if code else {})}
-        labels: Labels = {"pipeline": arm.name, "workload": workload, "sla": sla, **arm_values}
+        payload = {**inputs, **arm_values, "quantile": forecast.quantile, **({"code": code} if code else {})}
+        case = {"pipeline": arm.name, "workload": workload, "sla": sla}
+        labels: Labels = {**case, **arm_values, "forecaster": forecaster}
         series = {"rates_rps": by_seed[seed]}
         weight = len(by_seed[seed]) / 60
         made.append(ExperimentCell(labels, "simulate", payload, series, weight))
     _check_policies(made)
     return made
+
+
+def _forecast_of(forecaster: str, policy: str) -> ForecastSettings:
+    """The named forecaster; for AUTHORS the ladder, of which each policy has what its authors plan for."""
+    if forecaster != AUTHORS:
+        return ForecastSettings(forecaster)
+    return ForecastSettings(quantile=POINT_QUANTILE) if policy in POINT else ForecastSettings()
 
 
 def _check_policies(cells: Sequence[ExperimentCell]) -> None:
@@ -197,7 +209,7 @@ def _unstarted(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -
         policy=POLICIES.admit(payload["policy"]),
         seed=payload["seed"],
         spacing=payload["spacing"],
-        forecast=ForecastSettings(FORECASTERS.admit(payload["forecaster"])),
+        forecast=ForecastSettings(FORECASTERS.admit(payload["forecaster"]), quantile=payload["quantile"]),
         guards=GuardSettings(tick_s=payload["interval_s"], peek_s=Settings().peek_s if is_own else 0.0),
         world=payload["world"],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from math import isnan, nan
 from statistics import fmean
 from typing import Any
@@ -23,7 +24,6 @@ from ipa.report.blocks import (
     figure,
     judged,
     mean_of,
-    paired,
 )
 from ipa.report.plots import over_cells
 
@@ -42,31 +42,46 @@ class CaseGrid:
     rows: Mapping[tuple[CaseKey, str], Mapping[int, Row]]
     reference: str | None
 
-    def values(self, case: CaseKey, policy: str, key: str) -> list[float]:
-        """The figure of every seed, in the order of the seeds; NaN if a run lacks it."""
+    def reference_of(self, policy: str) -> str:
+        """The reference with the policy's forecaster; the policy itself if there is no reference."""
+        own, comma, forecaster = policy.partition(", ")
+        return f"{self.reference or own}{comma}{forecaster}"
+
+    def values(self, case: CaseKey, policy: str, key: str, against: str = "") -> list[float]:
+        """The figure of every seed, in their order; NaN if a run lacks it.
+
+        `against` the reference under the same seed: its "ratio" − 1, or the "difference".
+        """
         rows = self.rows[case, policy]
-        return [number(rows[seed].get(key)) for seed in self.seeds]
+        own = [number(rows[seed].get(key)) for seed in self.seeds]
+        if not against:
+            return own
+        others = self.values(case, self.reference_of(policy), key)
+        return [difference(*pair, relative=against == "ratio") for pair in zip(own, others, strict=True)]
 
-    def mean(self, case: CaseKey, policy: str, key: str) -> Mean | None:
-        """The figure's mean over the seeds."""
-        return mean_of(self.values(case, policy, key))
+    def mean(self, case: CaseKey, policy: str, key: str, against: str = "") -> Mean | None:
+        """The mean of `values` over the seeds."""
+        return mean_of(self.values(case, policy, key, against))
 
-    def against(self, case: CaseKey, policy: str, key: str, *, relative: bool) -> Mean | None:
-        """The figure against the reference, seed by seed."""
-        if self.reference is None:
-            return None
-        values, others = (self.values(case, name, key) for name in (policy, self.reference))
-        return paired(values, others, relative=relative)
-
-    def overall(self, policy: str, key: str, *, against: str = "") -> Mean | None:
-        """The mean over all cases, its interval over seeds; against the reference as "ratio" or "less"."""
-        by_case = [self.values(case, policy, key) for case in self.cases]
-        if against and self.reference is not None:
-            others = [self.values(case, self.reference, key) for case in self.cases]
-            pairs = [zip(*sides, strict=True) for sides in zip(by_case, others, strict=True)]
-            by_case = [[difference(*pair, relative=against == "ratio") for pair in each] for each in pairs]
+    def overall(self, policy: str, key: str, against: str = "") -> Mean | None:
+        """The mean of `values` over all cases, its interval over seeds."""
+        by_case = [self.values(case, policy, key, against) for case in self.cases]
         by_seed = ([value for value in each if not isnan(value)] for each in zip(*by_case, strict=True))
-        return mean_of([fmean(known) if known else nan for known in by_seed])
+        return mean_of([fmean(known) for known in by_seed if known])
+
+    def words(self, case: CaseKey) -> str:
+        """The case by what differs among the cases."""
+        varied = [at for at in range(len(CASE)) if len({each[at] for each in self.cases}) > 1]
+        return " ".join(case[at] for at in varied) or case[0]
+
+    def dominates(self, case: CaseKey, policy: str, other: str) -> bool:
+        """True if the policy's means of PAS, cores and late or lost are no worse, and one is better."""
+        gains = []
+        for metric in JUDGED:
+            own, theirs = (self.mean(case, name, metric.key) for name in (policy, other))
+            gain = difference(own.value, theirs.value, relative=False) if own and theirs else nan
+            gains.append(gain if metric.more_is_better else -gain)
+        return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
     def mark(self, policy: str) -> str:
         """The mark to print after a policy that failed at ticks; else empty."""
@@ -93,17 +108,14 @@ def grid_of(experiment: Experiment, finished: Sequence[Finished]) -> CaseGrid:
         name = f"{policy}, {labels['forecaster']}" if several else policy
         cases[case] = policies[name] = None
         rows.setdefault((case, name), {})[int(labels["seed"])] = each.row
-    reference = experiment.reference
-    if reference is not None and reference not in policies:
-        reference = next((name for name in policies if name.startswith(f"{reference}, ")), None)
-    return CaseGrid(tuple(cases), tuple(policies), experiment.seeds, rows, reference)
+    return CaseGrid(tuple(cases), tuple(policies), experiment.seeds, rows, experiment.reference)
 
 
 @dataclass(frozen=True, slots=True)
 class ReportMetric:
     """A figure of the summary: its column, heading, format and factor, and the form of its differences.
 
-    `relative`: as a ratio; `more_is_better` None: a difference is neither.
+    `against` is that of `CaseGrid.values`; `more_is_better` None: a difference is neither.
     """
 
     key: str
@@ -113,24 +125,26 @@ class ReportMetric:
     more_is_better: bool | None = None
     difference: str = ""
     difference_form: str = ""
-    relative: bool = False
+    against: str = "difference"
 
 
 METRICS = (
     ReportMetric("pas_mean", "PAS %", ".2f", 100.0, True, "PAS, points", "+.2f"),
-    ReportMetric("cores_mean", "cores", ".2f", 1.0, False, "cores, %", "+.1f", relative=True),
+    ReportMetric("cores_mean", "cores", ".2f", 1.0, False, "cores, %", "+.1f", "ratio"),
     ReportMetric("violation_ratio", "late or lost %", ".2f", 100.0, False, "late or lost, points", "+.2f"),
     ReportMetric("latency_p50_s", "p50 s", ".3f"),
     ReportMetric("latency_p99_s", "p99 s", ".2f", 1.0, False, "p99, s", "+.2f"),
     ReportMetric("changes", "changes", ".1f", 1.0, None, "changes", "+.1f"),
 )
 COMPARED = tuple(metric for metric in METRICS if metric.difference)
+# A policy dominates another one if it is no worse in any of these, and better in one.
+JUDGED = METRICS[:3]
 
 
 def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
     """All cases in one table, differences, and every case."""
     grid = grid_of(experiment, finished)
-    contents = [Heading("All cases together"), _overall_table(grid), *_differences(grid)]
+    contents = [Heading("All cases together"), _overall_table(grid), *_differences(grid), *_dominance(grid)]
     if len(grid.policies) * len(grid.cases) > 1:
         contents += [Heading("Every case"), *_pictures(grid)]
     return [*contents, Folded("All figures of every case", _tables(grid))]
@@ -155,18 +169,18 @@ def differences(experiment: Experiment, finished: Sequence[Finished]) -> list[di
     """
     grid = grid_of(experiment, finished)
     rows = []
-    for case in grid.cases if grid.reference is not None else ():
-        for policy in (policy for policy in grid.policies if policy != grid.reference):
+    for case in grid.cases:
+        for policy in (policy for policy in grid.policies if policy != grid.reference_of(policy)):
             for metric in COMPARED:
-                mean = grid.against(case, policy, metric.key, relative=metric.relative)
+                mean = grid.mean(case, policy, metric.key, metric.against)
                 known = mean is not None and mean.half_width is not None
                 rows.append(
                     {
                         **dict(zip(CASE, case, strict=True)),
                         "policy": policy,
-                        "reference": grid.reference,
+                        "reference": grid.reference_of(policy),
                         "figure": metric.key,
-                        "is_relative": metric.relative,
+                        "is_relative": metric.against == "ratio",
                         "difference": None if mean is None else mean.value,
                         "low": mean.low if mean and known else None,
                         "high": mean.high if mean and known else None,
@@ -202,16 +216,16 @@ def _differences(grid: CaseGrid) -> list[Block]:
         return []
 
     def change(policy: str, metric: ReportMetric) -> TableCell:
-        overall = grid.overall(policy, metric.key, against="ratio" if metric.relative else "less")
+        overall = grid.overall(policy, metric.key, metric.against)
         # In percent, points or the unit of the figure.
-        mean = overall and overall.scaled(100.0 if metric.relative else metric.scale)
+        mean = overall and overall.scaled(100.0 if metric.against == "ratio" else metric.scale)
         kind = judged(mean, more_is_better=metric.more_is_better)
         return figure(mean, metric.difference_form, kind=kind)
 
     rows = [
         [TableCell(policy + grid.mark(policy)), *(change(policy, it) for it in COMPARED)]
         for policy in grid.policies
-        if policy != grid.reference
+        if policy != grid.reference_of(policy)
     ]
     caption = f"Differences from {grid.reference} under the same requests"
     caption += (
@@ -223,10 +237,27 @@ def _differences(grid: CaseGrid) -> list[Block]:
     return [Table(caption, ["policy", *(it.difference for it in COMPARED)], [rows])]
 
 
+def _dominance(grid: CaseGrid) -> list[Block]:
+    """Who is nowhere worse than whom in which cases, under one forecaster or of the same policy."""
+    rows = []
+    for policy, other in permutations(grid.policies, 2):
+        name, _, forecaster = policy.partition(", ")
+        if name != other.partition(", ")[0] and forecaster != other.partition(", ")[2]:
+            continue
+        cases = [grid.words(case) for case in grid.cases if grid.dominates(case, policy, other)]
+        if cases:
+            words = (policy, other, f"{len(cases)} of {len(grid.cases)}", ", ".join(cases))
+            rows.append([TableCell(each, kind="text") for each in words])
+    caption = (
+        "Weak dominance: cases in which the means of a policy are no worse than another's in PAS, cores and "
+        "late or lost, and better in one."
+    )
+    return [Table(caption, ["policy", "dominates", "cases", "which"], [rows], texts=4)] if rows else []
+
+
 def _pictures(grid: CaseGrid) -> list[Block]:
     """Cores and accuracy of every case, against the reference if there is one; late and lost requests."""
-    varied = [at for at in range(len(CASE)) if len({case[at] for case in grid.cases}) > 1]
-    names = [" ".join(case[at] for at in varied) or case[0] for case in grid.cases]
+    names = [grid.words(case) for case in grid.cases]
     name = grid.reference
     of, than = ("", "%") if name is None else (f", of those of {name}", f"points more than {name}")
     end = "; bars are 95 % intervals over the seeds." if len(grid.seeds) > 1 else ", of one seed."
@@ -235,7 +266,7 @@ def _pictures(grid: CaseGrid) -> list[Block]:
         if name is None or unchanged is None:
             mean = grid.mean(case, policy, key)
         else:
-            mean = grid.against(case, policy, key, relative=unchanged == 1.0)
+            mean = grid.mean(case, policy, key, "ratio" if unchanged else "difference")
             mean = mean and replace(mean, value=mean.value + unchanged)
         return mean and mean.scaled(scale)
 
