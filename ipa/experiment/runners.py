@@ -48,8 +48,8 @@ class Experiment:
 
     `slas` are as written: `own`, a multiple of the fastest plan's latency (`1.5x`) or a duration. `reference`
     is the policy that the others are compared with. The forecaster AUTHORS is that of each policy's authors.
-    `minutes` None: as long as its trace. `settings` are those of a runner that is not part of ipa. Pipelines
-    and profiles lie in the two folders.
+    `minutes` None: as long as its trace. `settings` are the values of settings of the service by environment
+    variable, or those of a runner that is not part of ipa. Pipelines and profiles lie in the two folders.
     """
 
     name: str

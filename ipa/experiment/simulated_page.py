@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from ipa.experiment.cells import Finished, Row
-from ipa.experiment.runners import Experiment, ExperimentRunner
+from ipa.experiment.runners import SIMULATE, Experiment, ExperimentRunner
 from ipa.experiment.simulated import cells, work
 from ipa.report.blocks import (
     Block,
@@ -41,11 +41,24 @@ class CaseGrid:
     seeds: tuple[int, ...]
     rows: Mapping[tuple[CaseKey, str], Mapping[int, Row]]
     reference: str | None
+    # The names of what differs among the policies beside their own names, in the order of `policies`.
+    varied: tuple[str, ...] = ()
+
+    @property
+    def header(self) -> list[str]:
+        """The headings of `name_cells`."""
+        return ["policy", *self.varied]
+
+    def name_cells(self, policy: str) -> list[TableCell]:
+        """The policy's name with its mark, and the values of what differs."""
+        name, *values = policy.split(", ")
+        cells = [TableCell(value.rpartition("=")[2], kind="text") for value in values]
+        return [TableCell(name + self.mark(policy)), *cells]
 
     def reference_of(self, policy: str) -> str:
-        """The reference with the policy's forecaster; the policy itself if there is no reference."""
-        own, comma, forecaster = policy.partition(", ")
-        return f"{self.reference or own}{comma}{forecaster}"
+        """The reference with the policy's forecaster and settings; the policy itself without a reference."""
+        own, comma, others = policy.partition(", ")
+        return f"{self.reference or own}{comma}{others}"
 
     def values(self, case: CaseKey, policy: str, key: str, against: str = "") -> list[float]:
         """The figure of every seed, in their order; NaN if a run lacks it.
@@ -96,8 +109,12 @@ def number(value: object) -> float:
 
 
 def grid_of(experiment: Experiment, finished: Sequence[Finished]) -> CaseGrid:
-    """The runs by case, policy and seed. With several forecasters each pair counts as a policy."""
-    several = len({each.labels["forecaster"] for each in finished}) > 1
+    """The runs by case, policy and seed. A policy with each forecaster and setting counts as one."""
+    varied = [
+        key
+        for key in ("forecaster", *(experiment.settings if experiment.runner == SIMULATE else ()))
+        if len({each.labels[key] for each in finished}) > 1
+    ]
     rows: dict[tuple[CaseKey, str], dict[int, Row]] = {}
     cases: dict[CaseKey, None] = {}
     policies: dict[str, None] = {}
@@ -105,10 +122,13 @@ def grid_of(experiment: Experiment, finished: Sequence[Finished]) -> CaseGrid:
         labels = each.labels
         case = tuple(str(labels[key]) for key in CASE)
         policy = str(labels["policy"])
-        name = f"{policy}, {labels['forecaster']}" if several else policy
+        parts = (f"{labels[key]}" if key == "forecaster" else f"{key}={labels[key]}" for key in varied)
+        name = ", ".join((policy, *parts))
         cases[case] = policies[name] = None
         rows.setdefault((case, name), {})[int(labels["seed"])] = each.row
-    return CaseGrid(tuple(cases), tuple(policies), experiment.seeds, rows, experiment.reference)
+    return CaseGrid(
+        tuple(cases), tuple(policies), experiment.seeds, rows, experiment.reference, tuple(varied)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +213,7 @@ def differences(experiment: Experiment, finished: Sequence[Finished]) -> list[di
 def _overall_table(grid: CaseGrid) -> Table:
     rows = [
         [
-            TableCell(policy + grid.mark(policy)),
+            *grid.name_cells(policy),
             *(figure(grid.overall(policy, it.key), it.form, scale=it.scale) for it in METRICS),
         ]
         for policy in grid.policies
@@ -207,7 +227,7 @@ def _overall_table(grid: CaseGrid) -> Table:
         else f"Means over {of}, of one seed: their error is unknown."
     )
     how += " Late or lost: of the requests sent. Cores: all that were paid, old and new replicas of a change."
-    return Table(how, ["policy", *(it.heading for it in METRICS)], [rows])
+    return Table(how, [*grid.header, *(it.heading for it in METRICS)], [rows], texts=len(grid.header))
 
 
 def _differences(grid: CaseGrid) -> list[Block]:
@@ -223,7 +243,7 @@ def _differences(grid: CaseGrid) -> list[Block]:
         return figure(mean, metric.difference_form, kind=kind)
 
     rows = [
-        [TableCell(policy + grid.mark(policy)), *(change(policy, it) for it in COMPARED)]
+        [*grid.name_cells(policy), *(change(policy, it) for it in COMPARED)]
         for policy in grid.policies
         if policy != grid.reference_of(policy)
     ]
@@ -234,15 +254,16 @@ def _differences(grid: CaseGrid) -> list[Block]:
         if len(grid.seeds) > 1
         else ", of one seed: how much is chance is unknown."
     )
-    return [Table(caption, ["policy", *(it.difference for it in COMPARED)], [rows])]
+    header = [*grid.header, *(it.difference for it in COMPARED)]
+    return [Table(caption, header, [rows], texts=len(grid.header))]
 
 
 def _dominance(grid: CaseGrid) -> list[Block]:
-    """Who is nowhere worse than whom in which cases, under one forecaster or of the same policy."""
+    """Who is nowhere worse than whom in which cases, with the same forecaster and settings or name."""
     rows = []
     for policy, other in permutations(grid.policies, 2):
-        name, _, forecaster = policy.partition(", ")
-        if name != other.partition(", ")[0] and forecaster != other.partition(", ")[2]:
+        (name, _, others), (another, _, theirs) = (each.partition(", ") for each in (policy, other))
+        if name != another and others != theirs:
             continue
         cases = [grid.words(case) for case in grid.cases if grid.dominates(case, policy, other)]
         if cases:
@@ -293,7 +314,7 @@ def _pictures(grid: CaseGrid) -> list[Block]:
 
 def _tables(grid: CaseGrid) -> list[Block]:
     tables: list[Block] = []
-    header = ["workload", "SLA", "world", "policy", *(it.heading for it in METRICS), "lost"]
+    header = ["workload", "SLA", "world", *grid.header, *(it.heading for it in METRICS), "lost"]
     for pipeline in dict.fromkeys(case[0] for case in grid.cases):
         groups = []
         for case in (case for case in grid.cases if case[0] == pipeline):
@@ -304,11 +325,11 @@ def _tables(grid: CaseGrid) -> list[Block]:
                     TableCell("" if number_of else case[1]),
                     TableCell("" if number_of else f"{sla_s:.3g} s"),
                     TableCell("" if number_of else case[-1]),
-                    TableCell(policy + grid.mark(policy)),
+                    *grid.name_cells(policy),
                     *(figure(grid.mean(case, policy, it.key), it.form, scale=it.scale) for it in METRICS),
                     figure(grid.mean(case, policy, "lost"), ".0f"),
                 ]
                 rows.append(row)
             groups.append(rows)
-        tables.append(Table(f"{pipeline}: means over the seeds.", header, groups, texts=4))
+        tables.append(Table(f"{pipeline}: means over the seeds.", header, groups, texts=3 + len(grid.header)))
     return tables

@@ -11,7 +11,7 @@ import pytest
 from ipa.experiment.cells import CellOutcome, CellStore, ExperimentCell, Finished
 from ipa.experiment.results import compute
 from ipa.experiment.runners import Experiment, PipelineArm, WorkloadArm
-from ipa.experiment.simulated import cells
+from ipa.experiment.simulated import cells, setup_of, work
 from ipa.experiment.simulated_page import blocks, differences, grid_of
 from ipa.report.blocks import Table
 from ipa.simulate.run import ForecastSettings
@@ -97,8 +97,8 @@ def test_each_side_has_the_forecast_of_its_authors(root: Path, tmp_path: Path) -
         )
         return cell
 
-    assert [of("ipa", name).payload["quantile"] for name in BOTH.forecasters] == [0.5, upper]
-    assert {of(policy, "ladder").payload["quantile"] for policy in BOTH.policies} == {upper}
+    assert [of("ipa", name).payload["forecast"]["quantile"] for name in BOTH.forecasters] == [0.5, upper]
+    assert {of(policy, "ladder").payload["forecast"]["quantile"] for policy in BOTH.policies} == {upper}
     # What is equal in both is computed once.
     assert of("ours", "authors").digest("1") == of("ours", "ladder").digest("1")
     assert of("ipa", "authors").digest("1") != of("ipa", "ladder").digest("1")
@@ -106,3 +106,29 @@ def test_each_side_has_the_forecast_of_its_authors(root: Path, tmp_path: Path) -
     done = compute(made, CellStore(tmp_path, "1"), 1, watch=lambda missing: nullcontext(computed.append))
     assert len(computed) == 3
     assert [each.labels for each in done] == [cell.labels for cell in made]
+
+
+def test_settings_are_axes_with_columns_of_their_own(root: Path) -> None:
+    settings = {"IPA_FORECAST_QUANTILE": [0.5, 0.9], "IPA_CHANGE_PRICE_S": [0, 30], "IPA_PEEK_S": 1}
+    folders = {"pipelines_dir": root / "pipelines", "profiles_dir": root / "profiles"}
+    experiment = replace(BOTH, forecasters=("ladder",), settings=settings, **folders)
+    made, _ = cells(experiment)
+    assert len(made) == 2 * 2 * 2
+    assert len({cell.digest("1") for cell in made}) == len(made)
+    rows = []
+    for cell in made:
+        setup = setup_of(cell.payload, cell.series)
+        assert setup.forecast.quantile == cell.labels["IPA_FORECAST_QUANTILE"]
+        assert setup.guards.change_price_s == cell.labels["IPA_CHANGE_PRICE_S"]
+        # Only ours reads the load between ticks.
+        assert setup.guards.peek_s == (1.0 if cell.labels["policy"] == "ours" else 0.0)
+        rows.append(Finished(cell.labels, work(cell.payload, cell.series)))
+        assert rows[-1].row["IPA_PEEK_S"] == 1.0
+    tables = [block for block in blocks(experiment, rows) if isinstance(block, Table)]
+    for table in tables[:2]:
+        assert table.header[:3] == ["policy", "IPA_FORECAST_QUANTILE", "IPA_CHANGE_PRICE_S"]
+    shown = [[cell.text for cell in row[:3]] for row in tables[1].groups[0]]
+    assert shown == [["ours", quantile, price] for quantile in ("0.5", "0.9") for price in ("0.0", "30.0")]
+    # Each is compared with the reference of the same settings.
+    compared = {(row["policy"], row["reference"]) for row in differences(experiment, rows)}
+    assert all(reference == f"ipa, {policy.partition(', ')[2]}" for policy, reference in compared)
