@@ -200,10 +200,14 @@ def results() -> str:
     from ipa.experiment.results import SCHEMA
 
     parts = [RESULTS_HEAD]
+    first, *_ = SCHEMA
     for name, columns in SCHEMA.items():
-        rows = [
+        known = [] if name == first else [key for key, it in columns.items() if SCHEMA[first].get(key) == it]
+        rows = [f"- {', '.join(f'`{key}`' for key in known)}: as in {first}"] if known else []
+        rows += [
             f"- `{key}` ({', '.join(filter(None, (it.type, it.unit)))}): {it.meaning}"
             for key, it in columns.items()
+            if key not in known
         ]
         parts.append("\n".join([f"## {name}", "", *rows, ""]))
     return "\n".join(parts)

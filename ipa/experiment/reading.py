@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
-from ipa.experiment.runners import RUNNERS, SIMULATE, Experiment, PipelineArm, WorkloadArm
+from ipa.experiment.runners import AUTHORS, RUNNERS, SIMULATE, Experiment, PipelineArm, WorkloadArm
+from ipa.experiment.simulated import QUANTILE, VARIED, listed, setting_of
 from ipa.files.document import Document, Pointer, read_document, unknown
 from ipa.files.forms import check, either, file_section, section
 from ipa.files.pipelines import find_pipeline
@@ -16,7 +17,7 @@ from ipa.files.reading import is_file
 from ipa.files.traces import trace_file, trace_in
 from ipa.forecast.arrivals import WORKLOADS
 from ipa.forecast.registry import FORECASTERS
-from ipa.model.errors import IpaError, PluginError, UsageError
+from ipa.model.errors import ConfigurationError, IpaError, PluginError, UsageError
 from ipa.model.forms import (
     ANY,
     DURATION,
@@ -190,6 +191,9 @@ class _Check:
     def _part(self, part: dict[str, Any], place: Pointer) -> None:
         self._names(part.get("policies"), (*place, "policies"), POLICIES)
         self._names(part.get("forecasters"), (*place, "forecasters"), FORECASTERS)
+        settings = part.get("settings")
+        if self.document.data.get("runner") == SIMULATE and isinstance(settings, dict):
+            self._settings(settings, part.get("forecasters") or self.document.data.get("forecasters"), place)
         for at, world in _entries(part.get("worlds")):
             self._world(world, (*place, "worlds", at))
         for at, entry in _entries(part.get("pipelines")):
@@ -202,7 +206,7 @@ class _Check:
     def _names(self, names: Any, place: Pointer, known: Registry) -> None:
         """Note unknown names. A name may also be code to load: the file is its user's own."""
         for at, name in _entries(names):
-            if isinstance(name, str):
+            if isinstance(name, str) and (known, name) != (FORECASTERS, AUTHORS):
                 self._name(name, (*place, at), known)
 
     def _name(self, name: str, place: Pointer, known: Registry) -> None:
@@ -212,6 +216,31 @@ class _Check:
             self.document.problem(place, f"there is no {known.kind} {name!r}; {unknown(name, known)}")
         except PluginError as error:
             self.document.problem(place, error.message)
+
+    def _settings(self, settings: dict[str, Any], forecasters: Any, place: Pointer) -> None:
+        """Note settings that a simulation does not have, and values that they cannot have."""
+        for variable, values in settings.items():
+            at = (*place, "settings", variable)
+            if variable not in VARIED:
+                message = f"{variable} is no setting that can vary; there are: {', '.join(VARIED)}"
+                self.document.problem(at, message, at_key=True)
+                continue
+            if VARIED[variable] == QUANTILE and AUTHORS in (forecasters or ()):
+                message = f"forecaster {AUTHORS} has its own {variable}; leave one of them out"
+                self.document.problem(at, message, at_key=True)
+            made: list[Any] = []
+            if not listed(values):
+                self.document.problem(at, f"{variable} has no value; give one or several")
+            for index, value in enumerate(listed(values)):
+                one = (*at, index) if isinstance(values, list) else at
+                try:
+                    made.append(setting_of(variable, value))
+                except ConfigurationError as error:
+                    words = "; ".join(each.message for each in error.problems)
+                    self.document.problem(one, f"{words}; correct it, or leave it out")
+                else:
+                    if made[-1] in made[:-1]:
+                        self.document.problem(one, f"{variable} has {value} twice; leave one out")
 
     def _world(self, world: Any, place: Pointer) -> None:
         try:

@@ -225,7 +225,7 @@ def compute(
     watch: Watch = lambda missing: nullcontext(lambda title: None),
     say: Say = lambda words: None,
 ) -> list[Finished]:
-    """Every cell with its outcome, in the order given. Cells that the store has are not computed again.
+    """Every cell with its outcome, in the order given. Equal inputs are computed once, kept ones not at all.
 
     `watch` is called with the number of cells to compute; its context receives the title of each finished
     one. `say` receives the message about a first Ctrl-C. The first Ctrl-C or SIGTERM finishes the cells under
@@ -233,7 +233,9 @@ def compute(
     any case, except those with failed ticks.
     """
     outcomes = [store.load(cell) for cell in cells]
-    missing = [at for at, outcome in enumerate(outcomes) if outcome is None]
+    first: dict[Path, int] = {}
+    equal_to = [first.setdefault(store.path(cell), at) for at, cell in enumerate(cells)]
+    missing = [at for at in first.values() if outcomes[at] is None]
     # The long ones first, so that the last minute keeps all workers busy.
     missing.sort(key=lambda at: -cells[at].weight)
     if missing:
@@ -253,13 +255,13 @@ def compute(
                 # Raise the workers' own error unless a signal ended them.
                 if not stop.is_set():
                     raise
-            left = sum(outcome is None for outcome in outcomes)
+            left = sum(outcomes[at] is None for at in equal_to)
             if left and stop.is_set():
                 raise Interrupted(len(cells) - left, len(cells))
     return [
-        Finished(cell.labels, outcome)
-        for cell, outcome in zip(cells, outcomes, strict=True)
-        if outcome is not None
+        Finished(cell.labels, each)
+        for cell, at in zip(cells, equal_to, strict=True)
+        if (each := outcomes[at]) is not None
     ]
 
 

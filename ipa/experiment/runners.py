@@ -47,8 +47,9 @@ class Experiment:
     """One experiment: every combination of its arms is a cell.
 
     `slas` are as written: `own`, a multiple of the fastest plan's latency (`1.5x`) or a duration. `reference`
-    is the policy that the others are compared with. `minutes` None: as long as its trace. `settings` are
-    those of a runner that is not part of ipa. Pipelines and profiles lie in the two folders.
+    is the policy that the others are compared with. The forecaster AUTHORS is that of each policy's authors.
+    `minutes` None: as long as its trace. `settings` are the values of settings of the service by environment
+    variable, or those of a runner that is not part of ipa. Pipelines and profiles lie in the two folders.
     """
 
     name: str
@@ -88,7 +89,7 @@ class ExperimentRunner:
     words: Callable[[Experiment], str] = lambda experiment: ""
 
 
-SIMULATE = "simulate"
+SIMULATE, AUTHORS = "simulate", "authors"
 RUNNERS = Registry("ipa.runners", "runner", {SIMULATE: "ipa.experiment.simulated_page:RUNNER"})
 
 

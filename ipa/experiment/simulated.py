@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from itertools import product
 from typing import Any
 
@@ -15,16 +15,18 @@ from ipa.control.canonical import plain
 from ipa.control.engine.guards import GuardSettings
 from ipa.experiment.cells import CellOutcome, ExperimentCell, Labels, as_series, code_of
 from ipa.experiment.loads import data_folder, pipeline_of, rates_of, sla_of, with_sla
-from ipa.experiment.runners import Experiment, PipelineArm, WorkloadArm
+from ipa.experiment.runners import AUTHORS, Experiment, PipelineArm, WorkloadArm
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.forecast.arrivals import workload_rates
+from ipa.forecast.base import slo_quantile
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import InfeasibleError, IpaError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs
-from ipa.settings import Settings
+from ipa.settings import PREFIX, SETTINGS, Settings, variable_of
+from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.registry import worlds_in
 from ipa.simulate.run import (
     ForecastSettings,
@@ -38,6 +40,12 @@ from ipa.simulate.run import (
 
 # Policies that run in the service's own loop, which reads the load between ticks.
 OWN = ("ours", "ours-frugal")
+# Policies whose authors plan for a point forecast, not for an upper quantile.
+POINT, POINT_QUANTILE = ("ipa", "ipa-artifact", "fa2-low", "fa2-high", "rim", "infadapter", "ms+"), 0.5
+# Settings of the service that an experiment may vary, by environment variable; its `interval` is the tick.
+OF_FORECAST, QUANTILE = ("window_s", "horizon_s", "smooth_s"), "forecast_quantile"
+OF_LOOP = (*OF_FORECAST, QUANTILE, *(each.name for each in fields(GuardSettings) if each.name != "tick_s"))
+VARIED = {variable_of(each.name): each.name for each in SETTINGS if each.name in OF_LOOP}
 # How many times the SLA a start may take if nothing keeps it.
 LOOSER = (1.0, 2.0, 4.0, 16.0)
 _PROFILES = TypeAdapter(list[StageProfile])
@@ -66,7 +74,7 @@ def cells_of(
     profiles: Profiles,
     loads: Sequence[tuple[str, Mapping[int, array[float]]]],
 ) -> list[ExperimentCell]:
-    """The cells of one pipeline: every load, SLA, world, forecaster, policy and seed of the experiment.
+    """The cells of one pipeline: every load, SLA, world, forecaster, policy, setting and seed.
 
     `loads` are named rates by the second for each seed.
     """
@@ -74,28 +82,71 @@ def cells_of(
         "pipeline": pipeline_to_mapping(pipeline),
         "profiles": plain(list(profiles.values())),
         "spacing": experiment.spacing,
-        "interval_s": experiment.interval_s,
     }
     slas = [(text, sla_of(text, pipeline, profiles)) for text in experiment.slas]
-    names = (experiment.worlds, experiment.forecasters, experiment.policies, experiment.seeds)
+    values = [
+        [(name, setting_of(name, it)) for it in listed(each)] for name, each in experiment.settings.items()
+    ]
+    settings = [dict(each) for each in product(*values)]
+    arms = (experiment.worlds, experiment.forecasters, experiment.policies, settings, experiment.seeds)
     made = []
-    for (workload, by_seed), (sla, sla_s), world, forecaster, policy, seed in product(loads, slas, *names):
+    for (workload, by_seed), (sla, sla_s), world, forecaster, policy, given, seed in product(
+        loads, slas, *arms
+    ):
+        forecast = _forecast_of(forecaster, policy, given, pipeline)
         arm_values: dict[str, str | int | float] = {
             "sla_s": sla_s,
             "world": world,
-            "forecaster": forecaster,
+            "forecaster": forecast.name,
             "policy": policy,
             "seed": seed,
         }
-        plugins = [POLICIES.find(policy), FORECASTERS.find(forecaster), *(it for it, *_ in worlds_in(world))]
+        plugins = [POLICIES.find(policy), FORECASTERS.find(forecast.name)]
+        plugins += [plugin for plugin, *_ in worlds_in(world)]
         code = [digest for plugin in plugins if (digest := code_of(plugin))]
-        payload = {**inputs, **arm_values, **({"code": code} if code else {})}
-        labels: Labels = {"pipeline": arm.name, "workload": workload, "sla": sla, **arm_values}
+        loop = {
+            "forecast": asdict(forecast),
+            "guards": asdict(_guards_of(experiment.interval_s, policy, given)),
+        }
+        payload = {**inputs, **arm_values, **loop, **({"code": code} if code else {})}
+        case = {"pipeline": arm.name, "workload": workload, "sla": sla}
+        labels: Labels = {**case, **arm_values, "forecaster": forecaster, **given}
         series = {"rates_rps": by_seed[seed]}
         weight = len(by_seed[seed]) / 60
         made.append(ExperimentCell(labels, "simulate", payload, series, weight))
     _check_policies(made)
     return made
+
+
+def listed(values: Any) -> list[Any]:
+    """The values of a setting in an experiment, where one value needs no list."""
+    return list(values) if isinstance(values, list | tuple) else [values]
+
+
+def setting_of(variable: str, value: Any) -> Any:
+    """The setting's value, as the service reads it. ConfigurationError if it cannot have it."""
+    return getattr(Settings.from_env({variable: str(value)}), variable.removeprefix(PREFIX).lower())
+
+
+def _forecast_of(
+    forecaster: str, policy: str, given: Mapping[str, Any], pipeline: Pipeline
+) -> ForecastSettings:
+    """The named forecaster with settings; for AUTHORS the ladder with what the policy's authors plan for."""
+    values = {VARIED[variable]: value for variable, value in given.items()}
+    own = {name: values[name] for name in OF_FORECAST if name in values}
+    if QUANTILE in values:
+        own["quantile"] = slo_quantile(values[QUANTILE], pipeline.sla.percentile)
+    if forecaster != AUTHORS:
+        return ForecastSettings(forecaster, **own)
+    return ForecastSettings(**{**own, "quantile": POINT_QUANTILE} if policy in POINT else own)
+
+
+def _guards_of(interval_s: float, policy: str, given: Mapping[str, Any]) -> GuardSettings:
+    """The loop's settings: only policies of the service's own loop read the load between ticks."""
+    values = {VARIED[variable]: value for variable, value in given.items()}
+    own = {each.name: values[each.name] for each in fields(GuardSettings) if each.name in values}
+    guards = GuardSettings(**{"tick_s": interval_s, "peek_s": Settings().peek_s, **own})
+    return guards if policy in OWN else replace(guards, peek_s=0.0)
 
 
 def _check_policies(cells: Sequence[ExperimentCell]) -> None:
@@ -189,7 +240,8 @@ def started(setup: SimSetup) -> SimSetup:
 def _unstarted(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> SimSetup:
     """The inputs of the simulator without the first configuration."""
     measured = _PROFILES.validate_python(payload["profiles"])
-    is_own = payload["policy"] in OWN
+    guards = GuardSettings(**payload["guards"])
+    FORECASTERS.admit(payload["forecaster"])
     return SimSetup(
         pipeline=with_sla(pipeline_from_mapping(payload["pipeline"]), payload["sla_s"]),
         profiles={each.stage: each for each in measured},
@@ -197,7 +249,8 @@ def _unstarted(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -
         policy=POLICIES.admit(payload["policy"]),
         seed=payload["seed"],
         spacing=payload["spacing"],
-        forecast=ForecastSettings(FORECASTERS.admit(payload["forecaster"])),
-        guards=GuardSettings(tick_s=payload["interval_s"], peek_s=Settings().peek_s if is_own else 0.0),
+        forecast=ForecastSettings(**payload["forecast"]),
+        guards=guards,
+        metrics=MetricsSettings(stale_after_s=guards.stale_after_s),
         world=payload["world"],
     )

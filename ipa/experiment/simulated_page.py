@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from math import isnan, nan
 from statistics import fmean
 from typing import Any
 
 from ipa.experiment.cells import Finished, Row
-from ipa.experiment.runners import Experiment, ExperimentRunner
+from ipa.experiment.runners import SIMULATE, Experiment, ExperimentRunner
 from ipa.experiment.simulated import cells, work
 from ipa.report.blocks import (
     Block,
@@ -23,7 +24,6 @@ from ipa.report.blocks import (
     figure,
     judged,
     mean_of,
-    paired,
 )
 from ipa.report.plots import over_cells
 
@@ -41,32 +41,60 @@ class CaseGrid:
     seeds: tuple[int, ...]
     rows: Mapping[tuple[CaseKey, str], Mapping[int, Row]]
     reference: str | None
+    # The names of what differs among the policies beside their own names, in the order of `policies`.
+    varied: tuple[str, ...] = ()
 
-    def values(self, case: CaseKey, policy: str, key: str) -> list[float]:
-        """The figure of every seed, in the order of the seeds; NaN if a run lacks it."""
+    @property
+    def header(self) -> list[str]:
+        """The headings of `name_cells`."""
+        return ["policy", *self.varied]
+
+    def name_cells(self, policy: str) -> list[TableCell]:
+        """The policy's name with its mark, and the values of what differs."""
+        name, *values = policy.split(", ")
+        cells = [TableCell(value.rpartition("=")[2], kind="text") for value in values]
+        return [TableCell(name + self.mark(policy)), *cells]
+
+    def reference_of(self, policy: str) -> str:
+        """The reference with the policy's forecaster and settings; the policy itself without a reference."""
+        own, comma, others = policy.partition(", ")
+        return f"{self.reference or own}{comma}{others}"
+
+    def values(self, case: CaseKey, policy: str, key: str, against: str = "") -> list[float]:
+        """The figure of every seed, in their order; NaN if a run lacks it.
+
+        `against` the reference under the same seed: its "ratio" − 1, or the "difference".
+        """
         rows = self.rows[case, policy]
-        return [number(rows[seed].get(key)) for seed in self.seeds]
+        own = [number(rows[seed].get(key)) for seed in self.seeds]
+        if not against:
+            return own
+        others = self.values(case, self.reference_of(policy), key)
+        return [difference(*pair, relative=against == "ratio") for pair in zip(own, others, strict=True)]
 
-    def mean(self, case: CaseKey, policy: str, key: str) -> Mean | None:
-        """The figure's mean over the seeds."""
-        return mean_of(self.values(case, policy, key))
+    def mean(self, case: CaseKey, policy: str, key: str, against: str = "") -> Mean | None:
+        """The mean of `values` over the seeds."""
+        return mean_of(self.values(case, policy, key, against))
 
-    def against(self, case: CaseKey, policy: str, key: str, *, relative: bool) -> Mean | None:
-        """The figure against the reference, seed by seed."""
-        if self.reference is None:
-            return None
-        values, others = (self.values(case, name, key) for name in (policy, self.reference))
-        return paired(values, others, relative=relative)
-
-    def overall(self, policy: str, key: str, *, against: str = "") -> Mean | None:
-        """The mean over all cases, its interval over seeds; against the reference as "ratio" or "less"."""
-        by_case = [self.values(case, policy, key) for case in self.cases]
-        if against and self.reference is not None:
-            others = [self.values(case, self.reference, key) for case in self.cases]
-            pairs = [zip(*sides, strict=True) for sides in zip(by_case, others, strict=True)]
-            by_case = [[difference(*pair, relative=against == "ratio") for pair in each] for each in pairs]
+    def overall(self, policy: str, key: str, against: str = "") -> Mean | None:
+        """The mean of `values` over all cases, its interval over seeds."""
+        by_case = [self.values(case, policy, key, against) for case in self.cases]
         by_seed = ([value for value in each if not isnan(value)] for each in zip(*by_case, strict=True))
-        return mean_of([fmean(known) if known else nan for known in by_seed])
+        return mean_of([fmean(known) for known in by_seed if known])
+
+    def words(self, case: CaseKey) -> str:
+        """The case by what differs among the cases."""
+        varied = [at for at in range(len(CASE)) if len({each[at] for each in self.cases}) > 1]
+        return " ".join(case[at] for at in varied) or case[0]
+
+    def dominates(self, case: CaseKey, policy: str, other: str) -> bool:
+        """True if the policy's means of PAS, cores and late or lost are no worse, and one is better."""
+        gains = []
+        for metric in JUDGED:
+            own, theirs = (self.mean(case, name, metric.key) for name in (policy, other))
+            gain = difference(own.value, theirs.value, relative=False) if own and theirs else nan
+            gains.append(gain if metric.more_is_better else -gain)
+        return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
     def mark(self, policy: str) -> str:
         """The mark to print after a policy that failed at ticks; else empty."""
@@ -81,8 +109,12 @@ def number(value: object) -> float:
 
 
 def grid_of(experiment: Experiment, finished: Sequence[Finished]) -> CaseGrid:
-    """The runs by case, policy and seed. With several forecasters each pair counts as a policy."""
-    several = len({each.labels["forecaster"] for each in finished}) > 1
+    """The runs by case, policy and seed. A policy with each forecaster and setting counts as one."""
+    varied = [
+        key
+        for key in ("forecaster", *(experiment.settings if experiment.runner == SIMULATE else ()))
+        if len({each.labels[key] for each in finished}) > 1
+    ]
     rows: dict[tuple[CaseKey, str], dict[int, Row]] = {}
     cases: dict[CaseKey, None] = {}
     policies: dict[str, None] = {}
@@ -90,20 +122,20 @@ def grid_of(experiment: Experiment, finished: Sequence[Finished]) -> CaseGrid:
         labels = each.labels
         case = tuple(str(labels[key]) for key in CASE)
         policy = str(labels["policy"])
-        name = f"{policy}, {labels['forecaster']}" if several else policy
+        parts = (f"{labels[key]}" if key == "forecaster" else f"{key}={labels[key]}" for key in varied)
+        name = ", ".join((policy, *parts))
         cases[case] = policies[name] = None
         rows.setdefault((case, name), {})[int(labels["seed"])] = each.row
-    reference = experiment.reference
-    if reference is not None and reference not in policies:
-        reference = next((name for name in policies if name.startswith(f"{reference}, ")), None)
-    return CaseGrid(tuple(cases), tuple(policies), experiment.seeds, rows, reference)
+    return CaseGrid(
+        tuple(cases), tuple(policies), experiment.seeds, rows, experiment.reference, tuple(varied)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ReportMetric:
     """A figure of the summary: its column, heading, format and factor, and the form of its differences.
 
-    `relative`: as a ratio; `more_is_better` None: a difference is neither.
+    `against` is that of `CaseGrid.values`; `more_is_better` None: a difference is neither.
     """
 
     key: str
@@ -113,24 +145,26 @@ class ReportMetric:
     more_is_better: bool | None = None
     difference: str = ""
     difference_form: str = ""
-    relative: bool = False
+    against: str = "difference"
 
 
 METRICS = (
     ReportMetric("pas_mean", "PAS %", ".2f", 100.0, True, "PAS, points", "+.2f"),
-    ReportMetric("cores_mean", "cores", ".2f", 1.0, False, "cores, %", "+.1f", relative=True),
+    ReportMetric("cores_mean", "cores", ".2f", 1.0, False, "cores, %", "+.1f", "ratio"),
     ReportMetric("violation_ratio", "late or lost %", ".2f", 100.0, False, "late or lost, points", "+.2f"),
     ReportMetric("latency_p50_s", "p50 s", ".3f"),
     ReportMetric("latency_p99_s", "p99 s", ".2f", 1.0, False, "p99, s", "+.2f"),
     ReportMetric("changes", "changes", ".1f", 1.0, None, "changes", "+.1f"),
 )
 COMPARED = tuple(metric for metric in METRICS if metric.difference)
+# A policy dominates another one if it is no worse in any of these, and better in one.
+JUDGED = METRICS[:3]
 
 
 def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
     """All cases in one table, differences, and every case."""
     grid = grid_of(experiment, finished)
-    contents = [Heading("All cases together"), _overall_table(grid), *_differences(grid)]
+    contents = [Heading("All cases together"), _overall_table(grid), *_differences(grid), *_dominance(grid)]
     if len(grid.policies) * len(grid.cases) > 1:
         contents += [Heading("Every case"), *_pictures(grid)]
     return [*contents, Folded("All figures of every case", _tables(grid))]
@@ -155,18 +189,18 @@ def differences(experiment: Experiment, finished: Sequence[Finished]) -> list[di
     """
     grid = grid_of(experiment, finished)
     rows = []
-    for case in grid.cases if grid.reference is not None else ():
-        for policy in (policy for policy in grid.policies if policy != grid.reference):
+    for case in grid.cases:
+        for policy in (policy for policy in grid.policies if policy != grid.reference_of(policy)):
             for metric in COMPARED:
-                mean = grid.against(case, policy, metric.key, relative=metric.relative)
+                mean = grid.mean(case, policy, metric.key, metric.against)
                 known = mean is not None and mean.half_width is not None
                 rows.append(
                     {
                         **dict(zip(CASE, case, strict=True)),
                         "policy": policy,
-                        "reference": grid.reference,
+                        "reference": grid.reference_of(policy),
                         "figure": metric.key,
-                        "is_relative": metric.relative,
+                        "is_relative": metric.against == "ratio",
                         "difference": None if mean is None else mean.value,
                         "low": mean.low if mean and known else None,
                         "high": mean.high if mean and known else None,
@@ -179,7 +213,7 @@ def differences(experiment: Experiment, finished: Sequence[Finished]) -> list[di
 def _overall_table(grid: CaseGrid) -> Table:
     rows = [
         [
-            TableCell(policy + grid.mark(policy)),
+            *grid.name_cells(policy),
             *(figure(grid.overall(policy, it.key), it.form, scale=it.scale) for it in METRICS),
         ]
         for policy in grid.policies
@@ -193,7 +227,7 @@ def _overall_table(grid: CaseGrid) -> Table:
         else f"Means over {of}, of one seed: their error is unknown."
     )
     how += " Late or lost: of the requests sent. Cores: all that were paid, old and new replicas of a change."
-    return Table(how, ["policy", *(it.heading for it in METRICS)], [rows])
+    return Table(how, [*grid.header, *(it.heading for it in METRICS)], [rows], texts=len(grid.header))
 
 
 def _differences(grid: CaseGrid) -> list[Block]:
@@ -202,16 +236,16 @@ def _differences(grid: CaseGrid) -> list[Block]:
         return []
 
     def change(policy: str, metric: ReportMetric) -> TableCell:
-        overall = grid.overall(policy, metric.key, against="ratio" if metric.relative else "less")
+        overall = grid.overall(policy, metric.key, metric.against)
         # In percent, points or the unit of the figure.
-        mean = overall and overall.scaled(100.0 if metric.relative else metric.scale)
+        mean = overall and overall.scaled(100.0 if metric.against == "ratio" else metric.scale)
         kind = judged(mean, more_is_better=metric.more_is_better)
         return figure(mean, metric.difference_form, kind=kind)
 
     rows = [
-        [TableCell(policy + grid.mark(policy)), *(change(policy, it) for it in COMPARED)]
+        [*grid.name_cells(policy), *(change(policy, it) for it in COMPARED)]
         for policy in grid.policies
-        if policy != grid.reference
+        if policy != grid.reference_of(policy)
     ]
     caption = f"Differences from {grid.reference} under the same requests"
     caption += (
@@ -220,13 +254,31 @@ def _differences(grid: CaseGrid) -> list[Block]:
         if len(grid.seeds) > 1
         else ", of one seed: how much is chance is unknown."
     )
-    return [Table(caption, ["policy", *(it.difference for it in COMPARED)], [rows])]
+    header = [*grid.header, *(it.difference for it in COMPARED)]
+    return [Table(caption, header, [rows], texts=len(grid.header))]
+
+
+def _dominance(grid: CaseGrid) -> list[Block]:
+    """Who is nowhere worse than whom in which cases, with the same forecaster and settings or name."""
+    rows = []
+    for policy, other in permutations(grid.policies, 2):
+        (name, _, others), (another, _, theirs) = (each.partition(", ") for each in (policy, other))
+        if name != another and others != theirs:
+            continue
+        cases = [grid.words(case) for case in grid.cases if grid.dominates(case, policy, other)]
+        if cases:
+            words = (policy, other, f"{len(cases)} of {len(grid.cases)}", ", ".join(cases))
+            rows.append([TableCell(each, kind="text") for each in words])
+    caption = (
+        "Weak dominance: cases in which the means of a policy are no worse than another's in PAS, cores and "
+        "late or lost, and better in one."
+    )
+    return [Table(caption, ["policy", "dominates", "cases", "which"], [rows], texts=4)] if rows else []
 
 
 def _pictures(grid: CaseGrid) -> list[Block]:
     """Cores and accuracy of every case, against the reference if there is one; late and lost requests."""
-    varied = [at for at in range(len(CASE)) if len({case[at] for case in grid.cases}) > 1]
-    names = [" ".join(case[at] for at in varied) or case[0] for case in grid.cases]
+    names = [grid.words(case) for case in grid.cases]
     name = grid.reference
     of, than = ("", "%") if name is None else (f", of those of {name}", f"points more than {name}")
     end = "; bars are 95 % intervals over the seeds." if len(grid.seeds) > 1 else ", of one seed."
@@ -235,7 +287,7 @@ def _pictures(grid: CaseGrid) -> list[Block]:
         if name is None or unchanged is None:
             mean = grid.mean(case, policy, key)
         else:
-            mean = grid.against(case, policy, key, relative=unchanged == 1.0)
+            mean = grid.mean(case, policy, key, "ratio" if unchanged else "difference")
             mean = mean and replace(mean, value=mean.value + unchanged)
         return mean and mean.scaled(scale)
 
@@ -262,7 +314,7 @@ def _pictures(grid: CaseGrid) -> list[Block]:
 
 def _tables(grid: CaseGrid) -> list[Block]:
     tables: list[Block] = []
-    header = ["workload", "SLA", "world", "policy", *(it.heading for it in METRICS), "lost"]
+    header = ["workload", "SLA", "world", *grid.header, *(it.heading for it in METRICS), "lost"]
     for pipeline in dict.fromkeys(case[0] for case in grid.cases):
         groups = []
         for case in (case for case in grid.cases if case[0] == pipeline):
@@ -273,11 +325,11 @@ def _tables(grid: CaseGrid) -> list[Block]:
                     TableCell("" if number_of else case[1]),
                     TableCell("" if number_of else f"{sla_s:.3g} s"),
                     TableCell("" if number_of else case[-1]),
-                    TableCell(policy + grid.mark(policy)),
+                    *grid.name_cells(policy),
                     *(figure(grid.mean(case, policy, it.key), it.form, scale=it.scale) for it in METRICS),
                     figure(grid.mean(case, policy, "lost"), ".0f"),
                 ]
                 rows.append(row)
             groups.append(rows)
-        tables.append(Table(f"{pipeline}: means over the seeds.", header, groups, texts=4))
+        tables.append(Table(f"{pipeline}: means over the seeds.", header, groups, texts=3 + len(grid.header)))
     return tables

@@ -66,14 +66,6 @@ def means_of(
     return {name: mean_of([it for it in column if it is not None]) for name, column in columns.items()}
 
 
-def paired(values: Sequence[float], others: Sequence[float], *, relative: bool) -> Mean | None:
-    """The mean of value − other, or of value/other − 1, pair by pair, with Student's t interval of the pairs.
-
-    A seed is the same load for both. Pairs whose other is 0 have no ratio and are left out.
-    """
-    return mean_of([difference(*pair, relative=relative) for pair in zip(values, others, strict=True)])
-
-
 def difference(value: float, other: float, *, relative: bool) -> float:
     """Value − other, or value/other − 1, which is NaN if other is 0.
 

@@ -111,6 +111,28 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         ("{name: calm,", "{name: bursty,", "name 'bursty' occurs twice; give one of them another `name`"),
         ("slow:1.5", "slow:x", "16: world 'slow:x': 'x' is not a number above 0. Write slow alone, or with"),
         ("as-profiled", "as-pictured", "16: there is no world 'as-pictured'. There are: as-profiled, slow"),
+        (
+            "quick:",
+            "settings: {IPA_PORT: 1}\nquick:",
+            "18: IPA_PORT is no setting that can vary; there are: IPA_PEEK_S, IPA_",
+        ),
+        (
+            "quick:",
+            "settings:\n  IPA_FORECAST_QUANTILE:\n    - 0.5\n    - 1.5\nquick:",
+            "21: IPA_FORECAST_QUANTILE='1.5' is not below 1; correct it, or leave it out",
+        ),
+        (
+            "quick: {",
+            "quick: {settings: {IPA_PEEK_S: [1, much]}, ",
+            "18: IPA_PEEK_S='much' is not a number; corr",
+        ),
+        ("quick:", "settings: {IPA_PEEK_S: [1, 1.0]}\nquick:", "18: IPA_PEEK_S has 1.0 twice; leave one out"),
+        ("quick:", "settings: {IPA_PEEK_S: []}\nquick:", "18: IPA_PEEK_S has no value; give one or several"),
+        (
+            "quick:",
+            "forecasters: [authors]\nsettings: {IPA_FORECAST_QUANTILE: 0.5}\nquick:",
+            "19: forecaster authors has its own IPA_FORECAST_QUANTILE; leave one of them out",
+        ),
         ("runner: simulate", "runner: dream", "there is no runner 'dream'; known: simulate"),
     ],
 )
