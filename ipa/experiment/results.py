@@ -57,8 +57,8 @@ SCHEMA: Mapping[str, Mapping[str, Column]] = {
         "violation_ratio": Column(_REAL, "ratio", "requests that were late or lost, of those sent"),
         "lost": Column(_WHOLE, "requests", "requests without an answer"),
         **{
-            f"latency_{name}_s": Column(_REAL, "s", f"quantile {at:g} of the latency of answers")
-            for name, at in QUANTILES.items()
+            f"latency_{name}_s": Column(_REAL, "s", "latency of answers, the quantile of its name")
+            for name in QUANTILES
         },
         "changes": Column(_WHOLE, "", "changes of the configuration that were written"),
         "requests": Column(_WHOLE, "requests", "requests sent"),
