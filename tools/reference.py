@@ -202,13 +202,12 @@ def results() -> str:
     parts = [RESULTS_HEAD]
     first, *_ = SCHEMA
     for name, columns in SCHEMA.items():
-        known = [] if name == first else [key for key, it in columns.items() if SCHEMA[first].get(key) == it]
-        rows = [f"- {', '.join(f'`{key}`' for key in known)}: as in {first}"] if known else []
-        rows += [
-            f"- `{key}` ({', '.join(filter(None, (it.type, it.unit)))}): {it.meaning}"
-            for key, it in columns.items()
-            if key not in known
-        ]
+        by_words: dict[str, list[str]] = {}
+        for key, it in columns.items():
+            is_known = name != first and SCHEMA[first].get(key) == it
+            own = f" ({', '.join(filter(None, (it.type, it.unit)))}): {it.meaning}"
+            by_words.setdefault(f": as in {first}" if is_known else own, []).append(f"`{key}`")
+        rows = [f"- {', '.join(keys)}{words}" for words, keys in by_words.items()]
         parts.append("\n".join([f"## {name}", "", *rows, ""]))
     return "\n".join(parts)
 

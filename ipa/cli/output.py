@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 # Tables are as wide as they need, also in a pipe; a row of Markdown is one line.
 WIDTH, MARKDOWN_WIDTH = 160, 2000
 # Seconds between two lines of progress if there is no terminal.
-LINE_S = 30.0
+LINE_S = 60.0
+# Print a line on standard error.
+say = partial(typer.echo, err=True)
 
 
 class Step(Protocol):
@@ -116,28 +120,37 @@ def work_left(done: int, total: int, took_s: float, now: datetime) -> str:
 def progress(words: str, total: int | None = None) -> Iterator[Step]:
     """Show the work left of `total` parts during the block; call the yielded step as parts are done.
 
-    On a terminal it is a bar, or a spinner without a total, elsewhere a line each LINE_S, both on standard
-    error. NO_COLOR removes the colours.
+    On a terminal it is a bar, elsewhere a line each LINE_S, also while no part ends; both on
+    standard error. NO_COLOR removes the colours.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
     console = Console(stderr=True)
     is_live = console.is_terminal and not console.is_dumb_terminal
-    known = (BarColumn(), TextColumn("{task.fields[left]}", markup=False)) if total is not None else ()
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *known)
-    done, started_s = 0, time.monotonic()
-    shown_s = started_s
+    what, rest = (TextColumn(each, markup=False) for each in ("{task.description}", "{task.fields[left]}"))
+    columns = (SpinnerColumn(), what, BarColumn(), rest)
+    done, shown, started_s = 0, words, time.monotonic()
+    ended = threading.Event()
+
+    def left() -> str:
+        return work_left(done, total, time.monotonic() - started_s, datetime.now(UTC)) if total else ""
+
+    def tell() -> None:
+        while not ended.wait(LINE_S):
+            typer.echo(f"{shown}; {left()}", err=True)
+
+    if total and not is_live:
+        threading.Thread(target=tell, daemon=True).start()
     with Progress(*columns, console=console, transient=True, disable=not is_live) as bar:
         task = bar.add_task(words, total=total, left="")
 
         def step(now: str, parts: int = 1) -> None:
-            nonlocal done, shown_s
-            done, at_s = done + parts, time.monotonic()
-            left = work_left(done, total, at_s - started_s, datetime.now(UTC)) if total is not None else ""
-            bar.update(task, advance=parts, description=f"{words}: {now}" if now else words, left=left)
-            if left and not is_live and at_s - shown_s >= LINE_S:
-                shown_s = at_s
-                typer.echo(f"{words}: {now}; {left}", err=True)
+            nonlocal done, shown
+            done, shown = done + parts, f"{words}: {now}" if now else words
+            bar.update(task, advance=parts, description=shown, left=left())
 
-        yield step
+        try:
+            yield step
+        finally:
+            ended.set()

@@ -57,8 +57,8 @@ SCHEMA: Mapping[str, Mapping[str, Column]] = {
         "violation_ratio": Column(_REAL, "ratio", "requests that were late or lost, of those sent"),
         "lost": Column(_WHOLE, "requests", "requests without an answer"),
         **{
-            f"latency_{name}_s": Column(_REAL, "s", f"quantile {at:g} of the latency of answers")
-            for name, at in QUANTILES.items()
+            f"latency_{name}_s": Column(_REAL, "s", "latency of answers, the quantile of its name")
+            for name in QUANTILES
         },
         "changes": Column(_WHOLE, "", "changes of the configuration that were written"),
         "requests": Column(_WHOLE, "requests", "requests sent"),
@@ -228,7 +228,7 @@ def compute(
     """Every cell with its outcome, in the order given. Equal inputs are computed once, kept ones not at all.
 
     `watch` is called with the number of cells to compute; its context receives the title of each finished
-    one. `say` receives the message about a first Ctrl-C. The first Ctrl-C or SIGTERM finishes the cells under
+    one. `say` receives their number too, and what a first Ctrl-C or SIGTERM does: it finishes the cells under
     way, a second one ends them. Errors: Interrupted, those of a cell. Finished outcomes are in the store in
     any case, except those with failed ticks.
     """
@@ -239,6 +239,7 @@ def compute(
     # The long ones first, so that the last minute keeps all workers busy.
     missing.sort(key=lambda at: -cells[at].weight)
     if missing:
+        say(f"{len(missing)} cells to compute")
         with _stopping(say) as stop, watch(len(missing)) as step:
             try:
                 for at, outcome in _computed(cells, missing, workers, stop):

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +141,8 @@ def _begin_of(value: Any) -> str:
     """The start of the value as JSON, long enough to show and to tell whether it must be shortened."""
     if isinstance(value, str):
         value = value[: MAX_SHOWN + 1]
-    text = ""
-    for part in _ENCODER.iterencode(value):
-        text += part
-        if len(text) > MAX_SHOWN:
-            break
-    return text
+    # Each part has a character at least.
+    return "".join(islice(_ENCODER.iterencode(value), MAX_SHOWN + 1))
 
 
 def shown_key(key: str) -> str:

@@ -238,10 +238,8 @@ def _is_small(document: Document, order: Sequence[Node]) -> bool:
     if ends > MOST:
         document.problem(("graph",), f"graph has {ends} paths; no more than {MOST} can be planned")
     if ways > MOST:
-        document.problem(
-            ("graph",),
-            f"the routers have {ways} combinations of branches; no more than {MOST} can be planned",
-        )
+        message = f"the routers have {ways} combinations of branches; no more than {MOST} can be planned"
+        document.problem(("graph",), message)
     return ends <= MOST and ways <= MOST
 
 

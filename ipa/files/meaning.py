@@ -99,17 +99,12 @@ def _check_unique(
     document: Document, entries: Iterable[tuple[Pointer, dict[str, Any]]], key: str, word: str
 ) -> list[str]:
     """The names under `key`; repeated ones are noted."""
-    names: list[str] = []
-    visited: set[str] = set()
-    for pointer, entry in entries:
-        name = entry.get(key)
-        if name is None:
-            continue
-        if name in visited:
+    names = [(pointer, name) for pointer, entry in entries if (name := entry.get(key)) is not None]
+    first = {name: pointer for pointer, name in reversed(names)}
+    for pointer, name in names:
+        if first[name] != pointer:
             document.problem((*pointer, key), f"{word} {shown_key(name)} occurs twice; rename or remove one")
-        visited.add(name)
-        names.append(name)
-    return names
+    return [name for _, name in names]
 
 
 def _entries(data: dict[str, Any], key: str, pointer: Pointer) -> Entries:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -31,6 +31,7 @@ MOST_LINE_BYTES = 100_000
 MOST_LINES = 10_000_000
 # Recorded rates unpack to some ten times their packed size, and files made to fill the memory to a thousand.
 MOST_RATIO = 100
+PARQUET = b"PAR1"
 # Bounds the memory if two lines are years apart.
 MOST_SECONDS = 10_000_000
 # In the package: an hour of requests to a language model at Azure (CC BY 4.0).
@@ -40,7 +41,6 @@ SPAN = Quantity(
     'a span of time with its unit, such as "30s" or "2h"',
     {"ms": Decimal("0.001"), "s": Decimal(1), "min": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)},
 )
-OPTIONS = ("format", "column", "step", "from", "to", "scale", "mean")
 Rates = Sequence[float | None]
 
 
@@ -306,52 +306,38 @@ def trace_in(folder: Path, trace: str) -> str:
     return trace if is_packaged else str(folder / trace)
 
 
+# Of each option the field, what reads it, and what it must be if a value may also be read as nothing.
+OPTIONS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
+    "format": ("format", {name: name for name in FORMATS}.get, f"one of {', '.join(FORMATS)}"),
+    "column": ("column", str, ""),
+    "step": ("step_s", SPAN.parse, "a time above 0s"),
+    "from": ("from_s", SPAN.parse, ""),
+    "to": ("to_s", SPAN.parse, ""),
+    "scale": ("scale", number, "a number above 0"),
+    "mean": ("mean_rps", number, "a number above 0"),
+}
+
+
 def parse_trace(trace: str | Path) -> TraceReference:
     """The trace's file and options. InputError names an unknown option or a value that cannot be read."""
     text, path = str(trace), trace_file(trace)
     if is_file(Path(text)) or "?" not in text:
         return TraceReference(path)
-    given: dict[str, str] = {}
+    given: dict[str, Any] = {}
     for part in text.partition("?")[2].split("&"):
         name, _, value = part.partition("=")
         if name not in OPTIONS or not value:
             raise InputError(
                 f"trace {text}: {part!r} is not known", hint=f"Give name=value; names: {', '.join(OPTIONS)}"
             )
-        given[name] = unquote(value)
-
-    def span_s(name: str) -> float | None:
-        if name not in given:
-            return None
+        field, read, wanted = OPTIONS[name]
         try:
-            return SPAN.parse(given[name])
+            given[field] = read(unquote(value))
         except ValueError as error:
-            raise InputError(f"trace {text}: {name}={given[name]}: {error}") from error
-
-    def positive(name: str) -> float | None:
-        value = number(given[name]) if name in given else None
-        if name in given and not value:
-            raise InputError(
-                f"trace {text}: {name}={given[name]} is not a number above 0", hint="Correct it."
-            )
-        return value
-
-    if span_s("step") == 0:
-        raise InputError(f"trace {text}: step={given['step']} is not a time", hint="Give more than 0s.")
-    if "format" in given and given["format"] not in FORMATS:
-        raise InputError(
-            f"trace {text}: there is no format {given['format']!r}", hint=f"There are: {', '.join(FORMATS)}"
-        )
-    return TraceReference(
-        path,
-        given.get("format"),
-        given.get("column"),
-        span_s("step"),
-        span_s("from") or 0.0,
-        span_s("to"),
-        positive("scale") or 1.0,
-        positive("mean"),
-    )
+            raise InputError(f"trace {text}: {part}: {error}") from error
+        if wanted and not given[field]:
+            raise InputError(f"trace {text}: {part} is not {wanted}", hint="Correct it.")
+    return TraceReference(path, **given)
 
 
 def read_trace(trace: str | Path, *, finds_outages: bool = True) -> tuple[float | None, ...]:
@@ -392,14 +378,38 @@ def _unpacked(path: Path, raw: BinaryIO) -> BinaryIO | gzip.GzipFile:
     return file
 
 
-def _lines(path: Path, file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, str]]:
-    # A line at a time and no more of it than any has: what is packed may be endless.
-    for at, line in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES), b""), 1):
+def _texts(path: Path, file: BinaryIO | gzip.GzipFile) -> Iterator[str]:
+    """The lines of a text file, or the rows of a Parquet file as JSON."""
+    is_parquet = file.read(len(PARQUET)) == PARQUET
+    file.seek(0)
+    if not is_parquet:
+        # A line at a time and no more of it than any has: what is packed may be endless.
+        lines = iter(lambda: file.readline(MOST_LINE_BYTES), b"")
+        yield from (line.decode("utf-8-sig").strip() for line in lines)
+        return
+    try:
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        hint = "Install ipa with its extra `experiments`, or save it as CSV."
+        raise InputError(f"{path} is a Parquet file, which pyarrow reads", hint=hint) from error
+    stored = ParquetFile(file)
+    # Times of Python have no nanoseconds.
+    kept = [
+        (it.name, pa.timestamp("us", it.type.tz) if pa.types.is_timestamp(it.type) else it.type)
+        for it in stored.schema_arrow
+    ]
+    for batch in stored.iter_batches():
+        for row in batch.cast(pa.schema(kept), safe=False).to_pylist():
+            yield json.dumps(row, default=str)
+
+
+def _lines(path: Path, texts: Iterator[str]) -> Iterator[tuple[int, str]]:
+    for at, text in enumerate(texts, 1):
         if at > MOST_LINES:
             raise InputError(
                 f"{path} has more than {MOST_LINES} lines", hint="Split it, or sum it by the second."
             )
-        text = line.decode("utf-8-sig" if at == 1 else "utf-8").strip()
         if text and not text.startswith("#"):
             yield at, text
 
@@ -409,7 +419,7 @@ def _recorded(reference: TraceReference) -> list[float | None]:
     path = reference.path
     try:
         with opened(path) as raw, _unpacked(path, raw) as file:
-            lines = _lines(path, file)
+            lines = _lines(path, _texts(path, file))
             first = next(lines, None)
             if first is None:
                 return []
@@ -419,7 +429,7 @@ def _recorded(reference: TraceReference) -> list[float | None]:
                 name = alone.time or alone.value or ""
                 return _by_line(trace, ((line, {name: text}) for line, text in trace.lines), alone)
             return _by_line(trace, (_csv_rows if kind == "csv" else _json_rows)(trace), None)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a trace: {error}") from error
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ipa.cli.options import FORECASTER, POLICY, FileFolders
-from ipa.cli.output import OUTPUT, Output, show
+from ipa.cli.output import OUTPUT, Output, say, show
 from ipa.model.errors import ExitCode, UsageError
 from ipa.settings import Settings
 
@@ -63,17 +63,7 @@ def ci(
     )
     load = trace or workload or "bursty"
     with base_checkout(Path.cwd(), base) as (root, commit, before):
-        request = ReviewRequest(
-            root,
-            before,
-            load,
-            rules,
-            policy,
-            seeds,
-            settings,
-            default_target,
-            lambda words: typer.echo(words, err=True),
-        )
+        request = ReviewRequest(root, before, load, rules, policy, seeds, settings, default_target, say)
         reviewed = review_of(request)
     code = ExitCode.INFEASIBLE if any(each.findings for each in reviewed) else ExitCode.OK
     values = {"base": base, "commit": commit, "load": load, "seeds": seeds, "policy": policy}

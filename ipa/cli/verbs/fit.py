@@ -10,7 +10,7 @@ from typing import TypeVar
 import typer
 
 from ipa.cli.options import FILE_PIPELINE, FileFolders, complete_stages
-from ipa.cli.output import OUTPUT, Output, print_values, progress, show
+from ipa.cli.output import OUTPUT, Output, print_values, progress, say, show
 from ipa.model.errors import ExitCode, InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.masking import mask_url
 from ipa.model.profile import StageProfile
@@ -148,7 +148,7 @@ def profile(
         for it in stages:
             workload = bench_workload(settings.pipelines_dir, pipeline, it.name, seed)
             with measurement_bench(described, at or "") as bench:
-                profile = measure_stage(bench, described, it, chosen[it.name], workload, request, step, _say)
+                profile = measure_stage(bench, described, it, chosen[it.name], workload, request, step, say)
             keeps = write and not force and _is_worse(profile, place)
             results.append((profile, None if keeps else _written(profile, place)))
             unreplaced += [it.name] if keeps else []
@@ -160,7 +160,7 @@ def profile(
         )
     for measured, _ in results:
         if doubt := doubt_of(measured):
-            _say(
+            say(
                 f"warning: {doubt}\n  → measure it again when the machine is quiet, by the same command; "
                 f"`ipa fit {measured.pipeline}` shows where"
             )
@@ -204,9 +204,5 @@ def _written(profile: StageProfile, folder: Path | None) -> Path | None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{profile.stage}.yaml"
     path.write_text(dump_profile(profile), encoding="utf-8")
-    _say(f"wrote {path}")
+    say(f"wrote {path}")
     return path
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)

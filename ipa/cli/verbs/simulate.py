@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import typer
 from ipa.cli import options
 from ipa.cli.arguments import Bundle
 from ipa.cli.options import FileFolders, accelerator_counts, names, option
-from ipa.cli.output import OUTPUT, Output, Step, progress, show
+from ipa.cli.output import OUTPUT, Output, progress, say, show
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import ConfigurationError, ExitCode, NotFoundError, PluginError, Problem, UsageError
 from ipa.policies.registry import POLICIES
@@ -136,13 +136,7 @@ class Cells(Bundle):
         """The results of the experiment, with progress on standard error; exit code 130 after Ctrl-C."""
         from ipa.experiment.results import Interrupted, conduct
 
-        def say(words: str) -> None:
-            typer.echo(words, err=True)
-
-        def watch(missing: int) -> AbstractContextManager[Step]:
-            say(f"{experiment.name}: {missing} cells to compute")
-            return progress(experiment.name, missing)
-
+        watch = partial(progress, experiment.name)
         try:
             return conduct(experiment, self.out, self.workers, is_fresh=self.fresh, watch=watch, say=say)
         except Interrupted as stopped:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from experiments.forecast.runner import cells, work
@@ -106,7 +110,7 @@ def test_a_line_that_cannot_be_read_is_named(
         ("step=0s", "step=0s is not a time"),
         ("from=1", "from=1"),
         ("from=9s", "nothing from 9 s to its end: it lasts 3 s"),
-        ("format=excel", "no format 'excel'"),
+        ("format=excel", "format=excel is not one of rates, timestamps, csv, jsonl"),
         ("to=2s&mean=3", "no requests to scale"),
     ],
 )
@@ -115,6 +119,27 @@ def test_an_option_that_cannot_be_used_is_named(tmp_path: Path, options: str, wo
     with pytest.raises(InputError, match=r"t\.txt") as caught:
         read_trace(tmp_path / f"t.txt?{options}", finds_outages=False)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+def test_parquet_is_read_as_its_columns_are_in_csv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    path, start = tmp_path / "load.parquet", datetime(2026, 1, 31, 12, tzinfo=UTC)
+    times = pa.array([start, start + timedelta(seconds=2)], pa.timestamp(unit, "UTC"))
+    pq.write_table(pa.table({"timestamp": times, "requests": [10, 20], "host": ["a", None]}), path)
+    assert read_rates(path) == (5, 5, 10, 10)
+    assert read_rates(f"{path}?column=timestamp") == (1, 0, 1)
+    pq.write_table(pa.table({"time_s": [0, 1], "rps": [4.5, None]}), path)
+    with pytest.raises(InputError, match=r"load\.parquet:2:1: rps: 'null' is not a number"):
+        read_rates(path)
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(InputError, match=r"load\.parquet cannot be read as a trace: Parquet"):
+        read_rates(path)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(InputError, match="which pyarrow reads") as caught:
+        read_rates(path)
+    assert "its extra `experiments`" in caught.value.hint
 
 
 def test_times_that_are_years_apart_are_refused(tmp_path: Path) -> None:
