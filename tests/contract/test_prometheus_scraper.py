@@ -31,7 +31,7 @@ def test_it_goes_on_past_targets_that_are_none(serve: Callable[[str], str]) -> N
 
         def length() -> bool:
             query = Query(QueryShape.GAUGE, Selector("length", exact({"pipeline": "p"})))
-            values.extend(samples[-1][1] for samples in scraper.ask(query).rows.values())
+            values.extend(samples[-1][1] for samples in scraper.ask(query)[0].values())
             return bool(values)
 
         until(length, PATIENCE_S)

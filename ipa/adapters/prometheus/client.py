@@ -198,15 +198,15 @@ class _Reading:
         if self._unreachable is not None:
             raise _MissingError(self._unreachable)
         try:
-            answer = self._ask(query)
+            rows, at_s = self._ask(query)
         except UnavailableError as error:
             self._unreachable = Missing(MissingReason.UNREACHABLE, error.message)
             raise _MissingError(self._unreachable) from None
         except InputError as error:
             raise _MissingError(Missing(MissingReason.INVALID, error.message)) from None
-        if query.shape is not QueryShape.SAMPLES and answer.rows:
-            self._server_now_s, self._fetched_s = next(iter(answer.rows.values()))[-1][0], answer.at_s
-        return answer.rows
+        if query.shape is not QueryShape.SAMPLES and rows:
+            self._server_now_s, self._fetched_s = next(iter(rows.values()))[-1][0], at_s
+        return rows
 
     def _all(self, name: str) -> Mapping[Key, float]:
         """The present values by the query's labels, not validated."""

@@ -20,7 +20,6 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from ipa.adapters.prometheus.queries import Key, Query, QueryShape, Rows
-from ipa.adapters.prometheus.server import Answered
 from ipa.model.errors import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -162,11 +161,11 @@ class Scraper:
         self._thread = threading.Thread(target=self._run, name="ipa-scraper", daemon=True)
         self._thread.start()
 
-    def ask(self, query: Query) -> Answered:
-        """Answer a query without HTTP. UnavailableError: it was stopped."""
+    def ask(self, query: Query) -> tuple[Rows, float]:
+        """Answer a query without HTTP, with the monotonic time in s. UnavailableError: it was stopped."""
         if self._stopping.is_set():
             raise UnavailableError("the built-in metrics server has ended")
-        return Answered(self._store.rows(query, time.time()), time.monotonic())
+        return self._store.rows(query, time.time()), time.monotonic()
 
     def stop(self) -> None:
         """Stop scraping."""

@@ -15,7 +15,7 @@ import time
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -245,16 +245,9 @@ def _short(text: Any) -> str:
     return " ".join(str(text).split())[:200]
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The rows of a query, and the monotonic time of their fetch in s."""
-
-    rows: Rows
-    at_s: float
-
-
-# Answers one query of one pipeline. Errors: UnavailableError (no answer), InputError (invalid answer).
-Ask = Callable[[Query], Answered]
+# Answers one query of one pipeline: its rows, and the monotonic time of their fetch in s. Errors:
+# UnavailableError (no answer), InputError (invalid answer).
+Ask = Callable[[Query], tuple[Rows, float]]
 Fetch = Callable[[Query], Sequence[tuple[Mapping[str, str], Samples]]]
 
 
@@ -283,13 +276,13 @@ class SharedQueries:
         # The pipelines, and the group of each by the value of its label.
         self._grouped: tuple[tuple[Pipeline, ...], dict[str, tuple[str, ...]]] = ((), {})
 
-    def ask(self, query: Query) -> Answered:
-        """Return the rows of the query, which concerns one pipeline."""
+    def ask(self, query: Query) -> tuple[Rows, float]:
+        """Return the rows of the query, which concerns one pipeline, and the time of their fetch."""
         label = self._dialect.identity_label
         identity = query.selector.matcher(label)
         group = self._group(identity.values[0]) if identity else ()
         if identity is None or len(group) < 2:
-            return Answered(_combine(query, self._fetch(query)), self._monotonic_s())
+            return _combine(query, self._fetch(query)), self._monotonic_s()
         # Namespaces and predictor numbers differ within a group: its query tells them apart.
         own = [each for each in query.selector.matchers if each.ending in (OPTIONAL, NUMBER)]
         common = tuple(it for it in query.selector.matchers if it is not identity and it not in own)
@@ -307,7 +300,7 @@ class SharedQueries:
         rows, at_s = self._shared.get((group, shared), fetch)
         mine = Selector("", tuple(own))
         selected = [row for row in rows.get(identity.values[0], []) if mine.selects(row[0])]
-        return Answered(_combine(query, selected), at_s)
+        return _combine(query, selected), at_s
 
     def _group(self, value: str) -> tuple[str, ...]:
         """The label values of the group that this value belongs to; empty if it is in none."""

@@ -176,12 +176,6 @@ def learned(
     return replace(after, machine_steps=_machine_steps(after))
 
 
-def recalled_slowdowns(before: Correction, later_s: float) -> Correction:
-    """The slowdowns of an earlier process, whose clock reads `later_s` less than this one's."""
-    observed = tuple(replace(each, at_s=each.at_s + later_s) for each in before.observed)
-    return replace(before, observed=observed, since=())
-
-
 def _machine_steps(now: Correction) -> int:
     """The steps by which all running variants are slow.
 

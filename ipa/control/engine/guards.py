@@ -13,7 +13,6 @@ from ipa.control.ports import Freeze, PipelineControl
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.observation import (
     Attainment,
-    Forecast,
     LoadHistory,
     Measured,
     Missing,
@@ -101,14 +100,6 @@ def trailing_gap_s(load: LoadHistory) -> float:
     """The length of the gap at the end of the load, in seconds."""
     known = (at for at, rate in enumerate(reversed(load.rates_rps)) if rate is not None)
     return next(known, len(load.rates_rps)) * load.step_s
-
-
-def forecast_fault(forecast: Forecast) -> HoldReason | None:
-    """The hold for a forecast that is not a valid rate; None if it is."""
-    if sane(forecast.point_rps) and sane(forecast.upper_rps):
-        return None
-    rates = f"point {forecast.point_rps}, upper {forecast.upper_rps} rps"
-    return HoldReason(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} is invalid: {rates}")
 
 
 def disagreement(observation: Observation, sla_s: float) -> str:

@@ -9,12 +9,12 @@ from ipa.control.engine.canary import CanaryTrial, beside, without
 from ipa.control.engine.guards import (
     HoldReason,
     bound_faults,
-    forecast_fault,
     lateness,
     load_of,
     mode_objection,
     pin_faults,
 )
+from ipa.control.engine.observe import sane
 from ipa.control.engine.plan_selection import MORE, advantage, capacity_rps, checked, choose, plan_for
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_pins
@@ -154,7 +154,10 @@ def forecast_of(request: TickRequest) -> Forecast | HoldReason:
         forecast = request.forecaster(load.value)
     except IpaError as error:
         return HoldReason(ReasonCode.METRICS_INVALID, f"no forecast: {error}")
-    return forecast_fault(forecast) or rounded_forecast(forecast)
+    if sane(forecast.point_rps) and sane(forecast.upper_rps):
+        return rounded_forecast(forecast)
+    rates = f"point {forecast.point_rps}, upper {forecast.upper_rps} rps"
+    return HoldReason(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} is invalid: {rates}")
 
 
 def _blind(request: TickRequest, state: EngineState, running: Configs, why: HoldReason) -> TickVerdict:

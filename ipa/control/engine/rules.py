@@ -290,7 +290,9 @@ def _within_room(request: TickRequest, state: EngineState) -> TickRequest:
 
 def _unblocked(request: TickRequest, state: EngineState) -> EngineState:
     """The state without a block that has ended."""
-    if state.block is None or state.block.holds(request.control, request.now_s):
+    until_s = None if state.block is None else state.block.until_s
+    is_over = until_s is not None and request.now_s >= until_s
+    if state.block is None or (state.block.control == request.control and not is_over):
         return state
     # Nothing more is waited for of a rollback that failed.
     left = IDLE if state.block.reason is ReasonCode.ROLLBACK_FAILED else state.actuation

@@ -95,10 +95,6 @@ class WriteBlock:
     control: PipelineControl
     until_s: float | None = None
 
-    def holds(self, control: PipelineControl, now_s: float) -> bool:
-        """True if the block is still in force."""
-        return control == self.control and (self.until_s is None or now_s < self.until_s)
-
 
 @dataclass(frozen=True, slots=True)
 class TelemetryLoss:

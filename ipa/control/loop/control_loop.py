@@ -13,7 +13,7 @@ from math import floor
 from ipa.control.canonical import plain, salvaged
 from ipa.control.counters import present_rps
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
-from ipa.control.engine.correction import UNCORRECTED, recalled_slowdowns
+from ipa.control.engine.correction import UNCORRECTED
 from ipa.control.engine.guards import GuardSettings, pins_of
 from ipa.control.engine.observe import observe, unseen_by, with_earlier
 from ipa.control.engine.state import (
@@ -350,8 +350,10 @@ class ControlLoop:
         state = self._state = replace(self._state, failures=failures)
         if last.made_of.profiles != self._made_of.profiles:
             return
-        correction = recalled_slowdowns(last.state.correction, later_s)
-        self._state = replace(state, correction=correction)
+        before = last.state.correction
+        # By the clock of this process.
+        observed = tuple(replace(each, at_s=each.at_s + later_s) for each in before.observed)
+        self._state = replace(state, correction=replace(before, observed=observed, since=()))
 
     def _read_inputs(self, decision: Decision) -> tuple[DecisionInputs, tuple[str, ...]] | None:
         """The inputs of a recorded decision, and why parts of its state cannot be read.

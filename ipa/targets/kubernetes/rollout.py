@@ -55,16 +55,6 @@ class DeploymentState:
         return self._count("readyReplicas")
 
     @property
-    def is_observed(self) -> bool:
-        """True if the status is about the present spec."""
-        return self._count("observedGeneration") >= int(at(self.deployment, "metadata", "generation") or 0)
-
-    @property
-    def old_replicas(self) -> int:
-        """The replicas of earlier templates."""
-        return self._count("replicas") - self._count("updatedReplicas")
-
-    @property
     def _carries(self) -> bool:
         return self.place.carries(at(self.deployment, "spec", "template", "spec") or {})
 
@@ -78,12 +68,15 @@ class DeploymentState:
             return f"{name} does not carry the change yet"
         if self.deployment["spec"].get("replicas") != self.place.replicas:
             return f"{name} does not ask for {self.place.replicas} replicas yet"
-        return "" if self.is_observed else f"{name} is not yet seen by its controller"
+        is_old = self._count("observedGeneration") < int(at(self.deployment, "metadata", "generation") or 0)
+        return f"{name} is not yet seen by its controller" if is_old else ""
 
     @property
     def rolling(self) -> str:
         """The remaining work of its controllers, apart from waiting for pods."""
-        return self.unseen or (f"{self.old_replicas} old replicas still run" if self.old_replicas > 0 else "")
+        # Of earlier templates.
+        old = self._count("replicas") - self._count("updatedReplicas")
+        return self.unseen or (f"{old} old replicas still run" if old > 0 else "")
 
     def missing(self, lost: int = 0) -> str:
         """The replicas that are not ready, apart from those that were `lost` before."""

@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.queries import ON_CLUSTER, Dialect, Query, queries
+from ipa.adapters.prometheus.queries import ON_CLUSTER, Dialect, Query, Rows, queries
 from ipa.adapters.prometheus.scraper import SeriesStore, parse_samples
-from ipa.adapters.prometheus.server import Answered
 from ipa.control.engine.correction import UNCORRECTED, learned
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe
@@ -100,8 +99,8 @@ def test_predictors_that_share_the_load_are_read_each_by_its_name() -> None:
     store = SeriesStore()
     shared = replace(PIPELINE, sets=True)
 
-    def ask(query: Query) -> Answered:
-        return Answered(store.rows(query, 60.0), 60.0)
+    def ask(query: Query) -> tuple[Rows, float]:
+        return store.rows(query, 60.0), 60.0
 
     for second in range(0, 61, 5):
         pages = [
