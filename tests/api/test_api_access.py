@@ -175,7 +175,6 @@ def plain(answer: httpx.Response) -> tuple[int, str]:
 
 
 def needed(method: str, path: str) -> str:
-    """The least role for that."""
     return "viewer" if method == "GET" or path.endswith(WHAT_IFS) else "owner"
 
 

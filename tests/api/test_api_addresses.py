@@ -30,7 +30,6 @@ class Addressed(FakeFactory):
         self._address = address
 
     def address(self, pipeline: Any) -> RequestAddress:
-        """That one."""
         return self._address
 
 

@@ -31,7 +31,6 @@ class Crasher:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop."""
         self._stop.set()
         self._thread.join()
 

@@ -188,15 +188,12 @@ class Story:
         raise AssertionError(f"{what}: not within {self.patience_ticks} ticks")
 
     def state(self) -> WorkloadState:
-        """The running configuration now."""
         return self.workload.read(self.pipeline)
 
     def running(self) -> Configs:
-        """The configuration that runs now."""
         return running(self.state())
 
     def object(self) -> Json:
-        """The SeldonDeployment now."""
         return self.client.get(SELDON_DEPLOYMENT, self.namespace, NAME)
 
     def generation(self) -> int:
@@ -230,11 +227,9 @@ class Story:
         raise AssertionError("the SeldonDeployment changes too often to be edited")
 
     def delete_by_another_hand(self, name: str = NAME) -> None:
-        """Take the SeldonDeployment away."""
         self._custom.delete_namespaced_custom_object(*self._place, name)
 
     def names(self) -> list[str]:
-        """The SeldonDeployments of the story."""
         objects, _ = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
         names = [str(each["metadata"]["name"]) for each in objects]
         return [name for name in names if name.startswith(NAME)]
@@ -249,14 +244,11 @@ class Story:
         self._custom.create_namespaced_custom_object(*self._place, body)
 
     def close(self) -> None:
-        """Leave nothing behind."""
         self.client.close()
         self._hand.close()
 
 
 class FakeStory(Story):
-    """On the fake API server."""
-
     def __init__(self, folder: Path) -> None:
         self.kube = FakeKube(capacity_cores=FAKE_CORES)
         self.kube.__enter__()
@@ -400,7 +392,6 @@ def _cluster_pipeline(crash_image: str) -> Pipeline:
 
 
 def running(state: WorkloadState) -> Configs:
-    """The configurations of a state."""
     return tuple(stage.config for stage in state.stages)
 
 

@@ -86,7 +86,6 @@ def profiled() -> Profiled:
 
 
 def ours(made: Pipeline) -> Policy:
-    """The planner as a policy."""
 
     def plan(narrowed: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
         return replace(profiled().plan(narrowed, rate_rps, running), solve_s=0.0)

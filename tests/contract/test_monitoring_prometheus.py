@@ -57,8 +57,6 @@ def monitored() -> Monitored:
 
 
 class Prometheus:
-    """A running server."""
-
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, trust_env=False, timeout=300)
 
@@ -113,7 +111,6 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 
 def numbers(series: list[dict[str, Any]]) -> list[float]:
-    """All values that are numbers."""
     values = [float(value) for each in series for _, value in each["values"]]
     return [value for value in values if not math.isnan(value)]
 

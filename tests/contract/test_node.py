@@ -66,7 +66,6 @@ def statuses(node: SharedNode, pod: NodePod) -> dict[str, bool]:
 
 
 def remove(node: SharedNode) -> None:
-    """Take the SeldonDeployment away."""
     node.kube.store.delete("seldondeployments", "default", "digits")
 
 

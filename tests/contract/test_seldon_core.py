@@ -38,7 +38,6 @@ def python() -> str:
 
 @pytest.fixture(scope="module")
 def running(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Microservice]]:
-    """A model."""
     with microservices(python, tmp_path_factory.mktemp("wrapped"), {"Doubled": "MODEL"}) as addresses:
         yield addresses
 

@@ -149,7 +149,6 @@ def installed(servers: Path) -> Results:
 
 @pytest.fixture(scope="module")
 def kserve(servers: Path) -> Results:
-    """The results of KServe's clients."""
     try:
         python = KSERVE.python()
     except RuntimeError as lacking:

@@ -38,9 +38,7 @@ class WorkloadHarness(Protocol):
         """Change the replicas of a stage behind the adapter's back, validly."""
         ...
 
-    def remove(self) -> None:
-        """Take the pipeline away."""
-        ...
+    def remove(self) -> None: ...
 
     def close(self) -> None:
         """Leave nothing behind."""

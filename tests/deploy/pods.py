@@ -80,7 +80,6 @@ class RunnableImage:
 
     @property
     def env(self) -> dict[str, str]:
-        """The image's environment."""
         return dict(each.split("=", 1) for each in self.config.get("Env") or ())
 
 

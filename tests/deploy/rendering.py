@@ -73,7 +73,6 @@ def only(objects: Objects, kind: str) -> Json:
 
 
 def pod_of(objects: Objects) -> Json:
-    """The pod of the Deployment."""
     spec: Json = only(objects, "Deployment")["spec"]["template"]["spec"]
     return spec
 

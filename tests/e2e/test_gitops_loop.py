@@ -15,7 +15,7 @@ from ipa.bootstrap.app import build
 from ipa.bootstrap.targets import ServeOptions
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import ChangeRequest
-from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.control_loop import LoopPorts
 from ipa.control.loop.scheduler import SystemClock
 from ipa.control.ports import PipelineControl, RolloutPhase
 from ipa.files import load_pipeline
@@ -42,7 +42,7 @@ from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import create
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
-from tests.fakes.world import ours
+from tests.fakes.world import loop_over, ours
 
 FIRST = (StageConfig("first", "first-s", 1, 0.25, 1), StageConfig("second", "second-s", 1, 0.25, 1))
 MORE = (replace(FIRST[0], replicas=2), FIRST[1])
@@ -63,22 +63,10 @@ class Loop:
         self.harness.start(FIRST)
         self.harness.kube.writes.clear()
         self.clock = VirtualClock()
-        self.loop = ControlLoop(
-            self.harness.pipeline,
-            LoopPorts(
-                self.clock,
-                FakeMetrics(self.clock, lambda t_s: 1.0),
-                self.harness.workload,
-                self.store,
-                self.store,
-            ),
-            policy=ours(),
-            predict=lambda configs, rate_rps: None,
-            forecaster=no_forecast,
-            settings=SETTINGS,
-            window_s=60.0,
-            run_id="test",
-        )
+        metrics = FakeMetrics(self.clock, lambda t_s: 1.0)
+        ports = LoopPorts(self.clock, metrics, self.harness.workload, self.store, self.store)
+        how = {"predict": lambda configs, rate_rps: None, "forecaster": no_forecast, "run_id": "test"}
+        self.loop = loop_over(self.harness.pipeline, ports, ours(), SETTINGS, **how)
 
     def ticks(self, count: int) -> list[Decision]:
         """So many ticks, each with a step of the cluster."""
@@ -94,7 +82,6 @@ class Loop:
         return git(self.harness.remote, "log", f"--format={form}", "main").splitlines()
 
     def text(self) -> str:
-        """The manifest on the branch."""
         return git(self.harness.remote, "show", f"main:{self.harness.name}")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from ipa.bootstrap.targets import check_carried, find_target
 from ipa.control.engine.state import ChangeRequest
-from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.control_loop import LoopPorts
 from ipa.control.ports import Attribution, ControlAction, PartSignals, PipelineControl
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.model.errors import InputError
@@ -28,7 +28,7 @@ from tests.contract.kube_harness import split
 from tests.fakes.looped import SETTINGS, Looped, looped
 from tests.fakes.mixed import PROFILES
 from tests.fakes.mixed import SHOP as LOCAL
-from tests.fakes.world import window_max
+from tests.fakes.world import loop_over
 
 SHOP = at_cluster(LOCAL)
 TRIED = replace(SHOP, canary=Canary(5, 60.0))
@@ -139,16 +139,9 @@ def test_people_and_pauses_come_before_a_canary(trial: Looped) -> None:
 def test_a_process_that_starts_anew_measures_a_running_canary_again(trial: Looped) -> None:
     until(trial, ReasonCode.CANARY_MEASURED)
     inputs = PolicyInputs(TRIED, PROFILES, solver="exact", rolling=DEPLOYMENT)
-    trial.loop = ControlLoop(
-        TRIED,
-        LoopPorts(trial.clock, trial.metrics, trial.workload, trial.store, trial.store),
-        policy=make_policy("ours", inputs),
-        predict=inputs.predictor(),
-        forecaster=window_max,
-        settings=SETTINGS,
-        window_s=20.0,
-        run_id="second",
-    )
+    ports = LoopPorts(trial.clock, trial.metrics, trial.workload, trial.store, trial.store)
+    brain = {"predict": inputs.predictor(), "run_id": "second"}
+    trial.loop = loop_over(TRIED, ports, make_policy("ours", inputs), SETTINGS, **brain)
     writes = len(trial.kube.writes)
     begun = until(trial, ReasonCode.CANARY_MEASURED)
     assert "begins" in begun.detail and len(trial.kube.writes) == writes

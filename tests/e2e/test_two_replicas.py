@@ -28,8 +28,6 @@ NAMESPACE = "default"
 
 
 class Replica:
-    """One process."""
-
     def __init__(self, root: Path, folder: Path, kube: FakeKube, name: str, store_url: str) -> None:
         folder.joinpath(name).mkdir()
         settings = {
@@ -72,7 +70,6 @@ class Replica:
 
 
 def eventually(holds: Callable[[], bool], within_s: float = 60.0) -> None:
-    """Wait until that holds."""
     began_s = time.monotonic()
     while not holds():
         assert time.monotonic() - began_s < within_s

@@ -19,7 +19,6 @@ class VirtualClock:
         return self._monotonic_s
 
     def now(self) -> datetime:
-        """The wall clock, in UTC."""
         return self._wall
 
     def wait(self, seconds: float) -> None:

@@ -151,7 +151,6 @@ class Simulation:
         heapq.heappush(self._queue, (self.now_s + wait_s, next(self._order), does))
 
     def run(self, until_s: float) -> None:
-        """Go on until then."""
         while self._queue and self._queue[0][0] <= until_s:
             self.now_s, _, does = heapq.heappop(self._queue)
             does()
@@ -160,7 +159,6 @@ class Simulation:
             replica.becomes(replica.election, until_s)
 
     def leader(self) -> Replica | None:
-        """The leader now."""
         return next((one for one in self.replicas if one.leads(self.now_s)), None)
 
     def kill(self, replica: Replica) -> None:
@@ -205,7 +203,6 @@ class Simulation:
         return total_s
 
     def led_s(self) -> float:
-        """For how long one led."""
         return sum(end_s - start_s for one in self.replicas for start_s, end_s in one.led)
 
     def _replica(self, number: int) -> Replica:

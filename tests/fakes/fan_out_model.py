@@ -20,7 +20,6 @@ class Detect(StageRuntime):
         """Nothing to load."""
 
     def predict_batch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The rows of every item."""
         items = [int(item) for item in np.asarray(inputs["item"]).ravel()]
         rows = [row for item in items for row in rows_of(item)]
         counts = [len(rows_of(item)) for item in items]
@@ -34,7 +33,6 @@ class Read(StageRuntime):
         """Nothing to load."""
 
     def predict_batch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The rows, as they came."""
         lengths = {name: len(tensor) for name, tensor in inputs.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"inputs differ in length: {lengths}")

@@ -72,7 +72,6 @@ class Cluster:
         return done.stdout + done.stderr
 
     def live(self, resource: str, name: str, namespace: str = NAMESPACE) -> Json:
-        """The object in the cluster."""
         return self.kube.store.get(resource, namespace, name)
 
     def container(self) -> Json:
@@ -153,7 +152,6 @@ class Cluster:
         raise AssertionError("the service does not get ready")
 
     def stop(self) -> None:
-        """End the service."""
         if self.service is not None:
             self.service.terminate()
             self.service.wait(WAIT_S)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.control_loop import LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline
@@ -24,7 +24,7 @@ from tests.fakes.kube.samples import create
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import PIPELINE as LOCAL
-from tests.fakes.world import window_max
+from tests.fakes.world import loop_over
 
 Json = dict[str, Any]
 PIPELINE = replace(
@@ -66,15 +66,8 @@ class Looped:
         kube.tick(6)
         kube.writes.clear()
         self.metrics = FakeMetrics(self.clock, lambda t_s: self.rate_rps)
-        self.loop = ControlLoop(
-            pipeline,
-            LoopPorts(self.clock, self.metrics, self.workload, self.store, self.store),
-            forecaster=window_max,
-            settings=SETTINGS,
-            window_s=20.0,
-            run_id="run",
-            **brain,
-        )
+        ports = LoopPorts(self.clock, self.metrics, self.workload, self.store, self.store)
+        self.loop = loop_over(pipeline, ports, settings=SETTINGS, **brain)
 
     def ticks(self, count: int) -> list[Decision]:
         made = []

@@ -57,7 +57,6 @@ class Scraped:
     only: frozenset[str] = frozenset()
 
     def take(self, number: int, registry: CollectorRegistry, target: Mapping[str, str]) -> None:
-        """Scrape a target."""
         self.scrapes = number + 1
         source = registry.restricted_registry(self.only) if self.only else registry
         for family in source.collect():

@@ -54,8 +54,6 @@ def apart(one: float | None, other: float | None) -> float:
 
 
 class _Compared:
-    """Collects what differs."""
-
     def __init__(self) -> None:
         self.difference = 0.0
         self.faults: list[str] = []

@@ -49,7 +49,6 @@ def brute_force(problem: PlanningProblem) -> float | None:
 
 
 def every_configuration(problem: PlanningProblem) -> Iterator[Tried]:
-    """All configurations within the limits."""
     return _Brute(problem).configurations()
 
 

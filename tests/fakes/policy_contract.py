@@ -101,7 +101,6 @@ class PolicyContract:
         self.keeps_pins = policy != "static"
 
     def inputs(self, pipeline: Pipeline) -> PolicyInputs:
-        """The policy's inputs."""
         return PolicyInputs(pipeline, PROFILES, solver="exact")
 
     def make(self, pipeline: Pipeline) -> Policy:

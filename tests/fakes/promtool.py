@@ -26,7 +26,6 @@ needs_promtool = pytest.mark.skipif(
 
 
 def promtool(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The answer."""
     return subprocess.run(
         ["promtool", *words], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
     )
@@ -34,7 +33,6 @@ def promtool(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @cache
 def alert_names() -> tuple[str, ...]:
-    """Those of the rules."""
     groups = yaml.safe_load(RULES.read_text())["groups"]
     return tuple(rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule)
 

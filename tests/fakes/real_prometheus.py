@@ -63,7 +63,6 @@ class RealPrometheus:
             raise
 
     def stop(self) -> None:
-        """End the process."""
         terminate(self._process, STOP_S)
 
     def _wait_ready(self) -> None:

@@ -136,7 +136,6 @@ def a_pipeline() -> Pipeline:
 
 
 def a_profile(stage: str) -> StageProfile:
-    """The profile of that stage."""
     accuracies = ACCURACY if stage == "detect" else READ
     points = tuple(ProfilePoint(0.5, b, 0.03 * b, 0.028 * b, 36.0) for b in (1, 2, 4, 8))
     variants = tuple(VariantProfile(name, accuracy, points) for name, accuracy in accuracies.items())
@@ -169,7 +168,6 @@ def rung_for(rate_rps: float) -> int:
 
 
 def a_plan(rate_rps: float, rung: int | None = None) -> Plan:
-    """The plan for that rate."""
     _, pas, latency_s, configs = LADDER[rung_for(rate_rps) if rung is None else rung]
     stages = tuple(
         StagePlan(
@@ -304,7 +302,6 @@ class FakeWorld(FakeStore):
         self.heads[entry.pipeline] = number + 1, self.written[-1].digest
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> list[Recorded]:
-        """The record."""
         entries = [each for each in self.written[after:] if pipeline in (None, each.values["pipeline"])]
         return entries[:limit]
 
@@ -317,7 +314,6 @@ class FakeWorld(FakeStore):
         return len(self.written)
 
     def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
-        """The contents of the record."""
         chain = Chain(pipeline, anchor)
         for each in self.entries(0, len(self.written), pipeline):
             chain.add(each.text, each.digest)
@@ -536,12 +532,10 @@ class FakeFactory:
         raise AssertionError(f"{pipeline.name} is not controlled here")
 
     def profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
-        """Those of the store."""
         assert self._store is not None
         return self._store.profiles(pipeline.name)
 
     def shaped(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:
-        """The same."""
         return pipeline
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
@@ -578,7 +572,6 @@ class InProcess(httpx.BaseTransport):
         self._transport = httpx.ASGITransport(app or create_app(services))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The application's response."""
 
         async def send() -> httpx.Response:
             async with httpx.AsyncClient(transport=self._transport) as client:
@@ -597,11 +590,9 @@ class ApiClient:
         self._client = httpx.Client(transport=InProcess(services, app), base_url=base_url)
 
     def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """The response."""
         return self._client.request(method, path, **options)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        """The response to GET."""
         return self("GET", path, **options)
 
     def post(self, path: str, json: Any = None, **options: Any) -> httpx.Response:

@@ -43,7 +43,6 @@ class SimpyStage:
         self.env.process(self._form())
 
     def arrive(self, request: int, born_s: float) -> None:
-        """A request comes now."""
         self.queue.append((self.env.now, request, born_s))
         self._wake()
 

@@ -14,8 +14,6 @@ from ipa.model.profile import StageProfile
 
 
 class FakeGiven:
-    """The pipelines that were given."""
-
     def __init__(self) -> None:
         self.pipelines: dict[str, Any] = {}
 
@@ -114,8 +112,6 @@ class FakeStore:
 
 
 class FakePlans:
-    """Keeps every plan."""
-
     def __init__(self) -> None:
         self.saved: dict[str, StoredPlan] = {}
 
@@ -137,8 +133,6 @@ class _Row:
 
 
 class FakeAnswers:
-    """Keeps every answer."""
-
     def __init__(self) -> None:
         self.rows: dict[str, _Row] = {}
 

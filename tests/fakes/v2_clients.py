@@ -41,7 +41,6 @@ def plus(server: Server) -> list[list[float]]:
 
 
 def features_of_triton(server: Server) -> dict[str, Feature]:
-    """Features of tritonclient."""
     import numpy as np
     import tritonclient.http as triton
     from tritonclient.utils import InferenceServerException
@@ -162,7 +161,6 @@ def features_of_triton(server: Server) -> dict[str, Feature]:
 
 
 def features_of_kserve(server: Server) -> dict[str, Feature]:
-    """Features of KServe's client."""
     import httpx
     import numpy as np
     from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
@@ -235,7 +233,6 @@ def features_of_kserve(server: Server) -> dict[str, Feature]:
 
 
 def features_of_mlserver(server: Server) -> dict[str, Feature]:
-    """Features of `mlserver infer`."""
     from mlserver.cli.main import root
 
     model = server["model"]
@@ -293,7 +290,6 @@ def features_of_mlserver(server: Server) -> dict[str, Feature]:
 
 
 def features_of_curl(server: Server) -> dict[str, Feature]:
-    """Features of curl."""
     url, model = f"http://{server['http']}", server["model"]
     request = {
         "id": "r-7",
@@ -387,7 +383,6 @@ CLIENTS: Mapping[str, Callable[[Server], dict[str, Feature]]] = {
 
 
 def tried(feature: Feature) -> str:
-    """The result of the feature."""
     try:
         feature()
     except Exception as error:  # whatever a client raises is the result

@@ -16,7 +16,6 @@ class Adds(MLModel):  # type: ignore[misc]  # mlserver is not checked
     """
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """The answer to one batch."""
         given = {tensor.name: tensor for tensor in payload.inputs}
         x = NumpyCodec.decode_input(given["x"])
         word = given["word"]

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from ipa.control.engine.state import PeakForecaster
-from ipa.control.ports import DecisionLog, Rollout, RolloutPhase, Workload, WorkloadState
-from ipa.model.decision import Change, Decision
+from ipa.control.ports import Rollout, RolloutPhase
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, SolverError, UnavailableError
-from ipa.model.observation import Forecast, LoadHistory, Observation
-from ipa.model.pipeline import Pipeline, Sla
-from ipa.model.plan import Plan
-from ipa.model.rolling import Rolling
-from ipa.policies.base import Policy, PolicyState
+from ipa.model.observation import Forecast, LoadHistory
+from ipa.model.pipeline import Sla
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
 from tests.fakes.monitored import Monitored, slower
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
+Call = Callable[..., object]
 # A fault begins when the loop has settled.
 FROM_S = 120.0
 LENGTH_S = 600
@@ -53,91 +51,52 @@ def steady(
     return [before_rps] * int(FROM_S) + [after_rps] * (length_s - int(FROM_S))
 
 
-class FaultyWorkload:
-    """The workload, of whose calls some fail once faults have begun; it `loses` answers of writes."""
+class Faulty:
+    """A part of the run, a verb of which goes through the fault once faults have begun, so many times."""
 
-    def __init__(
-        self,
-        real: Workload,
-        made: Monitored,
-        *,
-        errors: dict[str, IpaError] | None = None,
-        rollouts: RolloutPhase | None = None,
-        loses: int = 0,
-    ) -> None:
-        self._real, self._made, self._errors = real, made, errors or {}
-        self._rollouts, self._loses = rollouts, loses
-
-    @property
-    def rolling(self) -> Rolling:
-        return self._real.rolling
-
-    def read(self, pipeline: Pipeline) -> WorkloadState:
-        self._fail("read")
-        return self._real.read(pipeline)
-
-    def write(self, pipeline: Pipeline, change: Change) -> str:
-        self._fail("write")
-        revision = self._real.write(pipeline, change)
-        if self._begun and self._loses:
-            self._loses -= 1
-            raise UnavailableError("the connection was lost after the request")
-        return revision
-
-    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        if self._begun and self._rollouts is not None:
-            return Rollout(self._rollouts, "its pods crash")
-        return self._real.rollout(pipeline, change)
-
-    @property
-    def _begun(self) -> bool:
-        return self._made.monotonic_s() >= FROM_S
-
-    def _fail(self, verb: str) -> None:
-        if self._begun and verb in self._errors:
-            raise self._errors[verb]
-
-
-def faulty(**faults: object) -> Callable[[Workload, Monitored], Workload]:
-    """Makes the workload one of whose calls some fail."""
-    return lambda real, made: FaultyWorkload(real, made, **faults)  # type: ignore[arg-type]
-
-
-class FullDisk:
-    """A log that takes no decision once faults have begun."""
-
-    def __init__(self, real: DecisionLog, made: Monitored) -> None:
+    def __init__(self, real: object, made: Monitored, verb: str, fault: Call, times: int) -> None:
         self._real, self._made = real, made
-        self.decisions, self.decision = real.decisions, real.decision
+        self._verb, self._fault, self._times = verb, fault, times
 
-    def record(self, decision: Decision) -> None:
-        if self._made.monotonic_s() >= FROM_S:
-            raise UnavailableError("the disk is full")
-        self._real.record(decision)
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._real, name)
+        if name != self._verb or not self._times or self._made.monotonic_s() < FROM_S:
+            return call
+        self._times -= 1
+        return partial(self._fault, self._made, call)
 
 
-class FaultyPolicy:
-    """The policy, which raises, or takes so long each time or once, when faults have begun."""
+def faulty(verb: str, fault: Call, times: int = 10**6) -> Callable[[Any, Monitored], Any]:
+    """Makes of a part one whose verb goes through that fault, called with the run and the real verb."""
+    return lambda real, made: Faulty(real, made, verb, fault, times)
 
-    def __init__(
-        self,
-        real: Policy,
-        made: Monitored,
-        error: IpaError | None = None,
-        takes_s: float = 0.0,
-        times: int = 10**6,
-    ) -> None:
-        self._real, self._made = real, made
-        self._error, self._takes_s, self._times = error, takes_s, times
-        self.name = real.name
 
-    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        if self._made.monotonic_s() >= FROM_S and self._times:
-            self._times -= 1
-            if self._error:
-                raise self._error
-            self._made.wait(self._takes_s)
-        return self._real.decide(observation, forecast, state)
+def failing(error: IpaError) -> Call:
+    """It raises instead."""
+
+    def fail(made: Monitored, call: Call, *arguments: object) -> object:
+        raise error
+
+    return fail
+
+
+def lose_the_answer(made: Monitored, call: Call, *arguments: object) -> object:
+    call(*arguments)
+    raise UnavailableError("the connection was lost after the request")
+
+
+def crash(made: Monitored, call: Call, *arguments: object) -> Rollout:
+    return Rollout(RolloutPhase.FAILED, "its pods crash")
+
+
+def slow(takes_s: float) -> Call:
+    """It takes that much longer."""
+
+    def wait(made: Monitored, call: Call, *arguments: object) -> object:
+        made.wait(takes_s)
+        return call(*arguments)
+
+    return wait
 
 
 def too_low(real: PeakForecaster, _made: Monitored) -> PeakForecaster:
@@ -173,7 +132,6 @@ def nobody_leads() -> Monitored:
 
 
 def by_another_hand(made: Monitored) -> None:
-    """Somebody scales the second stage."""
     configs = tuple(it.config for it in made.sim.cluster.states())
     other = (configs[0], replace(configs[1], replicas=configs[1].replicas + 3))
     made.sim.change(other, str(made.sim.cluster.revision))
@@ -235,27 +193,27 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "K5",
         "the API server is down",
-        lambda: Monitored(steady(), workload=faulty(errors={"read": UnavailableError("no answer")})),
+        lambda: Monitored(steady(), workload=faulty("read", failing(UnavailableError("no answer")))),
         _of("IpaInputsStale"),
     ),
     Fault(
         "K1",
         "every write conflicts",
         lambda: Monitored(
-            steady(RATE_RPS, 3 * RATE_RPS), workload=faulty(errors={"write": ConflictError("it moved")})
+            steady(RATE_RPS, 3 * RATE_RPS), workload=faulty("write", failing(ConflictError("it moved")))
         ),
         _of("IpaWritesConflict"),
     ),
     Fault(
         "K7",
         "the answer of a write is lost",
-        lambda: Monitored(steady(RATE_RPS, 3 * RATE_RPS), workload=faulty(loses=1)),
+        lambda: Monitored(steady(RATE_RPS, 3 * RATE_RPS), workload=faulty("write", lose_the_answer, times=1)),
     ),
     Fault(
         "K12",
         "the right to write is withdrawn",
         lambda: Monitored(
-            steady(RATE_RPS, 3 * RATE_RPS), workload=faulty(errors={"write": ForbiddenError("no right")})
+            steady(RATE_RPS, 3 * RATE_RPS), workload=faulty("write", failing(ForbiddenError("no right")))
         ),
         _of("IpaWritesRefused"),
     ),
@@ -284,22 +242,20 @@ FAULTS: tuple[Fault, ...] = (
         "the solver is killed each time",
         lambda: Monitored(
             steady(),
-            policy=lambda real, made: FaultyPolicy(real, made, SolverError("killed at its deadline")),
+            policy=faulty("decide", failing(SolverError("killed at its deadline"))),
         ),
         _of("IpaSolverFailing"),
     ),
     Fault(
         "A3",
         "the disk of the store is full",
-        lambda: Monitored(steady(), decisions=FullDisk),
+        lambda: Monitored(steady(), decisions=faulty("record", failing(UnavailableError("disk full")))),
         _of("IpaAuditFailing"),
     ),
     Fault(
         "A5",
         "a tick hangs for five minutes",
-        lambda: Monitored(
-            steady(), policy=lambda real, made: FaultyPolicy(real, made, takes_s=300.0, times=1)
-        ),
+        lambda: Monitored(steady(), policy=faulty("decide", slow(300.0), times=1)),
         _of("IpaStuck"),
         _of("IpaTicksLate"),
     ),
@@ -312,7 +268,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "C4",
         "ticks take 25 s",
-        lambda: Monitored(steady(), policy=lambda real, made: FaultyPolicy(real, made, takes_s=25.0)),
+        lambda: Monitored(steady(), policy=faulty("decide", slow(25.0))),
         _of("IpaTicksLate"),
     ),
     Fault("L1", "nobody leads", nobody_leads, _of("IpaNoLeader")),
@@ -342,7 +298,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "W3",
         "taking back fails too",
-        lambda: Monitored(steady(3 * RATE_RPS), workload=faulty(rollouts=RolloutPhase.FAILED)),
+        lambda: Monitored(
+            steady(3 * RATE_RPS),
+            workload=faulty("rollout", crash),
+        ),
         _of("IpaRolledBack", "IpaRollbackFailed"),
         OVERLOAD,
     ),

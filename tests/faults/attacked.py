@@ -26,7 +26,6 @@ HEAD_S, BODY_S = 1.5, 2.0
 
 
 def serve(files: int | None) -> None:
-    """Serve until killed."""
     if files is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     bounds = within_files(ServerBounds(head_s=HEAD_S, body_s=BODY_S + 1, idle_s=HEAD_S), raise_file_limit())

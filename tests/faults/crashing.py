@@ -72,7 +72,6 @@ class Service:
         return list(answer.get("points", []))
 
     def stop(self) -> None:
-        """End the process that runs."""
         if self.runs:
             self._say(None)
             assert self._hear() == {"ended": 0}
@@ -117,8 +116,6 @@ class Story:
 
 @dataclass
 class RunOutcome:
-    """The result of a run."""
-
     points: list[str] = field(default_factory=list)
     configs: tuple[StageConfig, ...] = ()
     reasons: list[str] = field(default_factory=list)

@@ -41,7 +41,6 @@ class Crowded:
 
     @property
     def memory_mb(self) -> float:
-        """Its memory."""
         return float(self.process.memory_info().rss) / 1e6
 
 

@@ -59,7 +59,6 @@ class Entry:
     annotation: str = ""
 
     def moments_s(self) -> list[float]:
-        """When it begins, each time."""
         if self.every_s is None or self.until_s is None:
             return [self.time_s]
         count = int((self.until_s - self.time_s) // self.every_s) + 1

@@ -50,12 +50,10 @@ class Executors:
         world.clock.every(1.0, self._see)
 
     def close(self) -> None:
-        """End what was opened."""
         session_of(self.metrics).close()
         self.fake._http.server_close()
 
     def arrived(self, t_s: float) -> float:
-        """The requests of that second."""
         second = int(t_s)
         if second not in self._arrived:
             rate_rps = self.world.rate_rps

@@ -55,7 +55,6 @@ def configs_of(pipeline: Pipeline, sdep: Json) -> Configs | None:
 
 
 def cores_of(container: Json) -> float:
-    """Cores that the container requests."""
     cpu = str(container["resources"]["requests"]["cpu"])
     return float(cpu.removesuffix("m")) / (1000 if cpu.endswith("m") else 1)
 

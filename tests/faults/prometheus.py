@@ -59,9 +59,7 @@ class Target:
 class Monotonic(Protocol):
     """A clock that says seconds."""
 
-    def monotonic_s(self) -> float:
-        """Seconds since EPOCH_S."""
-        ...
+    def monotonic_s(self) -> float: ...
 
 
 class FakePrometheus(Listening):
@@ -236,7 +234,6 @@ class Direct(requests.adapters.BaseAdapter):
         self._fake = fake
 
     def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
-        """The fake's answer."""
         split = urlsplit(str(request.url))
         parameters = {name: values[-1] for name, values in parse_qs(split.query).items()}
         status, body = self._fake.answer(split.path, parameters)
@@ -251,6 +248,5 @@ class Direct(requests.adapters.BaseAdapter):
 
 
 def session_of(metrics: Any) -> requests.Session:
-    """The reader's HTTP session."""
     session: requests.Session = metrics.http.session
     return session

@@ -36,7 +36,6 @@ TICK_S = 0.2
 
 
 def main(kubeconfig: str) -> None:
-    """Run until killed."""
     client = KubeClient.from_kubeconfig(kubeconfig, 5.0)
     clock = SystemClock()
     leadership = LeaseLeadership(client, PLACE, "child", TIMES)

@@ -42,7 +42,6 @@ WAIT_S = 5.0
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[subprocess.Popen[str]]:
-    """Starts services."""
     command = [sys.executable, "-m", "tests.faults.attacked"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as made:
         # At the exit its input ends, and it stops the service that is still up; killed, it would not.
@@ -69,7 +68,6 @@ def attacked_with(
     connections: int = CONNECTIONS,
     seconds: float = SECONDS,
 ) -> Figures:
-    """The figures of that attack."""
     [what] = [each for each in ATTACKS if each.name == name]
     with attacked(nursery, files) as (port, pid):
         return attack(what, HOME, port, connections=connections, seconds=seconds, pid=pid)

@@ -35,8 +35,6 @@ CLOSED_S, BUSY_S = 2.0, 3.0
 
 
 class Stream:
-    """A client that follows events."""
-
     def __init__(self, url: str, headers: dict[str, str]) -> None:
         self.status, self.text, self.ended_s = 0, "", 0.0
         self._client = httpx.Client(timeout=300)

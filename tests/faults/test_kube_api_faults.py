@@ -253,7 +253,6 @@ def test_k8_not_applied_and_the_answer_lost(case: Case, kind: FaultKind, over: s
 
 
 def applied_records(world: KubeWorld) -> int:
-    """The recorded decisions to write."""
     return sum(one.action is Action.APPLY for one in world.store.recorded)
 
 

@@ -270,7 +270,6 @@ def test_w7_an_autoscaler_that_targets_the_deployment_from_outside(case: Case, k
 
 
 def deployments(world: KubeWorld) -> list[str]:
-    """Names of the Deployments."""
     return [one["metadata"]["name"] for one in world.kube.store.everything("deployments")]
 
 

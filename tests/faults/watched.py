@@ -72,7 +72,6 @@ class Watched:
 
     @property
     def now_s(self) -> float:
-        """The virtual clock."""
         return self.made.clock.monotonic_s()
 
 
@@ -125,12 +124,10 @@ def grown_cores(decision: Decision) -> float:
 
 
 def downscales(decisions: list[Decision]) -> int:
-    """Decisions that take cores away."""
     return sum(grown_cores(decision) < -1e-9 for decision in decisions)
 
 
 def writes(decisions: list[Decision]) -> int:
-    """Decisions that write."""
     return sum(decision.action is Action.APPLY for decision in decisions)
 
 
@@ -161,5 +158,4 @@ def during(rewrite: Rewrite, seconds: float = 100.0) -> list[Decision]:
 
 
 def per_hour(count: float, seconds: float = LONG_S) -> float:
-    """So many an hour."""
     return count * 3600.0 / seconds

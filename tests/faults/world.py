@@ -88,7 +88,6 @@ class WorldClock(VirtualClock):
         self._numbers = count()
 
     def at(self, at_s: float, do: Callable[[], None]) -> None:
-        """Do it at that time."""
         heappush(self._timers, (at_s, next(self._numbers), do))
 
     def every(self, step_s: float, do: Callable[[], None]) -> None:
@@ -186,11 +185,9 @@ class KubeWorld:
         return decision
 
     def ticks(self, count: int) -> list[Decision]:
-        """So many ticks."""
         return [self.tick() for _ in range(count)]
 
     def until_s(self, at_s: float) -> list[Decision]:
-        """Ticks until that time."""
         made = []
         while self.clock.monotonic_s() < at_s:
             made.append(self.tick())
@@ -231,7 +228,6 @@ class KubeWorld:
         self.kube.edit(NAMESPACE, NAME, change)
 
     def sdep(self) -> Json:
-        """The object as it is."""
         return self.kube.store.get("seldondeployments", NAMESPACE, NAME)
 
     def desired(self) -> Configs:
@@ -278,7 +274,6 @@ class KubeWorld:
         self.kube.fault(kind, **when)
 
     def clear_faults(self) -> None:
-        """No more of it."""
         self.kube.faults.faults.clear()
 
     def sent(self) -> list[Request]:
@@ -300,7 +295,6 @@ class KubeWorld:
         return [one.reason for one in self.decisions[since:]]
 
     def pods(self) -> set[str]:
-        """The names of all pods."""
         return {pod["metadata"]["name"] for pod in self.invariants.pods()}
 
     def sound(self) -> None:

@@ -76,7 +76,6 @@ class Trouble:
         return replace(shown, load=self.chance.choice(either))
 
     def tell(self, chapters: int) -> list[Decision]:
-        """All that was recorded."""
         workload = self.made.workload
         for _ in range(chapters):
             self.chance.choice(self.chapters)(self)

@@ -124,7 +124,6 @@ class Api:
             return self._serve_object(request)
 
     def _self_review(self, request: Request) -> Json:
-        """The rights of the caller."""
         attributes = request.body["spec"]["resourceAttributes"]
         what, name = (attributes["verb"], attributes["resource"]), attributes.get("name", "")
         allowed = what not in self.denied() or (*what, name) in self.named

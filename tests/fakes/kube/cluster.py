@@ -29,8 +29,6 @@ NODE = "worker-1"
 
 
 class Trouble(StrEnum):
-    """Troubles of a pod."""
-
     CRASH = "CrashLoopBackOff"
     IMAGE = "ImagePullBackOff"
     UNSCHEDULABLE = "Unschedulable"
@@ -77,7 +75,6 @@ class Cluster:
     _pods: int = 0
 
     def tick(self) -> None:
-        """One step of everything."""
         with self.store.lock:
             self.now += 1
             self._collect_garbage()

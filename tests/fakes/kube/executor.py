@@ -184,7 +184,6 @@ class Executor:
         return web.Response()
 
     async def metrics(self, _: web.Request) -> web.Response:
-        """The metrics in Prometheus' text."""
         return web.Response(body=generate_latest(self.registry), content_type="text/plain")
 
 

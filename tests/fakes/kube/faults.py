@@ -47,7 +47,6 @@ class FaultSchedule:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, fault: Fault) -> None:
-        """Let it happen."""
         with self._lock:
             self.faults.append(fault)
 

@@ -105,7 +105,6 @@ class NodePod:
         return self.ask_s is None and all(it.is_ready for it in self.containers)
 
     def container(self, name: str) -> Container:
-        """The container of that name."""
         return next(it for it in self.containers if it.name == name)
 
 

@@ -80,7 +80,6 @@ class Listening:
 
     @property
     def url(self) -> str:
-        """Base URL."""
         return f"http://127.0.0.1:{self._http.server_port}"
 
     def __enter__(self) -> Self:

@@ -91,7 +91,6 @@ class ToyWorkload:
             return str(state["revision"])
 
     def remove(self, pipeline: Pipeline) -> None:
-        """Take the file away."""
         self._path(pipeline).unlink()
 
     def why_not(self, pipeline: Pipeline) -> str:

@@ -210,7 +210,6 @@ FIRST_S = 300
 
 @pytest.fixture
 def demo_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, ServeOptions]]:
-    """The runs of the demo."""
     runs: list[tuple[Settings, ServeOptions]] = []
     monkeypatch.setattr(serve, "run_service", lambda *arguments: runs.append(arguments[:2]))
     return runs

@@ -16,7 +16,7 @@ from ipa.model.pipeline import Pin, Pipeline
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.workload import FakeWorkload
-from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, Scenario, scenario, window_max
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, Scenario, loop_over, scenario
 
 
 class Named(FakeMetrics):
@@ -28,8 +28,6 @@ class Named(FakeMetrics):
 
 
 class NamedWorkload(FakeWorkload):
-    """Likewise."""
-
     def read(self, pipeline: Pipeline) -> WorkloadState:
         assert pipeline.name == PIPELINE.name
         return super().read(pipeline)
@@ -46,18 +44,8 @@ def pair(policy: str = "hpa") -> tuple[Scenario, ControlLoop, LoopPorts]:
     world = LoopPorts(case.clock, metrics, case.workload, case.store, case.store)
     pipeline, shadow = shadow_world(world, PIPELINE, policy)
     inputs = PolicyInputs(PIPELINE, PROFILES, solver="exact")
-    loop = ControlLoop(
-        pipeline,
-        shadow,
-        policy=make_policy(policy, inputs),
-        predict=inputs.predictor(),
-        forecaster=window_max,
-        settings=case.settings,
-        window_s=60.0,
-        run_id="run",
-        made_of=made_of(inputs),
-    )
-    return case, loop, shadow
+    how = {"predict": inputs.predictor(), "window_s": 60.0, "made_of": made_of(inputs)}
+    return case, loop_over(pipeline, shadow, make_policy(policy, inputs), case.settings, **how), shadow
 
 
 def play(case: Scenario, loop: ControlLoop, ticks: int) -> None:

@@ -11,13 +11,13 @@ import pytest
 from ipa.control.engine.guards import end_of_freeze, stop_of
 from ipa.control.engine.rules import judge
 from ipa.control.engine.state import ChangeRequest, EngineState
-from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.control_loop import LoopPorts
 from ipa.control.ports import Freeze, PipelineControl, StagePin, WorkloadState
 from ipa.model.decision import Action, Change, Event, Mode, ReasonCode
 from ipa.model.errors import ForbiddenError, UnavailableError
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
-from tests.fakes.world import PIPELINE, SMALLEST, Scenario, ours, profiled, scenario, window_max
+from tests.fakes.world import PIPELINE, SMALLEST, Scenario, loop_over, ours, scenario
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -56,17 +56,7 @@ def with_ports(
         lead or Lead(),
         events or Events(),
     )
-    loop = ControlLoop(
-        pipeline,
-        world,
-        policy=ours(),
-        predict=profiled().predict,
-        forecaster=window_max,
-        settings=made.settings,
-        window_s=60.0,
-        run_id="run",
-    )
-    return replace(made, loop=loop)
+    return replace(made, loop=loop_over(pipeline, world, ours(), made.settings, window_s=60.0))
 
 
 def test_advisory_says_each_tick_what_it_would_do_from_what_runs() -> None:

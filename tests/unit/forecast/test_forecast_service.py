@@ -36,7 +36,6 @@ def means(seed: int, length: int) -> LoadHistory:
 
 @pytest.fixture(scope="module")
 def forecaster() -> TraceForecaster:
-    """One that has learned."""
     made = unlearned()
     made.learn(as_load(counts(1, 14_400)))
     return made

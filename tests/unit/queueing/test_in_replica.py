@@ -80,7 +80,6 @@ def through(point: Point, times: Floats) -> Floats:
 
 
 def arrivals(rate_rps: float, requests: int = REQUESTS) -> Floats:
-    """Requests at random."""
     return np.cumsum(np.random.default_rng(3).exponential(1 / rate_rps, requests))
 
 

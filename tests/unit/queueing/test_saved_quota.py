@@ -30,7 +30,6 @@ def predicted(
     rate_rps: float,
     machine_cores: float = np.inf,
 ) -> Sojourn:
-    """The sojourn by the formula."""
     numbers = (quota, batch_size, replicas, full_s, TAIL * full_s, rate_rps, TIMEOUT_S, one_s, 1.0)
     own, *columns, timeout, one, items = (np.array([value], dtype=np.float64) for value in numbers)
     return sojourn_with_quota(

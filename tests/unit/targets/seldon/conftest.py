@@ -68,7 +68,6 @@ class World:
         return change
 
     def watch(self, change: Change, ticks: int) -> list[Rollout]:
-        """The rollout before each tick."""
         rollouts = []
         for _ in range(ticks):
             rollouts.append(self.workload.rollout(self.pipeline, change))

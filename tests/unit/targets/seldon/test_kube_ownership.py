@@ -31,7 +31,6 @@ class Installs:
         self.green = KubeWorkload(self.client, layout_of, "green")
 
     def sdep(self) -> Json:
-        """The object as it is."""
         return self.kube.store.get("seldondeployments", "models", "sample")
 
     def deploy(self, workload: KubeWorkload) -> None:
