@@ -16,6 +16,8 @@ from ipa.simulate.registry import WORLDS
 from ipa.simulate.run import SimSetup, in_world, simulate
 from tests.fakes.policy_contract import ONE_STAGE, PIPELINE, PROFILES, PolicyContract
 
+PUBLISHED = ("experiments.infaas:infaas", "experiments.compass:compass")
+
 
 def promises(contract: type) -> list[str]:
     """The names of the contract's tests."""
@@ -23,7 +25,7 @@ def promises(contract: type) -> list[str]:
 
 
 @pytest.mark.parametrize("promise", promises(PolicyContract))
-@pytest.mark.parametrize("name", [*POLICIES, POLICIES.admit("experiments.infaas:infaas")])
+@pytest.mark.parametrize("name", [*POLICIES, *map(POLICIES.admit, PUBLISHED)])
 def test_policy(name: str, promise: str) -> None:
     getattr(PolicyContract(name), promise)()
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from experiments.compass import CompassMemory, compass
 from experiments.infaas import infaas, stage_slas_s
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Action, Mode, ReasonCode
@@ -388,6 +390,74 @@ def test_infaas_serves_with_the_cheapest_variant_that_is_as_accurate_as_the_firs
         memory = INFAAS.remember(observed([60.0], large), state)
         (config, _) = INFAAS.decide(observed([60.0], large), EXPECTED, replace(state, memory=memory)).configs
         assert config.variant == variant
+
+
+COMPASS = compass(PolicyInputs(WIDE, PROFILES))
+RUNGS = [rung.configs for rung in COMPASS.ladder(SMALLEST)]
+
+
+def with_queue(running: tuple[StageConfig, ...], waiting: float | None) -> Observation:
+    """The view of a rule with that many requests in detect's queue; None: not known."""
+    seen = observed([5.0], running)
+    queue = UNSEEN if waiting is None else Measured(waiting)
+    return replace(seen, stages=(replace(seen.stages[0], queue_length=queue), seen.stages[1]))
+
+
+def test_compass_has_the_pareto_optimal_variants_of_the_same_machines() -> None:
+    rungs = COMPASS.ladder(SMALLEST)
+    assert len(rungs) > 2 and SMALLEST in RUNGS and COMPASS.ladder(RUNGS[-1]) is rungs
+    assert {tuple((it.cores, it.replicas, it.batch_size) for it in each) for each in RUNGS} == {
+        ((1.0, 1, 1),) * 2
+    }
+    for faster, slower in pairwise(rungs):
+        assert faster.latency_s < slower.latency_s < WIDE.sla.latency_s and faster.accuracy < slower.accuracy
+    slack_s, busiest_rps = rungs[0].slack_s, 1 / rungs[0].request_s
+    plan = profiled().describe(RUNGS[0], busiest_rps)
+    assert plan is not None and max(it.utilisation_ratio for it in plan.stages) == pytest.approx(1.0)
+    # Without slack nothing but the fastest is left.
+    short = replace(WIDE, sla=replace(WIDE.sla, latency_s=WIDE.sla.latency_s - slack_s - 0.01))
+    assert [rung.configs for rung in compass(PolicyInputs(short, PROFILES)).ladder(SMALLEST)] == RUNGS[:1]
+
+
+@pytest.mark.parametrize(
+    ("at", "waiting_s", "ago_s", "wanted"),
+    [
+        # Above the slack of what runs: as many rungs as it takes to be within it, at most to the first.
+        (1, 0.001, None, 0),
+        (-1, 1e3, None, 0),
+        (0, 1e3, None, 0),
+        # Within it and above the slack of the slower one, or below that by less than 50 ms: it stays.
+        (1, -0.001, None, 1),
+        # An empty queue: the next slower one, once in five seconds; the most accurate has none.
+        (0, None, None, 1),
+        (0, None, 5.0, 1),
+        (0, None, 4.9, 0),
+        (-1, None, None, -1),
+    ],
+)
+def test_compass_switches_by_the_depth_of_the_queue(
+    at: int, waiting_s: float | None, ago_s: float | None, wanted: int
+) -> None:
+    rung = COMPASS.ladder(SMALLEST)[at]
+    waiting = 0.0 if waiting_s is None else (rung.slack_s + waiting_s) / rung.request_s
+    memory = CompassMemory(95.0, RUNGS[at], None if ago_s is None else 100.0 - ago_s)
+    state = PolicyState(RUNGS[at], now_s=100.0, memory=memory)
+    assert COMPASS.decide(with_queue(RUNGS[at], waiting), EXPECTED, state).configs == RUNGS[wanted]
+
+
+@pytest.mark.parametrize(("below_s", "wanted"), [(0.049, 0), (0.051, 1)])
+def test_compass_goes_back_50_ms_below_the_slack_of_the_slower_one(below_s: float, wanted: int) -> None:
+    slower = COMPASS.ladder(SMALLEST)[1]
+    seen = with_queue(RUNGS[0], (slower.slack_s - below_s) / slower.request_s)
+    assert COMPASS.remember(seen, PolicyState(RUNGS[0])).configs == RUNGS[wanted]
+
+
+def test_compass_stays_where_the_queue_is_not_known_and_leaves_what_is_excluded() -> None:
+    assert COMPASS.remember(with_queue(RUNGS[1], None), PolicyState(RUNGS[1])).configs == RUNGS[1]
+    top = RUNGS[-1][0]
+    state = PolicyState(RUNGS[-1], excluded=frozenset({(top.stage, top.variant)}))
+    allowed = [each for each in RUNGS if each[0].variant != top.variant]
+    assert COMPASS.remember(with_queue(RUNGS[-1], 0.0), state).configs == allowed[-1]
 
 
 def test_growth_that_has_no_room_is_left_out_most_first() -> None:
