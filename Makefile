@@ -87,7 +87,7 @@ scorecard: install ## what plans predict beside what real processes do, 30 confi
 	$(PY) -m experiments.scorecard $(if $(PIPELINES),--pipelines $(PIPELINES)) $(if $(PLACES),--places $(PLACES)) \
 	  $(if $(QUICK),--quick) $(if $(WRITE),--write)
 
-bench-live: install ## policies on real processes, quiet and beside two busy loops, 25 minutes (PIPELINES=text POLICIES=ours,ipa WORLDS=quiet TIMES=2; RATES=capacities.json: loads of an earlier run; QUICK=1: does it work)
+bench-live: install ## policies on real processes, quiet and beside two busy loops, 25 minutes (PIPELINES=text POLICIES=ours,ipa,experiments.compass:compass WORLDS=quiet TIMES=2; RATES=capacities.json: loads of an earlier run; QUICK=1: does it work)
 	$(PY) -m experiments.live $(if $(PIPELINES),--pipelines $(PIPELINES)) $(if $(POLICIES),--policies $(POLICIES)) \
 	  $(if $(WORLDS),--worlds $(WORLDS)) $(if $(TIMES),--times $(TIMES)) $(if $(RATES),--rates $(RATES)) $(if $(QUICK),--quick)
 

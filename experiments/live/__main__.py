@@ -23,11 +23,21 @@ from pathlib import Path
 import httpx
 
 from experiments.demo.__main__ import machine
-from experiments.live.cells import BEST, STATIC, Subject, calibrated_subject, measured_capacity_rps, run_cell
+from experiments.live.cells import (
+    BEST,
+    COMPASS,
+    INFAAS,
+    STATIC,
+    Subject,
+    calibrated_subject,
+    measured_capacity_rps,
+    run_cell,
+)
 from experiments.live.figures import BUSY, CHEAPEST, OURS, QUIET, Figures, figures_of, missed
 from experiments.live.programme import LEVELS, QUICK_LEVELS, programme_of
 from experiments.live.table import render, row
 from ipa.model.errors import IpaError, UsageError
+from ipa.policies.registry import POLICIES as REGISTRY
 from ipa.policies.table import PolicyInputs, make_policy
 from pipelines.digits import train as digits
 from pipelines.text import train as text
@@ -38,7 +48,8 @@ POLICIES = {
     QUIET: (OURS, "ours-frugal", "ipa", "ms+", "hpa", CHEAPEST, BEST),
     BUSY: (OURS, "ipa", CHEAPEST),
 }
-ALL_POLICIES = POLICIES[QUIET]
+# Those that run only if they are named.
+ALL_POLICIES = (*POLICIES[QUIET], INFAAS, COMPASS)
 # Loading one model trains all of the pipeline where there are none yet.
 TRAINED = {
     "digits": lambda: digits.load_model("locate", "ridge"),
@@ -63,7 +74,7 @@ def refusal(subject: Subject, policy: str) -> str:
     if policy in STATIC:
         return ""
     try:
-        make_policy(policy, PolicyInputs(subject.pipeline, subject.profiles))
+        make_policy(REGISTRY.admit(policy), PolicyInputs(subject.pipeline, subject.profiles))
     except UsageError as error:
         return str(error)
     return ""

@@ -42,6 +42,8 @@ from ipa.targets.local.target import LOCAL
 PIPELINES, PROFILES = Path("pipelines"), Path("profiles")
 BEST = "static-best"
 STATIC = (CHEAPEST, BEST)
+# Rivals as plug-ins; Compass has the machines of the largest plan.
+INFAAS, COMPASS = "experiments.infaas:infaas", "experiments.compass:compass"
 NEIGHBOURS = 2
 # No pipeline of this repository carries that on one machine.
 BEYOND_RPS = 1e5
@@ -175,7 +177,7 @@ def most_in_time_rps(probe: Callable[[float], tuple[float, bool]], first_rps: fl
 def run_cell(subject: Subject, world: str, policy: str, programme: Programme, folder: Path) -> CellRecord:
     """The files of the programme. Errors: those of planning; RuntimeError if the service does not start."""
     configs: Sequence[StageConfig] = ()
-    if policy == CHEAPEST:
+    if policy in (CHEAPEST, COMPASS):
         configs = subject.largest.configs
     elif policy == BEST:
         configs = best_plan(subject, programme.least_rps).configs
@@ -199,11 +201,17 @@ def run_cell(subject: Subject, world: str, policy: str, programme: Programme, fo
 def _served(
     subject: Subject, policy: str, configs: Sequence[StageConfig], rate_rps: float, folder: Path
 ) -> Iterator[Service]:
-    """The service with that policy, ready. A static one has a copy of the pipeline in which all is pinned."""
+    """The service with that policy, ready. A static one has a copy of the pipeline in which all is pinned.
+
+    Compass has one in which all but the variants is.
+    """
     arguments = ["--mode", "active", "--policy", "static" if policy in STATIC else policy]
     environment = {"IPA_PROFILES_DIR": str(subject.profiles_dir)}
     if configs:
-        environment["IPA_PIPELINES_DIR"] = str(pinned_folder(subject.pipeline, configs, folder / "pipelines"))
+        place = folder / "pipelines"
+        environment["IPA_PIPELINES_DIR"] = str(
+            pinned_folder(subject.pipeline, configs, place, are_variants_free=policy == COMPASS)
+        )
     with Service(
         folder, PORT, [*arguments, "--rate", f"{rate_rps:g}"], pipeline=subject.name, environment=environment
     ) as service:
@@ -211,23 +219,35 @@ def _served(
         yield service
 
 
-def pinned_folder(pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path) -> Path:
+def pinned_folder(
+    pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path, *, are_variants_free: bool = False
+) -> Path:
     """The folder with a copy of the pipeline in which all is pinned, without what other targets ask for."""
     place = folder / pipeline.name
     place.mkdir(parents=True)
-    (place / "pipeline.yaml").write_text(pinned_yaml(pipeline, configs))
+    (place / "pipeline.yaml").write_text(
+        _yaml(pinned_to(pipeline, configs, are_variants_free=are_variants_free))
+    )
     return folder
 
 
-def pinned_to(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Pipeline:
-    """The pipeline with each stage pinned to its configuration."""
-    pins = [(it.stage, Pin(it.variant, it.batch_size, it.cores, it.replicas)) for it in configs]
+def pinned_to(
+    pipeline: Pipeline, configs: Sequence[StageConfig], *, are_variants_free: bool = False
+) -> Pipeline:
+    """The pipeline with each stage pinned to its configuration, or to all of it but the variant."""
+    pins = [
+        (
+            it.stage,
+            Pin(None if are_variants_free else it.variant, it.batch_size, it.cores, it.replicas),
+        )
+        for it in configs
+    ]
     return pinned(pipeline, pins)
 
 
-def pinned_yaml(pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
-    """The text of that copy."""
-    mapping = pipeline_to_mapping(pinned_to(pipeline, configs))
+def _yaml(pipeline: Pipeline) -> str:
+    """The text of a pipeline without what other targets ask for."""
+    mapping = pipeline_to_mapping(pipeline)
     for section in (
         mapping,
         *mapping["stages"],
