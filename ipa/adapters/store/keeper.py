@@ -49,9 +49,18 @@ class Keeper:
     def prune(self, now_s: float, retention: Retention) -> PruneReport:
         """Seal rows, then remove those beyond the retention."""
         self._keyring.reload()
-        self._check_key()
         with reading(self._engine) as connection:
+            query = select(SegmentRow.key_id).order_by(SegmentRow.last_seq.desc()).limit(1)
+            key_id = connection.scalar(query)
             heads = connection.execute(select(HeadRow.pipeline, HeadRow.number)).all()
+        # A new key could not verify what is signed.
+        if key_id and self._keyring.is_empty():
+            path = self._keyring.path or "IPA_STORE_KEY_FILE, which names no file"
+            raise ConfigurationError(
+                f"the record is signed with the key {key_id}, and there is no key in {path}",
+                hint="Restore the key file from a backup. If the key is lost, put a new one there (`openssl "
+                "genpkey -algorithm ed25519`); verification then names the entries it cannot check.",
+            )
         for pipeline, number in heads:
             with self._noting(pipeline):
                 while not self._stop() and self._seal(pipeline, number, now_s):
@@ -74,19 +83,6 @@ class Keeper:
             record_bytes=size_bytes,
             is_bounded=is_bounded,
         )
-
-    def _check_key(self) -> None:
-        """ConfigurationError if the store is signed and its key is missing: a new key could not verify it."""
-        with reading(self._engine) as connection:
-            query = select(SegmentRow.key_id).order_by(SegmentRow.last_seq.desc()).limit(1)
-            key_id = connection.scalar(query)
-        if key_id and self._keyring.is_empty():
-            path = self._keyring.path or "IPA_STORE_KEY_FILE, which names no file"
-            raise ConfigurationError(
-                f"the record is signed with the key {key_id}, and there is no key in {path}",
-                hint="Restore the key file from a backup. If the key is lost, put a new one there (`openssl "
-                "genpkey -algorithm ed25519`); verification then names the entries it cannot check.",
-            )
 
     @contextmanager
     def _noting(self, pipeline: str) -> Iterator[None]:

@@ -340,21 +340,16 @@ def detail(pair: Pair) -> list[RenderableType]:
         lines.append(f"then: {again['reason']}: {again['detail']}")
         lines.append(make_table(replayed["differences"], *columns, indent="  "))
     if again is not None and (decision["plan"] or again["plan"]):
-        lines.append(_plans(decision["plan"], again["plan"], replayed["policy"]))
+        plans = decision["plan"], again["plan"]
+        stages = zip_longest(*(plan["stages"] if plan else [] for plan in plans))
+        rows: list[tuple[Any, ...]] = [
+            ((one or other)["stage"], _stage(one), _stage(other)) for one, other in stages
+        ]
+        rows += [(name, *(figure(plan and plan[key], form) for plan in plans)) for name, key, form in FIGURES]
+        sides = ("plan", "recorded", f"by {replayed['policy']}")
+        compared = [ViewColumn(heading, itemgetter(at)) for at, heading in enumerate(sides)]
+        lines.append(make_table(rows, *compared, indent="  "))
     return [*lines, *_notes([pair])]
-
-
-def _plans(recorded: dict[str, Any] | None, again: dict[str, Any] | None, policy: str) -> Table:
-    sides = [plan["stages"] if plan else [] for plan in (recorded, again)]
-    rows: list[tuple[Any, ...]] = [
-        ((one or other)["stage"], _stage(one), _stage(other)) for one, other in zip_longest(*sides)
-    ]
-    rows += [
-        (name, *(figure(plan and plan[key], form) for plan in (recorded, again)))
-        for name, key, form in FIGURES
-    ]
-    columns = (ViewColumn("plan", itemgetter(0)), ViewColumn("recorded", itemgetter(1)))
-    return make_table(rows, *columns, ViewColumn(f"by {policy}", itemgetter(2)), indent="  ")
 
 
 def _stage(stage: dict[str, Any] | None) -> str:

@@ -128,7 +128,15 @@ def follow_change(request: TickRequest, state: EngineState) -> Ruling:
         wanted, change = request.requested, state.actuation.change
         may_leave = state.actuation.asks_rollout and change is not None and not change.is_rollback
         if wanted is not None and wanted.restores and may_leave:
-            return _left(request, state, running, wanted)
+            # A person who does not wait for its end takes it back first.
+            assert change is not None
+            if running == change.previous:
+                words = "a change is in progress: it was just written; try again"
+                return hold(ReasonCode.IN_PROGRESS, words), state
+            verdict = _back(request, change, running, ReasonCode.REQUESTED, wanted.detail)
+            ended = replace(state.actuation, phase=ActuationPhase.MOVED, detail=wanted.detail)
+            goal = None if verdict.configs == wanted.configs else wanted
+            return verdict, replace(state, ended=ended, actuation=IDLE, goal=goal, trial=None)
         verdict = amended(_within_room(request, state), state, running, verdict)
     return verdict, state
 
@@ -315,29 +323,9 @@ def _follow(request: TickRequest, state: EngineState, running: Configs, *, may_w
             words = f"the rollout failed, and this mode or pause does not roll it back: {actuation.detail}"
             return hold(ReasonCode.IN_PROGRESS, words), state
         return _take_back(request, replace(state, ended=actuation), running, actuation)
-    ended = actuation if actuation.change is not None else state.ended
-    return _landed(request, replace(state, actuation=IDLE, ended=ended), actuation)
-
-
-def _left(
-    request: TickRequest, state: EngineState, running: Configs, change_request: ChangeRequest
-) -> tuple[TickVerdict, EngineState]:
-    """Take the change in flight back for a person who does not wait for its end, then apply their request."""
-    change = state.actuation.change
-    assert change is not None
-    if running == change.previous:
-        return hold(ReasonCode.IN_PROGRESS, "a change is in progress: it was just written; try again"), state
-    verdict = _back(request, change, running, ReasonCode.REQUESTED, change_request.detail)
-    ended = replace(state.actuation, phase=ActuationPhase.MOVED, detail=change_request.detail)
-    goal = None if verdict.configs == change_request.configs else change_request
-    return verdict, replace(state, ended=ended, actuation=IDLE, goal=goal, trial=None)
-
-
-def _landed(request: TickRequest, state: EngineState, actuation: Actuation) -> Ruling:
-    """The state after a change that is no longer in flight; a hold if its rollback failed."""
     if actuation.change is None:
-        return None, state
-    configs = actuation.change.configs
+        return None, replace(state, actuation=IDLE)
+    configs, state = actuation.change.configs, replace(state, actuation=IDLE, ended=actuation)
     if actuation.phase is ActuationPhase.ROLLBACK_FAILED:
         words = f"the rollback failed, and the workload must be repaired by hand: {actuation.detail}"
         block = WriteBlock(ReasonCode.ROLLBACK_FAILED, words, request.control)

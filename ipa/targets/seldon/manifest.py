@@ -334,20 +334,17 @@ def changed(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> Js
             if shares:
                 predictors[target_of(here[0]).predictor]["traffic"] = shared.share_of(part)
         elif part is not None:
-            added.append(_like(running[0][0], free.pop(0), live, part))
+            # Without an explainer: one is enough.
+            named, model = free.pop(0), target_of(running[0][0]).predictor
+            (like,) = (each for each in live["spec"]["predictors"] if each["name"] == model)
+            new = {key: deepcopy(value) for key, value in like.items() if key != "explainer"}
+            new |= {"name": target_of(named).predictor, "traffic": shared.share_of(part)}
+            new["svcOrchSpec"] = {**ONE_ORCHESTRATOR, **(new.get("svcOrchSpec") or {})}
+            change_predictor(named, {**live, "spec": {**live["spec"], "predictors": [new]}}, part)
+            added.append(new)
     gone = {target_of(named).predictor for named, _ in there}
     after["spec"]["predictors"] = [*(it for name, it in predictors.items() if name not in gone), *added]
     return after
-
-
-def _like(model: Pipeline, named: Pipeline, live: Json, part: shared.Configs) -> Json:
-    """A predictor for the part, otherwise a copy of `model` without its explainer: one is enough."""
-    (one,) = (each for each in live["spec"]["predictors"] if each["name"] == target_of(model).predictor)
-    copy = {key: deepcopy(value) for key, value in one.items() if key != "explainer"}
-    copy |= {"name": target_of(named).predictor, "traffic": shared.share_of(part)}
-    copy["svcOrchSpec"] = {**ONE_ORCHESTRATOR, **(copy.get("svcOrchSpec") or {})}
-    change_predictor(named, {**live, "spec": {**live["spec"], "predictors": [copy]}}, part)
-    return copy
 
 
 def change_predictor(pipeline: Pipeline, sdep: Json, wanted: Sequence[StageConfig]) -> None:
