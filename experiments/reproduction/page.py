@@ -21,9 +21,6 @@ from experiments.reproduction.compare import (
 )
 from experiments.reproduction.inloop import LoopRun
 
-# The share of the cells that is to be within.
-GOAL = 0.9
-
 
 def measured(
     comparisons: Sequence[Compared],
@@ -37,14 +34,11 @@ def measured(
         (
             f"Mean cores *and* mean PAS within {percent(WITHIN)} of the log, of {len(comparisons)} runs:",
             lines(count_rows(comparisons)),
-            f"At least {percent(GOAL)} within:",
-            goal_words(comparisons),
             "The controllers' mean rates differ from the workloads' by up to "
             f"{percent(max(_rate_off(each) for each in comparisons))}. In the simulator {in_loop} of "
             f"{len(looped)} runs of IPA are within {percent(WITHIN)}.",
             f"InfAdapter, means over {len({each.seed for each in adapted})} seeds, ranges over the three β:",
             lines(adapted_rows(adapted)),
-            adapted_words(adapted),
             "Against IPA by planning alone, with foresight:",
             lines(verdict_rows(planned)),
             verdict_words(list(beating.verdicts(planned))),
@@ -79,21 +73,6 @@ def count_rows(comparisons: Sequence[Compared]) -> list[list[str]]:
             [forecast, *(f"{a} of {b}" for a, b, _, _ in each), *(f"{c} of {d}" for _, _, c, d in each)]
         )
     return rows
-
-
-def goal_words(comparisons: Sequence[Compared]) -> str:
-    """With which forecasts and choices the goal is met, by runs and by whole cells."""
-    words = []
-    for what, first in (("runs", 0), ("whole cells", 2)):
-        for ties in (TIES[0], EITHER):
-            met = [each for each in FORECASTS if _share(counts(comparisons, (each, ties)), first) >= GOAL]
-            names = "every forecast" if len(met) == len(FORECASTS) else ", ".join(met) or "none"
-            words.append(f"- by {what}, *{ties}*: {names}")
-    return "\n".join(words)
-
-
-def _share(counted: tuple[int, int, int, int], first: int) -> float:
-    return counted[first] / counted[first + 1]
 
 
 def off_rows(comparisons: Sequence[Compared], way: Way) -> list[list[str]]:
@@ -169,25 +148,6 @@ def adapted_rows(adapted: Sequence[infadapter.Outcome]) -> list[list[str]]:
     return rows
 
 
-def adapted_words(adapted: Sequence[infadapter.Outcome]) -> str:
-    """The gain of a set over one variant, by β, with foresight."""
-    gains = []
-    for beta in dict.fromkeys(each.beta for each in adapted):
-        of = {
-            sets: fmean(
-                each.accuracy
-                for each in adapted
-                if (each.forecast, each.sets, each.beta) == ("foresight", sets, beta)
-            )
-            for sets in (True, False)
-        }
-        gains.append(f"{100 * (of[True] - of[False]):+.2f} at β {beta:g}")
-    return (
-        "The share of late requests depends on the forecaster, not on the solver. With foresight a set is "
-        f"more accurate than a single variant, in points: {', '.join(gains)}."
-    )
-
-
 def verdict_rows(outcomes: Sequence[beating.Outcome]) -> list[list[str]]:
     """Every system against ipa."""
     rows = [["weights", "system", "cores", "worst cell", "PAS no lower", "cores no more"]]
@@ -210,11 +170,7 @@ def verdict_words(planned: Sequence[beating.Verdict]) -> str:
     met = [f"{each.system} with the weights {each.objective}" for each in planned if each.met]
     if met:
         return f"All goals are met by: {', '.join(met)}."
-    best = min(planned, key=lambda each: each.cores_mean_ratio)
-    return (
-        "No system meets all goals by planning alone. The fewest cores on average over all cells are "
-        f"{percent(best.cores_mean_ratio)} of ipa's ({best.system}, weights {best.objective})."
-    )
+    return "No system meets all goals by planning alone."
 
 
 def _rate_off(each: Compared) -> float:

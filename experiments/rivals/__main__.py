@@ -1,7 +1,7 @@
 """Compares all policies in ipa-paper and ipa-tight, and says where another one is better than ours.
 
-`--write` puts the figures into docs/reference/measured.md, and who dominates whom into
-docs/explanation/beating-ipa.md. Kept outcomes are not computed again.
+`--write` puts how often who dominates whom into docs/reference/measured.md, and the cases in which ours is
+dominated into docs/explanation/beating-ipa.md. Kept outcomes are not computed again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from experiments.measured import PAGE, ROOT, tell
-from experiments.rivals.page import by_case, counts, figures, figures_with_intervals, losses
+from experiments.rivals.page import by_case, counts, figures, losses
 from ipa.cli.output import progress
 from ipa.experiment.reading import find_experiment, load_experiment
 from ipa.experiment.results import Results, conduct
@@ -41,14 +41,11 @@ def main() -> int:
         if arguments.seeds:
             experiment = replace(experiment, seeds=tuple(range(1, arguments.seeds + 1)))
         results.append(conduct(experiment, arguments.out, arguments.workers, watch=partial(progress, name)))
-    measured = f"{size(results)}\n\n{figures(results)}"
-    dominance = f"{counts(results)}\n\n{losses(results)}"
-    details = (
-        f"{size(results)}\n\n{figures_with_intervals(results)}\n\n{counts(results)}\n\n{by_case(results)}\n"
-    )
-    (arguments.out / "rivals.md").write_text(details, encoding="utf-8")
-    tell(COMMAND, measured, PAGE, write=arguments.write)
-    tell(COMMAND, dominance, EXPLANATION, write=arguments.write)
+    parts = (size(results), figures(results), counts(results), by_case(results))
+    (arguments.out / "rivals.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    print(figures(results), end="\n\n")
+    tell(COMMAND, f"{size(results)}\n\n{counts(results)}", PAGE, write=arguments.write)
+    tell(COMMAND, losses(results), EXPLANATION, write=arguments.write)
     return 0
 
 

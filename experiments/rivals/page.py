@@ -15,7 +15,7 @@ OURS = ("ours", "ours-frugal")
 # The most wanted first.
 KEYS = ("cores_mean", "violation_ratio", "latency_p99_s", "pas_mean")
 SHOWN = [next(it for it in METRICS if it.key == key) for key in KEYS]
-EQUAL = ", equal forecast"
+EQUAL = " (equal)"
 
 
 def labelled(grid: CaseGrid) -> Iterator[tuple[str, str]]:
@@ -39,16 +39,6 @@ def beside(ours: str, rival: str) -> str:
 
 
 def figures(experiments: Sequence[Results]) -> str:
-    """A line for each policy: its means over all cases of each experiment."""
-
-    def cells(grid: CaseGrid, policy: str) -> list[str]:
-        return [", ".join(mean.partition(" ")[0] for mean in overall(grid, policy))]
-
-    headings = ", ".join(it.heading for it in SHOWN)
-    return by_policy(experiments, [headings], labelled, cells)
-
-
-def figures_with_intervals(experiments: Sequence[Results]) -> str:
     """A table for each experiment: means over all cases with their 95 % intervals."""
     tables = [
         by_policy([results], [it.heading for it in SHOWN], labelled, overall) for results in experiments
@@ -70,9 +60,9 @@ def counts(experiments: Sequence[Results]) -> str:
             won = sum(grid.dominates(case, ours, rival) for case in grid.cases)
             lost = sum(grid.dominates(case, rival, ours) for case in grid.cases)
             made.append(f"{won}:{lost}")
-        return made
+        return [", ".join(made)]
 
-    return by_policy(experiments, OURS, rivals, cells)
+    return by_policy(experiments, [", ".join(OURS)], rivals, cells)
 
 
 def by_policy(
@@ -114,7 +104,10 @@ def by_case(experiments: Sequence[Results]) -> str:
 
 
 def losses(experiments: Sequence[Results]) -> str:
-    """A line for each case in which rivals dominate one of ours, with their names."""
+    """A line for each case in which rivals dominate one of ours, with their names.
+
+    A rival that does so with either forecast is named once.
+    """
     lines = []
     for results in experiments:
         grid = grid_of(results.experiment, results.finished)
@@ -123,7 +116,8 @@ def losses(experiments: Sequence[Results]) -> str:
             for ours in OURS:
                 pairs = [(label, beside(ours, rival), rival) for label, rival in rivals(grid)]
                 by = [label for label, own, rival in pairs if grid.dominates(case, rival, own)]
-                parts += [f"{ours} by {', '.join(by)}"] if by else []
+                names = [label for label in by if label.removesuffix(EQUAL) not in by or EQUAL not in label]
+                parts += [f"{ours} by {', '.join(names)}"] if names else []
             if parts:
                 lines.append(f"- {results.experiment.name}, {grid.words(case)}: {'; '.join(parts)}")
     return "\n".join(lines)
