@@ -23,7 +23,7 @@ from ipa.model.observation import (
 )
 from ipa.model.pipeline import Bounds, Objective, Pin, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, Termination
-from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.model.profile import ProfilePoint, Slowdown, StageProfile, VariantProfile
 from ipa.policies.base import Policy, PolicyState, pinned
 from ipa.policies.table import PolicyInputs, make_policy, plan_faults
 from ipa.simulate.run import SimSetup, simulate
@@ -74,6 +74,14 @@ def with_points(profile: StageProfile, change: Callable[[ProfilePoint], ProfileP
 
 
 PROFILES = {stage: _profile(stage) for stage in VARIANTS}
+
+
+def slower(factor: float) -> dict[str, StageProfile]:
+    """The profiles of a world in which everything takes so many times longer."""
+    return {
+        name: profile.slowed([Slowdown(name, it.variant, factor) for it in profile.variants])
+        for name, profile in PROFILES.items()
+    }
 
 
 UNSEEN = Missing(MissingReason.UNREACHABLE)
