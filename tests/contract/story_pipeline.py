@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import date
 from functools import cache
 
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.model.profile import ProfilePoint
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
 from ipa.policies.rules import Static
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
+from tests.fakes.policy_contract import made_up_profile
 
 Configs = tuple[StageConfig, ...]
 
@@ -61,27 +61,17 @@ def pipeline(namespace: str, run_of: RunOf) -> Pipeline:
     )
 
 
-def _profile(stage: str) -> StageProfile:
-    variants = tuple(
-        VariantProfile(
-            name,
-            accuracy,
-            tuple(
-                ProfilePoint(cores, batch, item_s * (0.4 + 0.6 * batch) / (10 * cores) ** 0.8)
-                for cores in CORES
-                for batch in (1, 2, 4, 8)
-            ),
-        )
-        for name, (accuracy, item_s) in VARIANTS.items()
-    )
-    return StageProfile(NAME, stage, variants, "made up", date(2026, 1, 1), "made up")
+def _points(item_s: float) -> Iterator[ProfilePoint]:
+    for cores in CORES:
+        for batch in (1, 2, 4, 8):
+            yield ProfilePoint(cores, batch, item_s * (0.4 + 0.6 * batch) / (10 * cores) ** 0.8)
 
 
 @cache
 def profiled() -> Profiled:
     """Planner and predictor of the pipeline, which do not ask where it runs."""
     made = pipeline("any", runs_of("any", "any"))
-    profiles = {stage: _profile(stage) for stage in STAGES}
+    profiles = {stage: made_up_profile(NAME, stage, VARIANTS, _points) for stage in STAGES}
     return Profiled(made, profiles, compat=Compat.PAPER, solver="exact")
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ipa.adapters.processes import free_port
 from tests.fakes.exposition import mlserver
+from tests.fakes.mlserver import model_server
 
 pytest.importorskip("mlserver", reason="needs the extra `local`")
 
-ROOT = Path(__file__).resolve().parents[2]
 REQUESTS, ROWS, BATCH_SIZE = 12, 3, 4
 PATIENCE_S = 300.0
 Samples = dict[str, list[tuple[Mapping[str, str], float]]]
@@ -27,42 +23,23 @@ Samples = dict[str, list[tuple[Mapping[str, str], float]]]
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page after some requests of some rows each."""
-    folder, port, metrics_port = tmp_path_factory.mktemp("mlserver"), free_port(), free_port()
+    metrics_port = free_port()
     env = {
-        **{
-            "MLSERVER_HOST": "127.0.0.1",
-            "MLSERVER_HTTP_PORT": str(port),
-            "MLSERVER_GRPC_PORT": str(free_port()),
-        },
-        **{"MLSERVER_METRICS_PORT": str(metrics_port), "MLSERVER_METRICS_ENDPOINT": "/prometheus"},
-        **{"MLSERVER_MODEL_NAME": "read", "MLSERVER_MODEL_IMPLEMENTATION": "tests.fakes.fan_out_model.Read"},
+        "MLSERVER_METRICS_ENDPOINT": "/prometheus",
+        "MLSERVER_MODEL_IMPLEMENTATION": "tests.fakes.fan_out_model.Read",
         **{"MLSERVER_MODEL_MAX_BATCH_SIZE": str(BATCH_SIZE), "MLSERVER_MODEL_MAX_BATCH_TIME": "0.05"},
-        # As in the image of stages.
-        **{"MLSERVER_PARALLEL_WORKERS": "0", "PYTHONPATH": str(ROOT)},
     }
-    program = Path(sys.executable).with_name("mlserver")
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(program), "start", str(folder)], env={**os.environ, **env}, stdout=log, stderr=log
-        )
-        try:
-            yield asyncio.run(
-                _page_after(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/prometheus")
-            )
-        finally:
-            server.terminate()
-            server.wait()
+    with model_server(env, tmp_path_factory.mktemp("mlserver"), "read", metrics_port) as url:
+        yield asyncio.run(_page_after(url, f"http://127.0.0.1:{metrics_port}/prometheus"))
 
 
 async def _page_after(url: str, metrics: str) -> str:
     rows = {"name": "row", "datatype": "INT64", "shape": [ROWS], "data": [*range(ROWS)]}
     async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
         async with asyncio.timeout(PATIENCE_S):
-            while not await _is_ready(client, f"{url}/v2/models/read/ready"):
+            while not await _is_ready(client, f"{url}/ready"):
                 await asyncio.sleep(0.05)
-        requests = [
-            client.post(f"{url}/v2/models/read/infer", json={"inputs": [rows]}) for _ in range(REQUESTS)
-        ]
+        requests = [client.post(f"{url}/infer", json={"inputs": [rows]}) for _ in range(REQUESTS)]
         for answer in await asyncio.gather(*requests):
             assert answer.status_code == 200, answer.text
         return (await client.get(metrics)).text

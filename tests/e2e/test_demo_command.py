@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 
 from ipa.files.pipelines import example_folders
 from tests.fakes.commands import Ipa
+from tests.fakes.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("demo")]
 
@@ -38,16 +38,6 @@ def package(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(made / "package")
     return made / "package"
-
-
-def until(holds: Any, limit_s: float) -> Any:
-    """The answer once that is true, asked now and then; AssertionError after the limit."""
-    end_s, pause = time.monotonic() + limit_s, threading.Event()
-    while time.monotonic() < end_s:
-        if value := holds():
-            return value
-        pause.wait(0.2)
-    raise AssertionError(f"not within {limit_s:g} s")
 
 
 @pytest.mark.live
@@ -73,9 +63,9 @@ def test_the_installed_package_alone_shows_decisions_within_a_minute(package: Pa
                 def applied() -> Any:
                     return client.get("/v1/pipelines/video/history").json()["decisions"]
 
-                decisions = until(applied, DECISION_S)
+                decisions = until(applied, DECISION_S, every_s=0.2)
                 assert decisions[0]["reason"].startswith("apply.")
-                status = until(lambda: _served(client), DECISION_S)
+                status = until(lambda: _served(client), DECISION_S, every_s=0.2)
                 assert status["control"]["mode"] == "active"
                 # What its loop decided is taken again as it was.
                 decided = client.get("/v1/pipelines/video/decisions?inputs=false").json()["decisions"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from ipa.files import load_pipelines, pipeline_to_mapping
 from ipa.settings import Settings
 from tests.fakes.deployed import deployed
 from tests.fakes.services import ApiClient
+from tests.fakes.waiting import until
 
 WAIT_S = 300.0
 AT = "/v1/pipelines/video"
@@ -66,13 +65,6 @@ def starting(settings: Settings) -> Iterator[Start]:
         app.roster.join(WAIT_S)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    waiting, end_s = threading.Event(), monotonic() + WAIT_S
-    while not condition():
-        assert monotonic() < end_s, "it did not come to that"
-        waiting.wait(0.02)
-
-
 def tag(api: ApiClient) -> dict[str, str]:
     return {"If-Match": api.get(AT).headers["etag"]}
 
@@ -84,7 +76,7 @@ def test_a_pipeline_is_controlled_from_when_it_is_given_until_it_is_removed(
     assert api.get("/v1/pipelines").json() == {"pipelines": []}
     given = api.post("/v1/pipelines", video)
     assert (given.status_code, given.json()["not_controlled"]) == (201, "")
-    until(lambda: bool(api.get(f"{AT}/decisions").json()["decisions"]))
+    until(lambda: bool(api.get(f"{AT}/decisions").json()["decisions"]), WAIT_S)
     status = api.get(f"{AT}/status").json()
     assert status["control"]["mode"] == "advisory"
     assert [stage["config"]["replicas"] for stage in status["live"]["stages"]] == [2, 2]
@@ -93,13 +85,13 @@ def test_a_pipeline_is_controlled_from_when_it_is_given_until_it_is_removed(
     patched = api("PUT", AT, json={**video, "description": "patched"}, headers=tag(api))
     assert patched.status_code == 200
     assert app.loops["video"] is not first
-    until(lambda: app.loops["video"].snapshot().tick > first.snapshot().tick)
+    until(lambda: app.loops["video"].snapshot().tick > first.snapshot().tick, WAIT_S)
     removed = api("DELETE", AT, headers=tag(api))
     assert "its workload goes on" in removed.json()["left"]
     assert "video" not in app.loops
     last = first.snapshot().tick
     first.wake()
-    until(lambda: api.get("/v1/pipelines").status_code == 200)
+    until(lambda: api.get("/v1/pipelines").status_code == 200, WAIT_S)
     assert first.snapshot().tick == last, "a loop that has ended has no more turns"
     assert api.get(f"{AT}/status").status_code == 404
     assert b'pipeline="video"' not in api.get("/metrics").content
@@ -137,7 +129,7 @@ def test_nothing_is_taken_from_under_a_change_that_is_rolling_out(
 ) -> None:
     app, api = started()
     api.post("/v1/pipelines", video)
-    until(lambda: bool(api.get(f"{AT}/decisions").json()["decisions"]))
+    until(lambda: bool(api.get(f"{AT}/decisions").json()["decisions"]), WAIT_S)
     loop = app.loops["video"]
     monkeypatch.setattr(
         loop, "_snapshot", loop._snapshot.__class__("video", 1, loop._control, ActuationPhase.WAITING_READY)

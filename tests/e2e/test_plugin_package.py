@@ -8,16 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 import ipa
+from tests.fakes.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("plugin-package")]
 
@@ -73,16 +70,6 @@ def test_a_wrong_name_is_one_line(root: Path, environment: dict[str, str]) -> No
     assert "Traceback" in output_of(traced, root, environment, code=1)
 
 
-def until(holds: Callable[[], Any]) -> Any:
-    """The value once that is true; AssertionError after the limit."""
-    end_s, pause = time.monotonic() + LIMIT_S, threading.Event()
-    while time.monotonic() < end_s:
-        if value := holds():
-            return value
-        pause.wait(0.2)
-    raise AssertionError(f"not within {LIMIT_S:g} s")
-
-
 @pytest.mark.live
 def test_the_service_runs_and_replays_it(environment: dict[str, str], tmp_path: Path) -> None:
     chosen = {**environment, "IPA_FORECASTER": "acme-trend"}
@@ -94,10 +81,10 @@ def test_the_service_runs_and_replays_it(environment: dict[str, str], tmp_path: 
             assert service.stdout is not None
             url = next(line for line in service.stdout if "http://" in line).split()[-1]
             with httpx.Client(base_url=url, trust_env=False, timeout=LIMIT_S) as client:
-                until(lambda: client.get("/v1/pipelines/video/history").json()["decisions"])
+                until(lambda: client.get("/v1/pipelines/video/history").json()["decisions"], LIMIT_S, 0.2)
                 # Twelve ticks are the history that its forecaster needs.
                 newest = "/v1/pipelines/video/decisions?inputs=false&limit=1"
-                until(lambda: client.get(newest).json()["decisions"][0]["tick"] > 16)
+                until(lambda: client.get(newest).json()["decisions"][0]["tick"] > 16, LIMIT_S, 0.2)
                 decided = client.get("/v1/pipelines/video/decisions").json()["decisions"]
                 assert {json.loads(each["inputs"])["policy"] for each in decided} == {"acme"}
                 assert {json.loads(each["inputs"])["version"] for each in decided} == {

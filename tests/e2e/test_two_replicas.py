@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.section import seldon_of
 from tests.fakes.kube import FakeKube
+from tests.fakes.waiting import until
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 NAMESPACE = "default"
@@ -69,13 +68,6 @@ class Replica:
         return bool(self.standing()["leading"])
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 60.0) -> None:
-    began_s = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began_s < within_s
-        time.sleep(0.02)
-
-
 def ended(replica: Replica) -> None:
     replica.client.close()
     replica.process.kill()
@@ -96,17 +88,17 @@ def test_one_leads_and_hands_over_when_it_ends(root: Path, tmp_path: Path, postg
             stack.callback(ended, replicas[-1])
         for replica in replicas:
             replica.listens()
-        eventually(lambda: any(replica.leads() for replica in replicas))
+        until(lambda: any(replica.leads() for replica in replicas))
         first, second = replicas
         leader, standby = (first, second) if first.leads() else (second, first)
-        eventually(lambda: standby.standing()["leader"] == leader.standing()["identity"])
+        until(lambda: standby.standing()["leader"] == leader.standing()["identity"])
 
         refused = standby.client.post("/v1/pipelines/video/pause", json={"by": "kim"})
         assert refused.status_code == 409
         assert leader.standing()["identity"] in refused.json()["detail"]
         assert leader.client.post("/v1/pipelines/video/pause", json={"by": "kim"}).status_code == 200
         # The standby, which may lead next, has it too.
-        eventually(lambda: standby.client.get("/v1/pipelines/video/status").json()["control"]["paused"])
+        until(lambda: standby.client.get("/v1/pipelines/video/status").json()["control"]["paused"])
         for replica, metric in (
             (leader, 'ipa_leader{install="ipa"} 1.0'),
             (standby, 'ipa_leader{install="ipa"} 0.0'),
@@ -116,7 +108,7 @@ def test_one_leads_and_hands_over_when_it_ends(root: Path, tmp_path: Path, postg
             assert replica.client.get("/readyz").status_code == 200
         checks = {one["name"]: one for one in standby.client.get("/readyz?verbose").json()["checks"]}
         assert checks["leadership"]["ok"]
-        eventually(
+        until(
             lambda: (
                 standby.client.get("/v1/pipelines/video/status").json()["live"]["reason"] == "hold.not_leader"
             )
@@ -126,8 +118,8 @@ def test_one_leads_and_hands_over_when_it_ends(root: Path, tmp_path: Path, postg
         assert leader.process.wait(30) == 0
         given_up = [one for one in kube.writes if one.resource == "leases"]
         assert any(one.body["spec"]["holderIdentity"] is None for one in given_up)
-        eventually(standby.leads)
+        until(standby.leads)
         # What people said to the one holds for the other.
-        eventually(
+        until(
             lambda: standby.client.get("/v1/pipelines/video/status").json()["live"]["reason"] == "hold.paused"
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Iterator
 
 from ipa.model.pipeline import Bounds, Edge, Objective, Pipeline, Sla, Stage, Variant
-from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.model.profile import ProfilePoint
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
+from tests.fakes.policy_contract import made_up_profile
 
 # Accuracy, and seconds of one item on one core.
 SPEEDS = {
@@ -24,17 +25,10 @@ def _stage(name: str, *after: str) -> Stage:
     return Stage(name, variants, tuple(Edge(each) for each in after), batch_timeout_s=0.01)
 
 
-def _profile(stage: str) -> StageProfile:
-    variants = tuple(
-        VariantProfile(
-            name,
-            accuracy,
-            tuple(ProfilePoint(1.0, b, one_s * (0.3 + 0.7 * b), one_s * (0.3 + 0.7 * b)) for b in (1, 2, 4)),
-            readiness_s=6.0,
-        )
-        for name, (accuracy, one_s) in SPEEDS[stage].items()
-    )
-    return StageProfile("shop", stage, variants, "made up", date(2026, 1, 1), "made up")
+def _points(item_s: float) -> Iterator[ProfilePoint]:
+    for batch in (1, 2, 4):
+        latency_s = item_s * (0.3 + 0.7 * batch)
+        yield ProfilePoint(1.0, batch, latency_s, latency_s)
 
 
 SHOP = Pipeline(
@@ -45,4 +39,4 @@ SHOP = Pipeline(
     bounds=Bounds(cores=10.0, transition_cores=24.0, batch_sizes=(1,)),
     targets={"seldon": SeldonTarget("shop")},
 )
-PROFILES = {stage: _profile(stage) for stage in SPEEDS}
+PROFILES = {stage: made_up_profile("shop", stage, SPEEDS[stage], _points, 6.0) for stage in SPEEDS}

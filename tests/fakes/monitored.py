@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -234,23 +234,6 @@ class _Fed:
             queue.arrivals.inc(items - self.items.get(name, 0))
             self.items[name] = items
             queue.length.set(float(sum(stage.waiting_at(second) for stage in stages)))
-
-
-def slower(profiles: Mapping[str, StageProfile], factor: float) -> dict[str, StageProfile]:
-    """The profiles of a world in which everything takes so many times longer."""
-    return {
-        name: replace(
-            profile,
-            variants=tuple(
-                replace(
-                    variant,
-                    points=tuple(replace(it, latency_s=factor * it.latency_s) for it in variant.points),
-                )
-                for variant in profile.variants
-            ),
-        )
-        for name, profile in profiles.items()
-    }
 
 
 def _selector(name: str, labels: Labels) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from math import inf, nan
@@ -23,7 +23,7 @@ from ipa.model.observation import (
 )
 from ipa.model.pipeline import Bounds, Objective, Pin, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, Termination
-from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.model.profile import ProfilePoint, Slowdown, StageProfile, VariantProfile
 from ipa.policies.base import Policy, PolicyState, pinned
 from ipa.policies.table import PolicyInputs, make_policy, plan_faults
 from ipa.simulate.run import SimSetup, simulate
@@ -50,21 +50,26 @@ SMALLEST = (StageConfig("detect", "small", 1, 1.0, 1), StageConfig("read", "smal
 LARGE = (StageConfig("detect", "big", 4, 2.0, 4), StageConfig("read", "small", 2, 1.0, 3))
 
 
-def _profile(stage: str) -> StageProfile:
+def made_up_profile(
+    pipeline: str,
+    stage: str,
+    speeds: Mapping[str, tuple[float, float]],
+    points_of: Callable[[float], Iterable[ProfilePoint]],
+    readiness_s: float | None = None,
+) -> StageProfile:
+    """The profile of variants of these accuracies, each with the points of its seconds of one item."""
     variants = tuple(
-        VariantProfile(
-            name,
-            accuracy,
-            tuple(
-                # Two fifths of a batch cost the same however large it is; cores help by their power 0.8.
-                ProfilePoint(cores, batch, item_s * (0.4 + 0.6 * batch) / cores**0.8)
-                for cores in (1.0, 2.0)
-                for batch in (1, 2, 4, 8)
-            ),
-        )
-        for name, (accuracy, item_s) in VARIANTS[stage].items()
+        VariantProfile(name, accuracy, tuple(points_of(item_s)), readiness_s=readiness_s)
+        for name, (accuracy, item_s) in speeds.items()
     )
-    return StageProfile("pages", stage, variants, "made up", date(2026, 1, 1), "made up")
+    return StageProfile(pipeline, stage, variants, "made up", date(2026, 1, 1), "made up")
+
+
+def _points(item_s: float) -> Iterator[ProfilePoint]:
+    """Two fifths of a batch cost the same however large it is; cores help by their power 0.8."""
+    for cores in (1.0, 2.0):
+        for batch in (1, 2, 4, 8):
+            yield ProfilePoint(cores, batch, item_s * (0.4 + 0.6 * batch) / cores**0.8)
 
 
 def with_points(profile: StageProfile, change: Callable[[ProfilePoint], ProfilePoint]) -> StageProfile:
@@ -73,7 +78,15 @@ def with_points(profile: StageProfile, change: Callable[[ProfilePoint], ProfileP
     return replace(profile, variants=variants)
 
 
-PROFILES = {stage: _profile(stage) for stage in VARIANTS}
+PROFILES = {stage: made_up_profile("pages", stage, speeds, _points) for stage, speeds in VARIANTS.items()}
+
+
+def slower(factor: float) -> dict[str, StageProfile]:
+    """The profiles of a world in which everything takes so many times longer."""
+    return {
+        name: profile.slowed([Slowdown(name, it.variant, factor) for it in profile.variants])
+        for name, profile in PROFILES.items()
+    }
 
 
 UNSEEN = Missing(MissingReason.UNREACHABLE)

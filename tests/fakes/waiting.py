@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
-def until(is_so: Callable[[], object], within_s: float = 120.0) -> None:
-    """Return once it is so; AssertionError where it does not come to be."""
+def until(look: Callable[[], T], within_s: float = 120.0, every_s: float = 0.005) -> T:
+    """Return what is seen once it is true; AssertionError where it does not come to be."""
     end_s = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < end_s, "it did not come to be"
-        time.sleep(0.005)
+    while not (seen := look()):
+        assert time.monotonic() < end_s, f"it did not come to be within {within_s:g} s"
+        time.sleep(every_s)
+    return seen

@@ -14,8 +14,9 @@ from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.pipeline import Sla
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
-from tests.fakes.monitored import Monitored, slower
-from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
+from tests.fakes.monitored import Monitored
+from tests.fakes.policy_contract import slower
+from tests.fakes.world import PIPELINE, SMALLEST
 
 Call = Callable[..., object]
 # A fault begins when the loop has settled.
@@ -308,9 +309,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "W8",
         "everything takes twice as long as the profiles say",
-        lambda: Monitored(
-            steady(2 * RATE_RPS, 2 * RATE_RPS, length_s=780), true_profiles=slower(PROFILES, 2.0)
-        ),
+        lambda: Monitored(steady(2 * RATE_RPS, 2 * RATE_RPS, length_s=780), true_profiles=slower(2.0)),
         _of("IpaProfileSlow"),
         OVERLOAD,
     ),

@@ -20,7 +20,7 @@ import requests
 
 from ipa.adapters.prometheus.scraper import SeriesStore
 from ipa.model.pipeline import Pipeline
-from tests.fakes.kube.server import Listening
+from tests.fakes.answering import Listening, Quiet
 from tests.fakes.promql import respond
 from tests.fakes.world import PIPELINE
 
@@ -96,8 +96,7 @@ class FakePrometheus(Listening):
         self._store = SeriesStore()
         self._lock = threading.Lock()
         self._scraped_s = int(clock.monotonic_s()) - history_s
-        handler = type("Handler", (_Handler,), {"fake": self})
-        self._listen(handler)
+        super().__init__(type("Handler", (_Handler,), {"fake": self}))
 
     def answer(self, path: str, parameters: Mapping[str, str]) -> tuple[int, bytes]:
         """Status and body; status 0 closes the connection without a word."""
@@ -186,7 +185,7 @@ def _le(bound_s: float) -> str:
     return "+Inf" if math.isinf(bound_s) else str(bound_s)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Quiet, BaseHTTPRequestHandler):
     fake: FakePrometheus
     protocol_version = "HTTP/1.1"
     wbufsize = -1
@@ -221,9 +220,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.fake.dripped += 1
             if self.fake.stopping.wait(0.02):
                 return
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
 
 
 class Direct(requests.adapters.BaseAdapter):

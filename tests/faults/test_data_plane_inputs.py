@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx
@@ -23,6 +21,7 @@ from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.router import RouterServer
 from ipa.dataplane.tensors import MAX_TENSORS
 from ipa.model.serving import FAN_OUT
+from tests.fakes.answering import Listening, Quiet
 from tests.faults.table import Case
 
 REPLICA = "http://127.0.0.1:1"
@@ -367,7 +366,7 @@ def test_r5_the_bytes_of_all_requests_are_bounded(case: Case) -> None:
     case.equal("statuses", asyncio.run(scenario()), [200, 413, 503, 200])
 
 
-class Flood(http.server.BaseHTTPRequestHandler):
+class Flood(Quiet, BaseHTTPRequestHandler):
     """A model server whose answer has no end."""
 
     sent = 0
@@ -382,23 +381,6 @@ class Flood(http.server.BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
 
 def test_r5_an_answer_without_an_end_is_cut_off(case: Case) -> None:
     async def scenario(url: str) -> str:
@@ -412,7 +394,7 @@ def test_r5_an_answer_without_an_end_is_cut_off(case: Case) -> None:
             await client.close()
         return ""
 
-    with serving(Flood) as url:
-        assert "1000000 bytes" in asyncio.run(scenario(url))
+    with Listening(Flood) as server:
+        assert "1000000 bytes" in asyncio.run(scenario(server.url))
     # Beyond the bound only what the sockets hold.
     case.at_most("bytes taken", Flood.sent, 16_000_000)

@@ -9,9 +9,7 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -22,7 +20,6 @@ import httpx
 import pytest
 import yaml
 
-from ipa.adapters.processes import free_port
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.ports import PipelineControl
 from ipa.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
@@ -55,6 +52,7 @@ from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.patching import patch_to
 from tests.fakes.looped import PIPELINE, Looped, applied, looped, troubled
 from tests.fakes.metrics import NO_SIGNALS
+from tests.fakes.mlserver import model_server
 from tests.fakes.world import PIPELINE as LOCAL
 from tests.fakes.world import PROFILES, SMALLEST
 from tests.faults.table import Case, variants
@@ -84,29 +82,6 @@ VARYING = replace(
 BATCHED = (StageConfig("detect", "small", 4, 1.0, 1), StageConfig("read", "small", 1, 1.0, 1))
 
 Json = dict[str, Any]
-
-
-@contextmanager
-def model_server(env: Mapping[str, str], folder: Path) -> Iterator[str]:
-    """The URL of an MLServer with that environment, as a container of its stage has it."""
-    folder.mkdir()
-    port = free_port()
-    # What the operator gives it, and one process alone as in the image.
-    own = {
-        **{"MLSERVER_MODEL_NAME": "stage", "MLSERVER_HTTP_PORT": str(port), "MLSERVER_HOST": "127.0.0.1"},
-        **{"MLSERVER_GRPC_PORT": str(free_port()), "MLSERVER_METRICS_PORT": str(free_port())},
-        **{"MLSERVER_PARALLEL_WORKERS": "0", "PYTHONPATH": str(ROOT)},
-    }
-    program = Path(sys.executable).with_name("mlserver")
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(program), "start", str(folder)], env={**os.environ, **env, **own}, stdout=log, stderr=log
-        )
-        try:
-            yield f"http://127.0.0.1:{port}/v2/models/stage"
-        finally:
-            server.terminate()
-            server.wait()
 
 
 def env_of(pipeline: Pipeline, configs: Sequence[StageConfig], stage: str) -> dict[str, str]:

@@ -24,11 +24,11 @@ from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.observation import Batches, Measured, Missing, MissingReason
 from ipa.model.pipeline import Canary, Fallback, Pin
-from ipa.model.profile import Slowdown
 from ipa.policies.ours import Ours
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.run import SimSetup, simulate
+from tests.fakes.policy_contract import slower
 from tests.fakes.store import FakeStore
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, made_loop, profiled, scenario
 
@@ -185,10 +185,7 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
 
 
 RATES = tuple(float(rate) for rate in steps((4.0, 40), (16.0, 50), (4.0, 45), (38.0, 45), (3.0, 60)))
-SLOW = {
-    name: profile.slowed([Slowdown(name, it.variant, 1.6) for it in profile.variants])
-    for name, profile in PROFILES.items()
-}
+SLOW = slower(1.6)
 SETUP = SimSetup(
     PIPELINE,
     PROFILES,

@@ -16,7 +16,7 @@ from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.parts import is_shared, parts_of, share_of
 from ipa.model.pipeline import Canary, Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.profile import StageProfile
+from ipa.model.profile import Slowdown
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings
 from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
 from ipa.simulate.run import SimResult, SimSetup, simulate
@@ -75,26 +75,9 @@ def applied(result: SimResult) -> list[Decision]:
     return [each for each in result.decisions if each.action is Action.APPLY]
 
 
-def slower(variant: str, times: float) -> dict[str, StageProfile]:
-    """The true performance if that variant takes so many times its profile."""
-    known = PROFILES["classify"]
-    variants = tuple(
-        replace(
-            one,
-            points=tuple(
-                replace(at, latency_s=times * at.latency_s, latency_mean_s=times * (at.latency_mean_s or 0.0))
-                for at in one.points
-            ),
-        )
-        if one.variant == variant
-        else one
-        for one in known.variants
-    )
-    return {**PROFILES, "classify": replace(known, variants=variants)}
-
-
 def tried(place: Place, times: float, rates_rps: tuple[float, ...]) -> SimResult:
-    truth = slower("high", times) if times != 1 else None
+    slow = PROFILES["classify"].slowed([Slowdown("classify", "high", times)])
+    truth = {**PROFILES, "classify": slow} if times != 1 else None
     return run(place, rates_rps, pipeline=place.tried, truth=truth)
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import struct
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
+from tests.fakes.answering import Listening, Quiet
 from tests.fakes.kube import protobuf
 from tests.fakes.kube.api import (
     APPLY,
@@ -57,42 +56,6 @@ def kubeconfig(url: str, token: str) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "Config", "current-context": "fake", **parts})
 
 
-class Listener(ThreadingHTTPServer):
-    """A server whose clients may be killed before they are answered."""
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell of an error, unless the client is gone."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class Listening:
-    """A context in which a thread serves."""
-
-    def _listen(self, handler: type[BaseHTTPRequestHandler]) -> None:
-        self.stopping = threading.Event()
-        self._http = Listener(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True
-        # Short polls, so that stopping takes no half second.
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        )
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopping.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
-
-
 class FakeKube(Listening):
     """A running fake; use as a context manager. `tick()` moves the cluster's clock."""
 
@@ -119,8 +82,7 @@ class FakeKube(Listening):
         self.wall_s: Callable[[], float] = time.time
         self.skew_s = 0.0
         # Watches begun before it grew say nothing more.
-        handler = type("Handler", (_Handler,), {"kube": self})
-        self._listen(handler)
+        super().__init__(type("Handler", (_Handler,), {"kube": self}))
 
     def kubeconfig(self, folder: Path, token: str = "fake") -> Path:
         """A kubeconfig file for it, written to the folder."""
@@ -157,15 +119,12 @@ class FakeKube(Listening):
             self.store.changed.notify_all()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Quiet, BaseHTTPRequestHandler):
     kube: FakeKube
     protocol_version = "HTTP/1.1"
     # Headers and body leave in one write, else Nagle and delayed acknowledgements cost 40 ms a request.
     wbufsize = -1
     disable_nagle_algorithm = True
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
 
     def _handle(self) -> None:
         request = self._parse()

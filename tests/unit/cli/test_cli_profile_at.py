@@ -50,7 +50,7 @@ def double(path: str, body: Any) -> tuple[int, Any]:
 
 def test_servers_that_run_already_are_measured(home: Path, ipa: Ipa) -> None:
     with Answering(double) as server:
-        url = f"http://127.0.0.1:{server.port}/{{cores}}/{{variant}}/{{stage}}/infer"
+        url = f"{server.url}/{{cores}}/{{variant}}/{{stage}}/infer"
         words = ["profile", "sample", "-s", "detect", "--at", url, "--cores", "0.5,1"]
         words += ["--batches", "1,2", "--repeats", "2", "--budget", "0.01", "--folder", str(home / "out")]
         ipa(*words)

@@ -7,12 +7,11 @@ import hashlib
 import io
 import json
 import tarfile
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from experiments.data.sources import BY_HAND, SOURCES, Source
 from ipa.experiment.loads import rates_of
 from ipa.experiment.runners import WorkloadArm
 from ipa.files.traces import read_rates
+from tests.fakes.answering import Listening, Quiet
 
 TRACE = np.random.default_rng(1).integers(0, 388, SECONDS + 7).tolist()
 HEAD = "REPLICA,CPU,ARCH,SLA,p99_latency,capacity,saturation_tp\n"
@@ -44,7 +44,7 @@ def archive() -> bytes:
     return buffer.getvalue()
 
 
-class Upstream(BaseHTTPRequestHandler):
+class Upstream(Quiet, BaseHTTPRequestHandler):
     """Serves `bodies` by path; /moved redirects, /cut ends half way, all else is not there."""
 
     bodies: ClassVar[dict[str, bytes]] = {}
@@ -61,19 +61,12 @@ class Upstream(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write((body or b"")[: len(body or b"") // 2 if self.path == "/cut" else None])
 
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     Upstream.bodies = {"/trace": archive(), "/rows": (HEAD + ROWS).encode(), "/other": b"another file"}
-    with ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as made:
-        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{made.server_address[1]}"
-        made.shutdown()
-        thread.join()
+    with Listening(Upstream) as made:
+        yield made.url
 
 
 def sources(server: str, trace: str = "/trace", rows: str = "/rows") -> tuple[Source, ...]:

@@ -6,14 +6,12 @@ import base64
 import json
 import logging
 import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -29,6 +27,7 @@ from ipa.model.findings import Finding, Severity
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
 from ipa.settings import Settings
+from tests.fakes.answering import Listening, Quiet
 
 PIPELINE = Pipeline("p", (Stage("s", (Variant("v"),)),), Sla(1.0, 99.0), {})
 NOW_S = 1_000_000.0
@@ -72,7 +71,7 @@ class Authority:
         return str(path)
 
 
-class Guarded:
+class Guarded(Listening):
     """Answers queries with 7, and counts 7 a second, to those with the expected headers over mutual TLS."""
 
     def __init__(self, authority: Authority) -> None:
@@ -80,7 +79,7 @@ class Guarded:
         self.seen: list[dict[str, str]] = []
         guarded = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet, BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 guarded.seen.append(dict(self.headers))
                 is_known = guarded.expected.items() <= dict(self.headers).items()
@@ -94,37 +93,21 @@ class Guarded:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """Handshakes fail here on purpose."""
-
+        super().__init__(Handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*authority.issue("prometheus"))
         context.load_verify_locations(authority.file)
         context.verify_mode = ssl.CERT_REQUIRED
         # With 1.3 a client may send its request before it is refused, and sees a broken connection instead.
         context.maximum_version = ssl.TLSVersion.TLSv1_2
-        self._http = Server(("127.0.0.1", 0), Handler)
         # The handshake is the handler's, not the accepting thread's.
         self._http.socket = context.wrap_socket(
             self._http.socket, server_side=True, do_handshake_on_connect=False
         )
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self._http.server_address[1]}"
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        return f"https://{self.target}"
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +127,8 @@ def stranger(folder: Path) -> Authority:
 
 @pytest.fixture(scope="module")
 def guarded(authority: Authority) -> Iterator[Guarded]:
-    server = Guarded(authority)
-    yield server
-    server.close()
+    with Guarded(authority) as server:
+        yield server
 
 
 @pytest.fixture
