@@ -95,7 +95,7 @@ class Service:
         world = FakeWorld().play(50)
         store = open_store(self.store_url)
         for number in range(decisions):
-            made = world.log[number % len(world.log)]
+            made = world.recorded[number % len(world.recorded)]
             named = f"{PIPELINE}-before-{number}"
             store.record(replace(made, pipeline=PIPELINE, tick=number, decision_id=named))
         store.close()
