@@ -60,17 +60,18 @@ def worst_of(text: str) -> str:
     for attack, name, value, bound, mark, _told in rows[1:]:
         if bound:
             bounds.setdefault((name, bound), []).append((float(value), attack, mark))
-    lines_shown, exact = [], []
+    lines_shown: list[str] = []
+    exact: list[str] = []
     for (name, bound), figures in bounds.items():
         worst, attack, _ = (min if bound.startswith("≥") else max)(figures)
         missed = sum(mark == "MISSED" for _, _, mark in figures)
         if bound in ("≤ 0", "≥ 1") and not missed:
-            exact.append(f"{name} {worst:g}")
+            exact.append(name)
             continue
         # Where nothing is asked to happen and nothing does, no attack is the worst.
         is_alike = len(figures) > 1 and all(each == worst for each, _, _ in figures)
         at = "each alike" if is_alike else attack
         lines_shown.append(f"| {name} | {len(figures)} | {bound} | {worst:g} | {at} | {missed or ''} |")
     head = "| figure | attacks | asked | worst | at | missed |\n|---|---:|---|---:|---|---:|"
-    nothing = f"As asked: {', '.join(dict.fromkeys(exact))}."
+    nothing = f"Besides, {len(exact)} of which all or none is asked: as asked."
     return "\n".join([lines[0] + ".", "", head, *lines_shown, "", nothing, "", lines[-1]])

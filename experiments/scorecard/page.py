@@ -31,9 +31,9 @@ def _line(place: str, kind: Kind, it: Score) -> str:
 
 
 def matrix(rows: Sequence[Row], belief: str) -> str:
-    """The mean size of the errors and their mean, a row a place and a column a kind, in Markdown."""
+    """The mean size of the errors and their mean, a row a place and a column a goal, in Markdown."""
     found = scores(rows, belief)
-    shown = [kind for kind in KINDS if any(kind.name in kinds for kinds in found.values())]
+    shown = [kind for kind in KINDS if kind.asked and any(kind.name in kinds for kinds in found.values())]
     lines = ["| where | " + " | ".join(kind.name for kind in shown) + " |", "|---|" + "--:|" * len(shown)]
     for place, kinds in found.items():
         cells = [_short(kind, kinds[kind.name]) if kind.name in kinds else "" for kind in shown]
