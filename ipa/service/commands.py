@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ipa.control.engine.actuation import IN_FLIGHT, ActuationPhase
-from ipa.control.engine.guards import WEEK, lateness
+from ipa.control.engine.guards import WEEK
+from ipa.control.engine.lateness import lateness
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.ports import Attribution, DecisionLog, Freeze, PipelineControl, StagePin
 from ipa.model.decision import Decision, Mode, ReasonCode

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ipa.control.engine.guards import GuardSettings, breaks_slo, lateness
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.lateness import breaks_slo, lateness
 from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.measured import resident_variants

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from ipa.control.engine.guards import LEAST_COUNT, SURE, most_late
+from ipa.control.engine.guards import SURE
+from ipa.control.engine.lateness import LEAST_COUNT, most_late
 from ipa.model.observation import Measured, Observation, PartObservation
 from ipa.model.parts import Configs, in_order, parts_of, share_of, with_share
 from ipa.model.pipeline import Canary, Pipeline

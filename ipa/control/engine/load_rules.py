@@ -9,11 +9,11 @@ from ipa.control.engine.canary import CanaryTrial, beside, without
 from ipa.control.engine.guards import (
     HoldReason,
     bound_faults,
-    lateness,
     load_of,
     mode_objection,
     pin_faults,
 )
+from ipa.control.engine.lateness import lateness
 from ipa.control.engine.observe import sane
 from ipa.control.engine.plan_selection import MORE, advantage, capacity_rps, checked, choose, plan_for
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold

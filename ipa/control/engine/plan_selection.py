@@ -17,8 +17,8 @@ from ipa.control.engine.guards import (
     mode_objection,
     pin_faults,
     pins_of,
-    waiting_requests,
 )
+from ipa.control.engine.lateness import waiting_requests
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import (
     TransitionStep,

@@ -15,7 +15,8 @@ from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import Actuation, begin, unanswered, withdrawn
 from ipa.control.engine.canary import FAILED, without_canary
 from ipa.control.engine.correction import alarms, learned
-from ipa.control.engine.guards import GuardSettings, breaks_slo, is_broken, pins_of
+from ipa.control.engine.guards import GuardSettings, pins_of
+from ipa.control.engine.lateness import breaks_slo, is_broken
 from ipa.control.engine.quarantine import FailedRollout, add, crowded_cores
 from ipa.control.engine.rules import judge
 from ipa.control.engine.state import (

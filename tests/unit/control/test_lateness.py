@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.control.engine.guards import GuardSettings, is_broken, waiting_requests
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.lateness import is_broken, waiting_requests
 from ipa.model.observation import (
     Attainment,
     LoadHistory,
