@@ -190,7 +190,9 @@ def conduct(
     if is_fresh:
         for cell in cells:
             store.drop(cell)
-    finished = compute(cells, store, workers, watch=watch, say=say)
+    finished = compute(
+        cells, store, workers, watch=watch, say=lambda words: say(f"{experiment.name}: {words}")
+    )
     results = Results(experiment, finished, notes)
     folder = out / experiment.name
     digests = [cell.digest(code_version()) for cell in cells]
