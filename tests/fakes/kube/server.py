@@ -30,7 +30,7 @@ from tests.fakes.kube.api import (
 from tests.fakes.kube.cluster import Cluster
 from tests.fakes.kube.faults import Fault, FaultKind, FaultSchedule
 from tests.fakes.kube.kinds import Kinds, custom
-from tests.fakes.kube.schema import real_schema, small_schema
+from tests.fakes.kube.schema import small_schema
 from tests.fakes.kube.store import ApiError, Json, Store
 
 READERS: dict[str, Callable[[bytes], Any]] = {APPLY: yaml.safe_load, protobuf.CONTENT_TYPE: protobuf.decoded}
@@ -59,9 +59,9 @@ def kubeconfig(url: str, token: str) -> str:
 class FakeKube(Listening):
     """A running fake; use as a context manager. `tick()` moves the cluster's clock."""
 
-    def __init__(self, *, crd: Path | None = None, kinds: Kinds | None = None, **cluster: Any) -> None:
+    def __init__(self, *, kinds: Kinds | None = None, **cluster: Any) -> None:
         self.store = Store()
-        self.api = Api(self.store, real_schema(crd) if crd else small_schema(), kinds=kinds)
+        self.api = Api(self.store, small_schema(), kinds=kinds)
         if kinds:
             custom(self.store)
         self.cluster = Cluster(self.store, **cluster)

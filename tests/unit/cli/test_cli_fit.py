@@ -13,8 +13,6 @@ import yaml
 
 from tests.fakes.commands import Ipa
 
-Capture = pytest.CaptureFixture[str]
-
 
 @pytest.fixture(autouse=True)
 def house(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from ipa.adapters.kube.kinds import ELECTOR, REVIEWER, RbacRole, actor, observer
+from ipa.adapters.processes import free_port
 from ipa.adapters.store.admin import store_findings
 from ipa.adapters.store.store import open_store
 from ipa.bootstrap.doctor import identity_findings
@@ -50,13 +51,8 @@ def house(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("pipelines", "profiles"):
         shutil.copytree(root / name / "video", tmp_path / name / "video")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("IPA_PORT", str(_free_port()))
+    monkeypatch.setenv("IPA_PORT", str(free_port()))
     return tmp_path
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture
