@@ -74,6 +74,21 @@ def table(groups: dict[str, Floats], title: str) -> Table:
     return shown
 
 
+def path_errors(paths: list[MeasuredPath]) -> dict[str, Floats]:
+    """The errors of the predictions of groups of paths, and of what would be predicted with more known."""
+    lengths = np.array([len(path.stages) for path in paths])
+    largest = np.array([max(stage.batch_size for stage in path.stages[:-1]) for path in paths])
+    off = np.array([path.error_ratio for path in paths])
+    return {
+        "all": off,
+        **{f"{length} stages": off[lengths == length] for length in (2, 3, 4)},
+        "batches of 8 at most before the last stage": off[largest <= 8],
+        "by the measured times of stages": np.array([path.composed_ratio for path in paths]),
+        "by these and their correlations": np.array([path.correlated_ratio for path in paths]),
+        "by a measurement of the same length": np.array([path.repeated_ratio for path in paths]),
+    }
+
+
 def main() -> None:
     """Measure, print the tables, write all points."""
     for name, judged in (("in-replica", in_replica), ("quota", quota)):
@@ -82,7 +97,7 @@ def main() -> None:
             return
     parser = argparse.ArgumentParser(prog="python -m experiments.queueing", description=__doc__)
     parser.add_argument("--points", type=int, default=500)
-    parser.add_argument("--paths", type=int, default=60)
+    parser.add_argument("--paths", type=int, default=2000)
     parser.add_argument("--effort", type=float, default=1.0, help="share of the usual number of requests")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--workers", type=int, default=2)
@@ -91,17 +106,14 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers) as pool:
         made = list(pool.map(partial(one_point, options.seed, options.effort), range(options.points)))
         requests = int(500_000 * options.effort)
-        paths = list(pool.map(partial(one_path, options.seed, requests), range(options.paths)))
-    error = errors(made)
-    given = columns([each.point for each in made])
+        paths = list(pool.map(partial(one_path, options.seed, requests), range(options.paths), chunksize=4))
     console = Console(width=max(Console().width, 120))
-    console.print(
-        table({name: error[of(given)] for name, of in GROUPS.items()}, "Stages: predicted p99 off by")
-    )
-    lengths = np.array([len(path.stages) for path in paths])
-    off = np.array([path.error_ratio for path in paths])
-    by_length = {f"{length} stages": off[lengths == length] for length in (2, 3, 4)}
-    console.print(table({"all": off, **by_length}, "Paths: predicted p99 off by"))
+    error = np.zeros(0)
+    if made:
+        error, given = errors(made), columns([each.point for each in made])
+        by_group = {name: error[of(given)] for name, of in GROUPS.items()}
+        console.print(table(by_group, "Stages: predicted p99 off by"))
+    console.print(table(path_errors(paths), "Paths: p99 off by"))
     options.out.mkdir(parents=True, exist_ok=True)
     rows = [each.to_json() | {"error_ratio": float(at)} for each, at in zip(made, error, strict=True)]
     tandems = [

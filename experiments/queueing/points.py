@@ -129,13 +129,13 @@ def _point(
     return Point(b, n, float(load), float(tail), k, one, float(rate), timeout)
 
 
-def measure(point: Point, seed: int, effort: float = 1.0, loop: Any = None) -> Measured:
+def measure(point: Point, seed: int, effort: float = 1.0) -> Measured:
     """The figures of the event loop in four replications; more requests where the load is high."""
     hard = 20_000 / (1.0 - point.load) ** 2 * max(1.0, point.batch_size / point.items / 4.0)
     requests = int(effort * np.clip(hard, 3e5, 3e6)) // 4
     rows = []
     for replication in range(4):
-        times = sojourns(point, np.random.default_rng([seed, replication]), requests, loop)
+        times = sojourns(point, np.random.default_rng([seed, replication]), requests)
         rows.append([times.mean(), *np.quantile(times, np.array(PERCENTILES) / 100.0)])
     values = np.array(rows)
     error = values[:, 1 + PERCENTILES.index(99.0)].std(ddof=1) / 2.0
@@ -143,12 +143,12 @@ def measure(point: Point, seed: int, effort: float = 1.0, loop: Any = None) -> M
     return Measured(point, mean, tuple(quantiles), float(error))
 
 
-def sojourns(point: Point, rng: np.random.Generator, requests: int, loop: Any = None) -> Floats:
+def sojourns(point: Point, rng: np.random.Generator, requests: int) -> Floats:
     """The time of each request at the stage, the first and last twentieth left out."""
     arrivals = np.cumsum(rng.exponential(point.items / point.rate, requests))
     counts = item_counts(rng, point.items, requests)
     factors = service_factors(rng, point.spread, int(counts.sum()))
-    times = run_stage(arrivals, counts, point.rules, factors, loop) - arrivals
+    times = run_stage(arrivals, counts, point.rules, factors) - arrivals
     return times[requests // 20 : -(requests // 20)]
 
 

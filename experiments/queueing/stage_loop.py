@@ -7,16 +7,19 @@ replica is free.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from heapq import heapreplace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+# Runs of at least this many items are compiled if numba is installed; loading it takes as long as half of it.
+MANY = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,32 +55,49 @@ def service_factors(rng: np.random.Generator, spread: float, batches: int) -> Fl
     return rng.gamma(1 / spread, spread, batches) if spread > 0 else np.ones(batches)
 
 
-def run_stage(
-    arrivals_s: Floats, counts: NDArray[np.int64], rules: StageRules, factors: Floats, loop: Any = None
-) -> Floats:
-    """When each request is finished, given when it came, how many items it brings and each batch's factor."""
+def run_stage(arrivals_s: Floats, counts: NDArray[np.int64], rules: StageRules, factors: Floats) -> Floats:
+    """When each request is finished, given when it came, how many items it brings and each batch's factor.
+
+    `factors` must last for as many batches as there are items.
+    """
     ends = np.cumsum(counts)
-    item_s = np.repeat(arrivals_s, counts)
+    item_s = np.append(np.repeat(arrivals_s, counts), np.inf)
+    total = len(item_s) - 1
     means = np.array([rules.service_of(size) for size in range(rules.batch_size + 1)])
-    timeout_s = min(rules.timeout_s, 1e300)
-    done = (loop or _batches)(item_s, factors, means, rules.batch_size, rules.replicas, timeout_s)
+    numbers = rules.batch_size, rules.replicas, min(rules.timeout_s, 1e300)
+    firsts: Any
+    dones: Any
+    if total >= MANY and find_spec("numba") is not None:
+        firsts, dones = np.empty(total, np.int64), np.empty(total)
+        made = _compiled()(item_s, factors, means, *numbers, firsts, dones)
+    else:
+        firsts, dones = np.zeros(total, np.int64).tolist(), np.zeros(total).tolist()
+        made = _serve(item_s.tolist(), factors.tolist(), means.tolist(), *numbers, firsts, dones)
+    done = np.repeat(dones[:made], np.diff([*firsts[:made], total]))
     return np.maximum.reduceat(done, ends - counts)
 
 
-def _batches(
-    item_s: Floats,
-    factors: Sequence[float] | Floats,
-    means: Floats,
+@cache
+def _compiled() -> Any:
+    """`_serve` for arrays, compiled by numba."""
+    import numba
+
+    return numba.njit(cache=True)(_serve)
+
+
+def _serve(
+    arrivals: Any,
+    factor: Any,
+    mean: Any,
     size: int,
     replicas: int,
     timeout_s: float,
-) -> Floats:
-    """When each item's batch is done. `factors` must last for as many batches as there are items."""
-    arrivals, mean, factor = item_s.tolist(), means.tolist(), np.asarray(factors).tolist()
-    total = len(arrivals)
-    arrivals += [float("inf")]
+    firsts: Any,
+    dones: Any,
+) -> int:
+    """Write each batch's first item and end, and return the number of batches. The last arrival is never."""
+    total = len(arrivals) - 1
     free = [0.0] * replicas
-    firsts, dones = [], []
     first = batch = 0
     while first < total:
         full = arrivals[min(first + size - 1, total)]
@@ -87,11 +107,13 @@ def _batches(
         start = max(due, free[0])
         stop = min(first + size, total)
         if full > start:
-            stop = bisect_right(arrivals, start, first, stop)
+            stop = first
+            while arrivals[stop] <= start:
+                stop += 1
         end = start + mean[stop - first] * factor[batch]
         heapreplace(free, end)
-        firsts.append(first)
-        dones.append(end)
+        firsts[batch] = first
+        dones[batch] = end
         first = stop
         batch += 1
-    return np.repeat(dones, np.diff([*firsts, total]))
+    return batch

@@ -10,7 +10,7 @@ import pytest
 from experiments.queueing.__main__ import NEAR, errors
 from experiments.queueing.paths import draw_path, measure_path
 from experiments.queueing.points import draw, measure
-from experiments.queueing.stage_loop import StageRules, item_counts, run_stage, service_factors
+from experiments.queueing.stage_loop import MANY, StageRules, item_counts, run_stage, service_factors
 from ipa.serving.batching import Batcher
 from tests.fakes.replayed import replay
 
@@ -27,6 +27,15 @@ def test_the_event_loop_keeps_the_rules_of_the_data_plane(seed: int) -> None:
     batcher, loads = Batcher(size, timeout, 10**9), (arrivals.tolist(), counts.tolist())
     _, expected = replay(batcher, *loads, replicas, rules.service_of, factors.tolist())
     assert run_stage(arrivals, counts, rules, factors) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_long_run_of_the_event_loop_begins_as_a_short_one() -> None:
+    """Long runs are compiled if numba is installed."""
+    rng = np.random.default_rng(7)
+    rules, counts = StageRules(8, 3, 8.0, 3.0, 0.1, 2.0), np.full(MANY // 2, 2)
+    arrivals, factors = np.cumsum(rng.exponential(1.0, len(counts))), service_factors(rng, 0.1, MANY)
+    short = run_stage(arrivals[:400], counts[:400], rules, factors)
+    assert np.array_equal(run_stage(arrivals, counts, rules, factors)[:380], short[:380])
 
 
 def test_the_formula_agrees_with_the_event_loop_at_random_stages() -> None:
@@ -47,3 +56,4 @@ def test_a_paths_quantile_is_near_what_the_event_loop_measures_where_batches_are
         )
         made.append(measure_path(single, index, 60_000))
     assert all(-NEAR <= path.error_ratio <= 2.0 * NEAR for path in made)
+    assert all(abs(path.correlated_ratio) <= NEAR for path in made)
