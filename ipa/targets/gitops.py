@@ -140,28 +140,10 @@ class Repository:
                     f"{path} on {self._branch} was changed since it was read", hint=READ_AGAIN
                 )
             try:
-                blob = self._git("hash-object", "-w", "--stdin", given=after).strip()
-                mode = self._git("ls-tree", head, "--", path).split(maxsplit=1)[0]
-                with TemporaryDirectory() as folder:
-                    index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-                    self._git("read-tree", head, environment=index)
-                    self._git(
-                        "update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", environment=index
-                    )
-                    tree = self._git("write-tree", environment=index).strip()
-                commit = self._git(
-                    "commit-tree", tree, "-p", head, given=message, environment=self._who
-                ).strip()
+                commit = self._commit(head, path, after, message)
             except UnavailableError as error:
                 raise UnavailableError(f"nothing was committed: {error.message}") from error
-            name, remote = self._branch, self._remote
-            if remote:
-                # Push only if the remote branch is still at the commit that was read.
-                lease = f"--force-with-lease=refs/heads/{name}:{head}"
-                words: tuple[str, ...] = ("push", "--quiet", lease, remote, f"{commit}:refs/heads/{name}")
-            else:
-                words = ("update-ref", f"refs/heads/{name}", commit, head)
-            self._git(*words, fault=lambda message: _refusal(name, message))
+            self._publish(head, commit)
 
     def _head(self) -> str:
         """The branch's newest commit, of the remote if there is one."""
@@ -184,6 +166,28 @@ class Repository:
             hint="`ipa render PIPELINE` prints the manifest to commit there.",
         )
         return self._git("cat-file", "blob", f"{commit}:{path}", fault=lambda _: none)
+
+    def _commit(self, head: str, path: str, text: str, message: str) -> str:
+        """A commit on top of `head` that changes the one file; no branch points to it yet."""
+        blob = self._git("hash-object", "-w", "--stdin", given=text).strip()
+        mode = self._git("ls-tree", head, "--", path).split(maxsplit=1)[0]
+        with TemporaryDirectory() as folder:
+            index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            self._git("read-tree", head, environment=index)
+            self._git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", environment=index)
+            tree = self._git("write-tree", environment=index).strip()
+        return self._git("commit-tree", tree, "-p", head, given=message, environment=self._who).strip()
+
+    def _publish(self, head: str, commit: str) -> None:
+        """Point the branch to the commit, unless the branch moved meanwhile."""
+        name, remote = self._branch, self._remote
+        if remote:
+            # Push only if the remote branch is still at the commit that was read.
+            lease = f"--force-with-lease=refs/heads/{name}:{head}"
+            words: tuple[str, ...] = ("push", "--quiet", lease, remote, f"{commit}:refs/heads/{name}")
+        else:
+            words = ("update-ref", f"refs/heads/{name}", commit, head)
+        self._git(*words, fault=lambda message: _refusal(name, message))
 
 
 def _refusal(name: str, text: str) -> IpaError:
@@ -284,18 +288,7 @@ class GitOpsWorkload:
             )
         after = manifest.changed(change.configs)
         if after != text:
-            what = "take back" if change.is_rollback else "change"
-            lines = [f"ipa: {what} {pipeline.name}", "", changes(change.previous, change.configs), ""]
-            lines.append(f"Decision: {change.decision_id}")
-            try:
-                decision = self._decision(change.decision_id) if self._decision else None
-            except IpaError:
-                # The decision is in the record, which can be read later for the rest.
-                decision = None
-            if decision is not None:
-                # In one line, so that nothing in a detail can look like another line of ours.
-                lines.append(f"Reason: {decision.reason.value}: {' '.join(decision.detail.split())}")
-            self._manifests.write(self._path_of(pipeline), text, after, ("\n".join(lines) + "\n"))
+            self._manifests.write(self._path_of(pipeline), text, after, self._message(pipeline, change))
         return _revision(state, after)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
@@ -324,6 +317,21 @@ class GitOpsWorkload:
         path = self._path_of(pipeline)
         text = self._manifests.read(path)
         return text, self._manifest_of(pipeline, text, path), _revision(state, text)
+
+    def _message(self, pipeline: Pipeline, change: Change) -> str:
+        """The commit message: the change, its decision and the reason."""
+        what = "take back" if change.is_rollback else "change"
+        lines = [f"ipa: {what} {pipeline.name}", "", changes(change.previous, change.configs), ""]
+        lines.append(f"Decision: {change.decision_id}")
+        try:
+            decision = self._decision(change.decision_id) if self._decision else None
+        except IpaError:
+            # The decision is in the record, which can be read later for the rest.
+            decision = None
+        if decision is not None:
+            # In one line, so that nothing in a detail can look like another line of ours.
+            lines.append(f"Reason: {decision.reason.value}: {' '.join(decision.detail.split())}")
+        return "\n".join(lines) + "\n"
 
 
 def _revision(state: WorkloadState, text: str) -> str:

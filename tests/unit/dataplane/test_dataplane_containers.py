@@ -38,9 +38,9 @@ class Model(Answering):
         self.may_answer.wait(PATIENCE_S)
         return 200, {"outputs": body["inputs"]}
 
-    def close(self) -> None:
+    def __exit__(self, *error: object) -> None:
         self.may_answer.set()
-        super().close()
+        super().__exit__(*error)
 
 
 class Container:
@@ -86,7 +86,7 @@ def containers(model: Model) -> Iterator[tuple[Container, Container]]:
         IPA_PIPELINE="shop",
         IPA_STAGE="detect",
         IPA_MODEL="detector",
-        IPA_MODEL_URL=f"http://localhost:{model.port}",
+        IPA_MODEL_URL=model.url.replace("127.0.0.1", "localhost"),
         MLSERVER_MODEL_MAX_BATCH_SIZE="4",
         MLSERVER_MODEL_MAX_BATCH_TIME="0.01",
         IPA_ADMIN_TOKEN="t0k3n",
