@@ -94,9 +94,14 @@ class LocalTarget(Target):
         )
 
     def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
-        """The pipeline with the cores of router and queues, if its bounds are those of this machine."""
+        """The pipeline with the times of router and queues, and their cores if its bounds are of this machine."""
         here, bound = len(os.sched_getaffinity(0)), pipeline.bounds.cores
-        if not all(map(_is_local, pipeline.served)) or bound is None or bound > here:
+        if not all(map(_is_local, pipeline.served)):
+            return pipeline
+        hop_s = ROUTER_S / len(pipeline.served) + QUEUE_S
+        stages = (replace(stage, hop_s=hop_s if stage.variants else 0.0) for stage in pipeline.stages)
+        pipeline = replace(pipeline, stages=tuple(stages))
+        if bound is None or bound > here:
             return pipeline
         front = FrontCores(MACHINE_RATIO * here, ROUTER_S + QUEUE_S * len(pipeline.served))
         return replace(pipeline, bounds=replace(pipeline.bounds, front=front))
