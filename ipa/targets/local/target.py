@@ -94,7 +94,7 @@ class LocalTarget(Target):
         )
 
     def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
-        """The pipeline with the times of router and queues, and their cores if its bounds are of this machine."""
+        """The pipeline with the times of router and queues, with their cores if this machine is its bound."""
         here, bound = len(os.sched_getaffinity(0)), pipeline.bounds.cores
         if not all(map(_is_local, pipeline.served)):
             return pipeline
