@@ -83,13 +83,14 @@ def test_the_local_target_counts_the_cores_of_this_machine(monkeypatch: pytest.M
     )
     local = replace(PIPELINE, stages=stages, bounds=replace(PIPELINE.bounds, cores=3.0))
     front = LOCAL.shape(local, PROFILES).bounds.front
+    assert {it.hop_s for it in LOCAL.shape(local, PROFILES).stages} == {ROUTER_S / 2 + QUEUE_S}
     assert front == FrontCores(4 * MACHINE_RATIO, ROUTER_S + 2 * QUEUE_S)
     assert front.left_cores(0.0) == 4 * MACHINE_RATIO
     assert front.left_cores(1e6) == 0.0
     # Those of another machine, or of a cluster, know nothing of this one.
     larger = replace(local, bounds=replace(local.bounds, cores=5.0))
     for other in (larger, replace(local, stages=PIPELINE.stages)):
-        assert LOCAL.shape(other, PROFILES) == other
+        assert LOCAL.shape(other, PROFILES).bounds == other.bounds
 
 
 @pytest.mark.parametrize(
