@@ -144,9 +144,8 @@ def started(kind: str, targets: list[str], interval_s: float, folder: Path) -> M
 
 @pytest.fixture(scope="module")
 def exporter() -> Iterator[Exporter]:
-    exporter = Exporter()
-    yield exporter
-    exporter.close()
+    with Exporter() as exporter:
+        yield exporter
 
 
 @pytest.fixture(scope="module")

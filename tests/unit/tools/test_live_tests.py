@@ -65,3 +65,10 @@ def test_those_that_failed_are_run_again_alone_and_one_that_fails_twice_fails_th
 def test_nothing_is_run_again_where_all_pass(tmp_path: Path, root: Path) -> None:
     run = live_tests(tmp_path, root, "")
     assert (run.returncode, "run again" in run.stdout) == (0, False)
+
+
+def test_the_fifth_failure_ends_the_run(tmp_path: Path, root: Path) -> None:
+    alike = "@pytest.mark.live\n@pytest.mark.parametrize('at', range(9))\ndef test_alike(at): assert False\n"
+    run = live_tests(tmp_path, root, alike)
+    assert (run.returncode, "run again" in run.stdout) == (1, False)
+    assert "5 failed, 1 passed" in run.stdout
