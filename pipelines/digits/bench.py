@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.digits.data import canvases, crops
+from pipelines.digits.train import CLASSIFY, kept, load_model
 
 Item = list[dict[str, Any]]
 Outputs = Mapping[str, Sequence[Any]]
@@ -17,12 +18,12 @@ Outputs = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class DigitsBench:
-    """One row an item; right is an answer equal to the expected row."""
+    """One row an item, and the score of all answers."""
 
     name: str
     inputs: NDArray[np.float32]
     output: str
-    expected: NDArray[Any]
+    score: Callable[[NDArray[np.float32]], float]
 
     @property
     def items(self) -> list[Item]:
@@ -30,19 +31,26 @@ class DigitsBench:
         return [[tensor(self.name, row)] for row in self.inputs]
 
     def accuracy(self, answers: Sequence[Outputs]) -> float:
-        """The share of right answers to all items."""
-        given = np.array([answer[self.output] for answer in answers], dtype=np.float32)
-        return float(np.isclose(given, self.expected.reshape(given.shape)).all(axis=1).mean())
+        """The accuracy of the answers to all items."""
+        return self.score(np.array([answer[self.output] for answer in answers], dtype=np.float32))
 
 
 def workload(stage: str, seed: int) -> DigitsBench:
-    """The items and the score of that stage: the test digits, each at one place that the seed draws."""
+    """The items and the score of that stage: the test digits, each at one place that the seed draws.
+
+    Classifying is scored on exact crops, locating by what the classifiers make of its crops.
+    """
     test = canvases(training=False, placements=1, seed=seed)
     exact = crops(test.images, test.corners)
     if stage == "locate":
-        return DigitsBench("image", test.images, "crop", exact)
+        classifiers = [load_model("classify", variant) for variant in CLASSIFY]
+        return DigitsBench(
+            "image", test.images, "crop", lambda given: kept(classifiers, given, exact, test.labels)
+        )
     if stage == "classify":
-        return DigitsBench("crop", exact, "digit", test.labels)
+        return DigitsBench(
+            "crop", exact, "digit", lambda given: float((given.ravel() == test.labels).mean())
+        )
     raise ValueError(f"the digits pipeline has no stage {stage!r}")
 
 

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ipa.adapters.processes import free_port
 from tests.fakes.exposition import mlserver
-from tests.fakes.mlserver import model_server
+from tests.fakes.model_process import model_server
 
 pytest.importorskip("mlserver", reason="needs the extra `local`")
 

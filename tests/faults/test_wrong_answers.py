@@ -52,7 +52,7 @@ from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.patching import patch_to
 from tests.fakes.looped import PIPELINE, Looped, applied, looped, troubled
 from tests.fakes.metrics import NO_SIGNALS
-from tests.fakes.mlserver import model_server
+from tests.fakes.model_process import model_server
 from tests.fakes.world import PIPELINE as LOCAL
 from tests.fakes.world import PROFILES, SMALLEST
 from tests.faults.table import Case, variants
