@@ -212,10 +212,23 @@ def results() -> str:
     return "\n".join(parts)
 
 
+# The bounds of each `ipa.api.auth.Work`; the numbers are those of `ApiLimits` and `Streams`.
+BOUNDS = {
+    "none": "nothing that can be used up",
+    "health": "a thread of its own; the state of the store is cached for some seconds",
+    "a read": "IPA_API_READS_RPS of one identity; 16 at once, 8 of one identity",
+    "a large answer": "as a read; 4 at once, 2 of one identity; pages of decisions end at 2 MB",
+    "a whole record": "as a read; 1 at once",
+    "a computation": "IPA_API_EXPENSIVE_RPS of one identity; IPA_API_SOLVES at once, in turns",
+    "a change": "IPA_API_CHANGES_RPS of one identity; 8 at once, 4 of one identity",
+    "a stream": "as a read; 100 open, 10 of one identity; each reads on only as it is taken",
+}
+
+
 def access() -> str:
     """Which role may what, and which operation each route is."""
     from ipa.adapters.identity.reviews import VERBS
-    from ipa.api.auth import BOUNDS, RULES, Where, work_of
+    from ipa.api.auth import RULES, Where, work_of
     from ipa.model.access import OPERATIONS, Role, allows
 
     roles = list(Role)

@@ -18,15 +18,24 @@ from ipa.experiment.loads import data_folder
 from ipa.experiment.runners import RUNNERS, Experiment, ExperimentRunner
 from ipa.files.traces import read_trace, trace_in
 from ipa.forecast.base import Forecaster
-from ipa.forecast.ladder import BACKTEST_RUNGS
+from ipa.forecast.boosted import Boosted
+from ipa.forecast.ladder import DEFAULT_RUNGS
 from ipa.forecast.quality import Backtest
-from ipa.forecast.traces import as_load
+from ipa.forecast.reactive import WindowMaximum
 from ipa.model.errors import InputError, UsageError
 from ipa.model.forms import DURATION
+from ipa.model.observation import LoadHistory
 from ipa.report.blocks import DASH, Block, FigureBlock, Heading, Mean, Paragraph, Table, TableCell
 from ipa.report.plots import over_cells
 
 DAY_S = 86_400
+# Also one that learns from hours, and the last of the papers' inputs, their baseline.
+RUNGS: tuple[Forecaster, ...] = (
+    Boosted(),
+    *DEFAULT_RUNGS,
+    WindowMaximum(),
+    WindowMaximum(span_s=10.0, name="maximum-10s"),
+)
 # As the papers: two minutes seen, the peak of the next 20 seconds, a forecast every ten.
 WINDOW_S, HORIZON_S, QUANTILE, EVERY_S = 120.0, 20.0, 0.95, 10
 # What learns takes most of the time.
@@ -63,6 +72,8 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
     """A cell for every forecaster on every trace that is there, and notes on what is left out."""
     try:
         traces = [LearningTrace(**each) for each in experiment.settings["traces"]]
+        if min(each.divide for each in traces) < 1:
+            raise ValueError("divide is below 1")
         spans_s = [{days: each.span_s(getattr(each, days)) for days in DAYS} for each in traces]
     except (KeyError, TypeError, ValueError) as error:
         hint = f"`traces` is a list of mappings with the keys {', '.join(LearningTrace.__annotations__)}."
@@ -86,16 +97,22 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
 def _rungs() -> tuple[list[Forecaster], list[str]]:
     """The forecasters that can learn here, and which are left out and why."""
     try:
-        return [*BACKTEST_RUNGS, make_lstm()], []
+        return [*RUNGS, make_lstm()], []
     except UsageError as error:
-        return list(BACKTEST_RUNGS), [f"Forecaster lstm is left out: {error.message}. {error.hint}"]
+        return list(RUNGS), [f"Forecaster lstm is left out: {error.message}. {error.hint}"]
+
+
+def thinned(counts: Sequence[float | None], divide: int) -> LoadHistory:
+    """The counts of a trace as a load, `divide` requests counted as one: whole ones, as in the papers."""
+    rates = (None if count is None else float(count if divide == 1 else count // divide) for count in counts)
+    return LoadHistory(1.0, tuple(rates))
 
 
 def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> CellOutcome:
     """The forecaster's score; a row without figures if it has too little to learn from."""
     train, test = (tuple(payload[days]) for days in DAYS)
     counts = tuple(None if isnan(count) else count for count in series["counts"])
-    load = as_load(counts, int(payload["divide"]))
+    load = thinned(counts, payload["divide"])
     replay = Backtest(
         window_s=WINDOW_S,
         horizon_s=HORIZON_S,

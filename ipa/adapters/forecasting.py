@@ -16,7 +16,6 @@ from ipa.forecast.boosted import BACK_S, Boosted
 from ipa.forecast.ladder import forecast, last_rung, rungs_of, why_not_worth
 from ipa.forecast.mixture import JUDGED_S
 from ipa.forecast.registry import LADDER
-from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError
 from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.pipeline import Pipeline
@@ -121,7 +120,7 @@ def forecast_setup(
             return ladder(horizon_s, slo_quantile(quantile, pipeline.sla.percentile))
 
         return ForecastSetup(of, settings.window_s)
-    load = as_load(read_trace(settings.forecast_trace))
+    load = LoadHistory(1.0, read_trace(settings.forecast_trace))
     if not any(load.rates_rps):
         raise InputError(f"the trace {settings.forecast_trace} has no requests")
     horizon_s = forecast_horizon_s(settings, [stage for each in profiles.values() for stage in each.values()])

@@ -131,19 +131,6 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
 }
 
 
-# The bounds of each kind in words; the numbers are those of `limits.ApiLimits` and `Streams`.
-BOUNDS: Mapping[Work, str] = {
-    Work.NONE: "nothing that can be used up",
-    Work.HEALTH: "a thread of its own; the state of the store is cached for some seconds",
-    Work.READ: "IPA_API_READS_RPS of one identity; 16 at once, 8 of one identity",
-    Work.LIST: "as a read; 4 at once, 2 of one identity; pages of decisions end at 2 MB",
-    Work.VERIFY: "as a read; 1 at once",
-    Work.SOLVE: "IPA_API_EXPENSIVE_RPS of one identity; IPA_API_SOLVES at once, in turns",
-    Work.WRITE: "IPA_API_CHANGES_RPS of one identity; 8 at once, 4 of one identity",
-    Work.STREAM: "as a read; 100 open, 10 of one identity; each reads on only as it is taken",
-}
-
-
 def work_of(route: tuple[str, str]) -> Work:
     """The kind of work of a route: its rule's, else its operation's; none if it is open to all."""
     if route in OPEN_WORK:

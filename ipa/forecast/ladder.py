@@ -14,27 +14,18 @@ from typing import Any, Self
 import numpy as np
 
 from ipa.forecast.base import SMOOTH_S, Floats, Forecaster, Peak, Series, prepare, sliding_max
-from ipa.forecast.boosted import Boosted, newest_steps
+from ipa.forecast.boosted import newest_steps
 from ipa.forecast.classes import distributed
 from ipa.forecast.level import Level
 from ipa.forecast.mixture import Judged, judged, past_of, weights_of
 from ipa.forecast.quality import pinball
-from ipa.forecast.reactive import LastValue, WindowMaximum
+from ipa.forecast.reactive import LastValue
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import PluginError, UsageError
 from ipa.model.observation import Forecast, LoadHistory
 from ipa.plugins import Plugin
 
 DEFAULT_RUNGS: tuple[Forecaster, ...] = (Level(), LastValue())
-# Rungs of a backtest: also one that learns from hours, and the last of the papers' inputs, their baseline.
-BACKTEST_RUNGS: tuple[Forecaster, ...] = (
-    Boosted(),
-    *DEFAULT_RUNGS,
-    WindowMaximum(),
-    WindowMaximum(span_s=10.0, name="maximum-10s"),
-)
-
-
 # Parts of the protocols of `ipa.forecast.base` that a forecaster may leave out.
 OPTIONAL_METHODS = frozenset({"objection", "peaks", "replay"})
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from ipa.forecast.base import Flags
-from ipa.model.errors import UsageError
-from ipa.model.observation import LoadHistory
 
 # A run of zeros with this many expected requests is an outage: one in 5·10⁸ of Poisson arrivals.
 DUE = 20.0
@@ -31,16 +29,3 @@ def outages(counts: Sequence[float]) -> Flags:
         if sides and min(float(side.mean()) for side in sides) * (stop - start) >= DUE:
             is_outage[start:stop] = True
     return is_outage
-
-
-def as_load(counts: Sequence[float | None], divide: int = 1) -> LoadHistory:
-    """Return the counts of a trace as a load, `divide` requests counted as one.
-
-    The papers thin their trace so: whole requests, rounded down. UsageError if `divide` is below 1.
-    """
-    if divide < 1:
-        raise UsageError(f"a trace cannot be divided by {divide}", hint="Give a whole number from 1 on.")
-    rates = tuple(
-        None if count is None else float(count if divide == 1 else count // divide) for count in counts
-    )
-    return LoadHistory(1.0, rates)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa.forecast.ladder import BACKTEST_RUNGS
+from experiments.forecast.runner import RUNGS
 from ipa.profiling.measure import LEAST_ROUNDS, ROUNDS, MeasurementEffort
 from ipa.settings import Settings
 from tools.monitoring.alerts import ALERTS
@@ -26,7 +26,7 @@ def test_every_decision_is_in_the_list_of_decisions_under_its_title() -> None:
 
 
 def test_reasons_name_rungs_that_there_are() -> None:
-    rungs = {rung.name for rung in BACKTEST_RUNGS}
+    rungs = {rung.name for rung in RUNGS}
     named = [
         (page.name, rung)
         for page in PAGES

@@ -14,13 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ipa.api.auth import BOUNDS, RULES, Work, work_of
+from ipa.api.auth import RULES, Work, work_of
 from ipa.api.limits import ApiLimits, RequestGate, TokenBuckets
 from ipa.api.queries import PAGE_BYTES
 from ipa.model.errors import BusyError
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.faults.crowded import DECISIONS, INPUTS_BYTES, Crowded, crowd_of, crowded
 from tests.faults.table import Case
+from tools.reference import BOUNDS
 
 MEMORY_MB, HEALTH_S = 50.0, 0.5
 # A machine that does something else takes longer than what is asked for; alone it is within it.

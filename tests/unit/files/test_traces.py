@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.forecast.runner import cells, work
+from experiments.forecast.runner import cells, thinned, work
 from ipa.experiment.loads import rates_of as experiment_rates
 from ipa.experiment.reading import load_experiment
 from ipa.experiment.runners import WorkloadArm
 from ipa.files.traces import EXAMPLE_TRACE, read_rates, read_trace, trace_file, trace_in
-from ipa.forecast.traces import as_load
 from ipa.library import load_trace
 from ipa.model.errors import InputError, NotFoundError
 from ipa.service.simulation import rates_of as simulated_rates
@@ -174,9 +173,9 @@ def test_the_packaged_trace_has_every_request_and_its_licence(
         read_rates("none.csv?scale=2")
 
 
-def test_rates_below_one_are_kept() -> None:
-    assert as_load((0.5, None, 2.5)).rates_rps == (0.5, None, 2.5)
-    assert as_load((15.0, 17.0), 8).rates_rps == (1, 2)
+def test_the_forecast_experiment_thins_to_whole_requests_and_keeps_gaps() -> None:
+    assert thinned((0.5, None, 2.5), 1).rates_rps == (0.5, None, 2.5)
+    assert thinned((15.0, None, 17.0), 8).rates_rps == (1, None, 2)
 
 
 def test_the_forecast_experiment_has_cells_without_published_data(

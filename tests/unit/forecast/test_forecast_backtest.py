@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.forecast.runner import thinned
 from ipa.files.traces import EXAMPLE_TRACE, read_trace
 from ipa.forecast.base import Series
 from ipa.forecast.boosted import Boosted, TreeGrowth
 from ipa.forecast.quality import Backtest, score
 from ipa.forecast.reactive import LastValue, WindowMaximum
-from ipa.forecast.traces import as_load, outages
+from ipa.forecast.traces import outages
 from ipa.library import backtest
-from ipa.model.errors import InputError, NotFoundError, UsageError
+from ipa.model.errors import InputError, NotFoundError
 from ipa.model.observation import LoadHistory
 
 RNG = np.random.default_rng(11)
@@ -99,13 +100,6 @@ def test_runs_of_zeros_are_outages_only_where_requests_were_due() -> None:
     assert outages([*[0.0] * 5, *busy])[:5].all()
 
 
-def test_a_thinned_trace_keeps_whole_requests_and_gaps() -> None:
-    load = as_load((15.0, None, 16.0, 0.0), 8)
-    assert load.rates_rps == (1.0, None, 2.0, 0.0)
-    with pytest.raises(UsageError, match="divided by 0"):
-        as_load((1.0,), 0)
-
-
 def test_moments_with_gaps_are_left_out() -> None:
     rates = [10.0] * 600
     rates[400:410] = [0.0] * 10
@@ -167,7 +161,7 @@ def test_published_trace_by_days_beats_the_papers_forecaster(published: tuple[fl
     """A day and few trees are enough for that; the whole is in docs/explanation/forecasting.md."""
     replay = Backtest(train_s=(0, DAY_S), test_s=(14 * DAY_S, 19 * DAY_S), forecasts=2000, smooth_s=1.0)
     boosted = Boosted(growth=TreeGrowth(trees=60, learning_rate=0.15))
-    scores = replay.run(as_load(published, 8), (boosted, WindowMaximum(span_s=10.0, name="maximum-10s")))
+    scores = replay.run(thinned(published, 8), (boosted, WindowMaximum(span_s=10.0, name="maximum-10s")))
     # With the published definition the last maximum has 10.0 %, the retrained LSTM 7.9 %.
     assert scores["maximum-10s"].smape_ratio == pytest.approx(0.100, abs=0.002)
     assert scores["boosted"].smape_ratio < 0.075

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from ipa.adapters.forecasting import TraceForecaster, forecast_horizon_s, forecast_setup
-from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError, NotFoundError
 from ipa.model.observation import LoadHistory
 from ipa.model.profile import StageProfile, VariantProfile
@@ -22,10 +21,10 @@ def unlearned() -> TraceForecaster:
     return TraceForecaster(horizon_s=20.0, quantile=0.95, smooth_s=5.0)
 
 
-def counts(seed: int, length: int, height_rps: float = 60.0) -> list[float]:
+def counts(seed: int, length: int, height_rps: float = 60.0) -> tuple[float, ...]:
     """A spike of half a minute every five minutes. Four hours are enough to learn from."""
     rates = 20 + height_rps * (np.arange(length) % 300 < 30)
-    return [float(count) for count in np.random.default_rng(seed).poisson(rates)]
+    return tuple(float(count) for count in np.random.default_rng(seed).poisson(rates))
 
 
 def means(seed: int, length: int) -> LoadHistory:
@@ -37,7 +36,7 @@ def means(seed: int, length: int) -> LoadHistory:
 @pytest.fixture(scope="module")
 def forecaster() -> TraceForecaster:
     made = unlearned()
-    made.learn(as_load(counts(1, 14_400)))
+    made.learn(LoadHistory(1.0, counts(1, 14_400)))
     return made
 
 
@@ -54,7 +53,7 @@ def test_it_answers_before_it_has_learned_and_by_the_trace_after(forecaster: Tra
 
 def test_an_even_trace_teaches_nothing_that_the_other_rungs_do_not_know() -> None:
     made = unlearned()
-    made.learn(as_load(counts(4, 14_400, 0.0)))
+    made.learn(LoadHistory(1.0, counts(4, 14_400, 0.0)))
     answer = made(means(5, 1200))
     assert "boosted" not in dict(answer.weights)
     assert "as good without it (pinball loss: " in answer.steps_down[0]
@@ -74,7 +73,7 @@ def test_a_short_load_and_coarser_means_step_down(forecaster: TraceForecaster) -
 
 def test_a_trace_too_short_to_learn_from_is_said_in_every_forecast() -> None:
     idle = unlearned()
-    idle.learn(as_load(counts(1, 900)))
+    idle.learn(LoadHistory(1.0, counts(1, 900)))
     answer = idle(means(2, 1220))
     assert "nothing learned from the trace" in answer.steps_down[0]
     assert answer.upper_rps > 20

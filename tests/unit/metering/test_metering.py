@@ -16,6 +16,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from experiments.forecast.runner import RUNGS
 from ipa.adapters.kube.watch import health_figures
 from ipa.adapters.metrics.publish import Catalogue, bucket_weights
 from ipa.api.context import HttpMetrics, stream_figures
@@ -24,7 +25,7 @@ from ipa.control.audit.reason_log import RUNBOOKS
 from ipa.control.engine.load_rules import fallback_forecast
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.dataplane.quota import BatchTimes
-from ipa.forecast.ladder import BACKTEST_RUNGS, DEFAULT_RUNGS
+from ipa.forecast.ladder import DEFAULT_RUNGS
 from ipa.metering import labels as of
 from ipa.metering import table
 from ipa.metering.make import Figures, new_registry
@@ -141,7 +142,7 @@ def _closed(metric: Metric) -> list[tuple[str, ...]]:
 def test_the_closed_labels_know_what_the_code_has() -> None:
     assert set(of.OUTCOME.values) == {outcome.value for outcome in Outcome}
     assert set(of.SOLVER.values) == {*BACKENDS, OTHER}
-    rungs = {rung.name for rung in (*DEFAULT_RUNGS, *BACKTEST_RUNGS)} - {"maximum-10s"}
+    rungs = {rung.name for rung in (*DEFAULT_RUNGS, *RUNGS)} - {"maximum-10s"}
     assert set(of.RUNG.values) == {*rungs, fallback_forecast(Fallback(1.0)).rung, OTHER}
     assert isinstance(fallback_forecast(Fallback(1.0)), Forecast)
 
