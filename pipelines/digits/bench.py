@@ -48,9 +48,7 @@ def workload(stage: str, seed: int) -> DigitsBench:
             "image", test.images, "crop", lambda given: kept(classifiers, given, exact, test.labels)
         )
     if stage == "classify":
-        return DigitsBench(
-            "crop", exact, "digit", lambda given: float((given.ravel() == test.labels).mean())
-        )
+        return DigitsBench("crop", exact, "digit", lambda given: float((given.ravel() == test.labels).mean()))
     raise ValueError(f"the digits pipeline has no stage {stage!r}")
 
 
