@@ -68,7 +68,8 @@ def test_nothing_is_run_again_where_all_pass(tmp_path: Path, root: Path) -> None
 
 
 def test_the_fifth_failure_ends_the_run(tmp_path: Path, root: Path) -> None:
-    alike = "@pytest.mark.live\n@pytest.mark.parametrize('at', range(9))\ndef test_alike(at): assert False\n"
-    run = live_tests(tmp_path, root, alike)
+    spoilt = "@pytest.fixture\ndef spoilt():\n    yield\n    raise OSError\n"
+    alike = "".join(BROKEN.replace("broken()", f"broken_{at}(spoilt)") for at in range(9))
+    run = live_tests(tmp_path, root, spoilt + alike)
     assert (run.returncode, "run again" in run.stdout) == (1, False)
-    assert "5 failed, 1 passed" in run.stdout
+    assert "3 failed, 1 passed, 1 deselected, 3 errors" in run.stdout
