@@ -12,6 +12,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, PROCESSES, SIDE_BY_SIDE
 from ipa.simulate.cluster import ClusterSettings, SimCluster
 from tests.amounts import many
+from tests.unit.simulate.test_simulate_world import ready, settle_drains
 
 DRAIN_S = 0.7
 
@@ -34,15 +35,6 @@ def cluster(first: StageConfig, settings: ClusterSettings) -> SimCluster:
     return SimCluster([first], settings, startup_s=lambda config: 2.0 + config.cores)
 
 
-def ready(pods: SimCluster) -> int:
-    return sum(config.replicas for _, config in pods.serving("detect"))
-
-
-def drain(pods: SimCluster, at_s: float) -> None:
-    for stage, template in pods.draining():
-        pods.drained(stage, template, at_s + DRAIN_S)
-
-
 def to(pods: SimCluster, until_s: float, wanted: int, most_cores: float = inf) -> float:
     """Everything until then; a Deployment's and a local runtime's promises hold at each event."""
     at_s = 0.0
@@ -50,7 +42,7 @@ def to(pods: SimCluster, until_s: float, wanted: int, most_cores: float = inf) -
         at_s = pods.next_event_s()
         before, paid = ready(pods), pods.resource_seconds(at_s).cpu_cores
         pods.advance(at_s)
-        drain(pods, at_s)
+        settle_drains(pods, at_s, DRAIN_S)
         assert ready(pods) >= min(before, wanted)
         assert pods.cores <= most_cores
         assert pods.resource_seconds(at_s).cpu_cores == paid
@@ -67,7 +59,7 @@ def test_with_room_everything_wanted_runs_in_the_end(
         to(pods, now_s + after_s, wanted.replicas)
         now_s, before = now_s + after_s, ready(pods)
         pods.change((config,), str(pods.revision), now_s)
-        drain(pods, now_s)
+        settle_drains(pods, now_s, DRAIN_S)
         assert ready(pods) >= min(before, config.replicas)
         wanted = config
     to(pods, now_s + 1000.0, wanted.replicas)
@@ -88,7 +80,7 @@ def test_no_more_cores_are_held_than_there_are(
         to(pods, now_s + after_s, 0, room)
         now_s += after_s
         pods.change((config,), str(pods.revision), now_s)
-        drain(pods, now_s)
+        settle_drains(pods, now_s, DRAIN_S)
         assert pods.cores <= room
     # What finds no room waits; it says so, or all that is wanted runs.
     to(pods, now_s + 1000.0, 0, room)

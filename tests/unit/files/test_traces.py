@@ -194,3 +194,6 @@ def test_the_forecast_experiment_has_cells_without_published_data(
     assert level.labels["trace"] == "azure conversation"
     # The fifth ten minutes, a forecast every ten seconds.
     assert work(level.payload, level.series).row["count"] == 60
+    experiment.settings["traces"][0]["divide"] = 0
+    with pytest.raises(InputError, match="divide is below 1"):
+        cells(experiment)

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import pytest
 
+from experiments.forecast.runner import RUNGS
 from ipa.forecast.base import Peak, Series, prepare, slo_quantile
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.ladder import CLAMP_FACTOR, DEFAULT_RUNGS, forecast
@@ -46,7 +47,7 @@ class Scripted:
 
 @pytest.mark.parametrize(("ago_s", "point_rps"), [(10, 50.0), (11, 5.0)])
 def test_the_maximum_of_ten_seconds_is_that_of_the_last_ten(ago_s: int, point_rps: float) -> None:
-    rung = WindowMaximum(span_s=10.0, name="maximum-10s")
+    (rung,) = (each for each in RUNGS if each.name == "maximum-10s")
     rates = tuple(50.0 if at == 60 - ago_s else 5.0 for at in range(60))
     assert rung.peak(prepare(LoadHistory(1.0, rates, averaged_s=5.0)), 20.0, 0.95).point_rps == point_rps
 

@@ -25,7 +25,6 @@ from ipa.control.audit.reason_log import RUNBOOKS
 from ipa.control.engine.load_rules import fallback_forecast
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.dataplane.quota import BatchTimes
-from ipa.forecast.ladder import DEFAULT_RUNGS
 from ipa.metering import labels as of
 from ipa.metering import table
 from ipa.metering.make import Figures, new_registry
@@ -142,7 +141,7 @@ def _closed(metric: Metric) -> list[tuple[str, ...]]:
 def test_the_closed_labels_know_what_the_code_has() -> None:
     assert set(of.OUTCOME.values) == {outcome.value for outcome in Outcome}
     assert set(of.SOLVER.values) == {*BACKENDS, OTHER}
-    rungs = {rung.name for rung in (*DEFAULT_RUNGS, *RUNGS)} - {"maximum-10s"}
+    rungs = {rung.name for rung in RUNGS} - {"maximum-10s"}
     assert set(of.RUNG.values) == {*rungs, fallback_forecast(Fallback(1.0)).rung, OTHER}
     assert isinstance(fallback_forecast(Fallback(1.0)), Forecast)
 

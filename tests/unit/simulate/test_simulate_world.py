@@ -60,10 +60,10 @@ def ready(pods: SimCluster, stage: str = "detect") -> int:
     return sum(config.replicas for config in serving(pods, stage))
 
 
-def settle_drains(pods: SimCluster, at_s: float) -> None:
-    """All that were told to stop are gone `DRAIN_S` later."""
+def settle_drains(pods: SimCluster, at_s: float, drain_s: float = DRAIN_S) -> None:
+    """All that were told to stop are gone `drain_s` later."""
     for stage, template in pods.draining():
-        pods.drained(stage, template, at_s + DRAIN_S)
+        pods.drained(stage, template, at_s + drain_s)
 
 
 def played(pods: SimCluster, until_s: float) -> list[tuple[float, int, float]]:
