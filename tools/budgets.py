@@ -36,6 +36,11 @@ class Budget:
         """True if its files are Python inside the package, and what goes with them."""
         return self.files[0].startswith("ipa/") and self.files[0].endswith(".py")
 
+    @property
+    def own(self) -> int:
+        """The budget without what is lent to it."""
+        return self.budget - self.owed
+
     def paths(self, root: Path) -> set[Path]:
         """The files below the root that count."""
         return {path for pattern in self.files for path in root.glob(pattern)}
@@ -54,7 +59,7 @@ def budgets(text: str) -> list[Budget]:
 def faults(now: list[Budget], before: list[Budget], root: Path) -> list[str]:
     """A line for each room above its budget, and for each budget that rose or went away since `before`.
 
-    One may rise by what those of other rooms of the package fall with it, and by what it owes.
+    One may rise by what those of other rooms of the package fall with it; what it owes does not count.
     """
     above = [
         f"{each.name} has {each.measured(root)} {each.unit}; its budget is {each.budget}: "
@@ -62,16 +67,15 @@ def faults(now: list[Budget], before: list[Budget], root: Path) -> list[str]:
         for each in now
         if each.measured(root) > each.budget
     ]
-    left = {each.name: each.budget for each in now}
-    owed = {each.name: each.owed for each in now}
+    left = {each.name: each.own for each in now}
     rooms = [each for each in before if each.is_room and each.name in left]
-    are_moved = sum(left[each.name] for each in rooms) <= sum(each.budget for each in rooms)
+    are_moved = sum(left[each.name] for each in rooms) <= sum(each.own for each in rooms)
     moved = {each.name for each in rooms if are_moved}
     rose = [
-        f"the budget of {each.name} was {each.budget} and is {left.get(each.name, 'gone')}: budgets only fall"
+        f"the budget of {each.name}, without what it owes, was {each.own} and is "
+        f"{left.get(each.name, 'gone')}: budgets only fall"
         for each in before
-        if each.name not in moved
-        and left.get(each.name, each.budget + 1) > each.budget + owed.get(each.name, 0)
+        if each.name not in moved and left.get(each.name, each.own + 1) > each.own
     ]
     return above + rose
 

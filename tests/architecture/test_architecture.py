@@ -136,8 +136,8 @@ def test_a_room_above_its_budget_and_a_budget_that_rose_or_went_are_refused(tmp_
     assert [fault.split(";")[0] for fault in faults(now, now, tmp_path)] == ["docs has 3 words"]
     before = [replace(now[1], budget=1), replace(now[1], name="hall")]
     assert [fault.split(":")[0] for fault in faults(now[1:], before, tmp_path)] == [
-        "the budget of room was 1 and is 2",
-        "the budget of hall was 2 and is gone",
+        "the budget of room, without what it owes, was 1 and is 2",
+        "the budget of hall, without what it owes, was 2 and is gone",
     ]
     there, here = (Budget(name, (f"ipa/{name}.py",), "lines", 5, 1) for name in ("there", "here"))
     moved = [replace(there, budget=7), replace(here, budget=3)]
@@ -145,3 +145,5 @@ def test_a_room_above_its_budget_and_a_budget_that_rose_or_went_are_refused(tmp_
     assert faults([moved[0], here], [there, here], tmp_path) != []
     lent = replace(now[1], budget=3, owed=1)
     assert [faults([replace(lent, owed=owed)], [now[1]], tmp_path) == [] for owed in (0, 1)] == [False, True]
+    # What was lent is lent once.
+    assert faults([replace(lent, budget=4)], [lent], tmp_path) != []
