@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import chain, cycle, islice
+from itertools import chain, count, islice
 from math import ceil, floor, inf, sqrt
+from random import Random
 from statistics import fmean, median, stdev
 from typing import Any, Protocol
 
@@ -46,6 +47,8 @@ MEDIAN_ERROR = 1.25
 FEW_ROUNDS = 0.6
 # Twice the items take about this many times as long: a size that would exceed the limit is not tried.
 DOUBLING_RATIO = 1.8
+# Of the order of items.
+SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +268,14 @@ def rows(outputs: Sequence[Outputs], fan_out: str) -> tuple[int, ...]:
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Batches of items in an order of chance, each time all of them.
+
+    A workload lists its items by kind; in service kinds come mixed, and a batch of several may take longer.
+    """
     if not items:
         raise InputError("there is nothing to measure with: the workload has no items")
-    endless = cycle(items)
+    chance = Random(SEED)
+    endless = chain.from_iterable(chance.sample(items, len(items)) for _ in count())
     while True:
         yield list(islice(endless, size))
 

@@ -213,7 +213,8 @@ def test_batches_go_round_the_items_and_are_always_full() -> None:
     replica = FakeReplica()
     measure_point(replica, ITEMS, cores=1, batch_size=8, effort=MeasurementEffort())
     assert {len(batch) for batch in replica.batches} == {8}
-    assert list(replica.batches[0]) == [*ITEMS, *ITEMS[:3]]
+    first = [item[0]["data"][0] for item in replica.batches[0]]
+    assert sorted(first[:5]) == [0, 1, 2, 3, 4]
 
 
 def test_sizes_that_would_take_longer_than_the_limit_are_not_tried() -> None:
@@ -238,3 +239,15 @@ def test_a_workload_without_items_is_refused() -> None:
 def test_a_few_batches_that_agree_are_not_steady(batches: int) -> None:
     """Long batches make few in a round: the slowest of a dozen is no p99, however well they agree."""
     assert is_steady([[0.1] * (batches - 4), [0.1] * 2, [0.1] * 2]) is (batches >= LEAST_STEADY)
+
+
+def test_batches_mix_the_kinds_that_a_workload_lists_one_after_another() -> None:
+    kinds: list[Item] = [[{"name": "x", "data": [number // 8]}] for number in range(64)]
+    replica = FakeReplica()
+    effort = MeasurementEffort(repeats=80, budget_s=100.0, warm_up_s=0.0)
+    measure_points(replica, kinds, cores=1.0, batch_sizes=[8], limit_s=10.0, effort=effort)
+    mixed = [len({item[0]["data"][0] for item in batch}) for batch in replica.batches]
+    # Eight of eight kinds at random are of five or six; in the workload's order each batch is of one.
+    assert 4.5 < sum(mixed) / len(mixed) < 6.0
+    served = [item[0]["data"][0] for batch in replica.batches[:8] for item in batch]
+    assert sorted(served) == sorted(item[0]["data"][0] for item in kinds)
