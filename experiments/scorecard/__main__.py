@@ -41,7 +41,7 @@ def rows_of(name: str, options: argparse.Namespace) -> Iterator[Row]:
     cells = LocalCells(subject, programme, options.out / name / "local")
     if drawn:
         with cells.started(drawn[0].configs):
-            for draw, place in zip(drawn, here, strict=True):
+            for draw, place in zip(drawn, here, strict=False):
                 yield cells.row(draw, place)
     slowdowns = cells.correction.slowdowns(subject.pipeline)
     for place in (Place.SINGLE, Place.SPLIT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -58,7 +59,10 @@ class Draw:
 def draws(
     pipeline: Pipeline, profiles: Mapping[str, StageProfile], most_rps: float, count: int, seed: int
 ) -> list[Draw]:
-    """That many different plans for loads up to MOST_LOAD of `most_rps`. ValueError: there are fewer."""
+    """That many different plans for loads up to MOST_LOAD of `most_rps`; fewer if there are, which it says.
+
+    A shape whose own parts take the cores of the bounds may have no plan at all.
+    """
     rng = np.random.default_rng(seed)
     planned = Profiled(pipeline, profiles, solver="exact", explain=False)
     made: dict[tuple[StageConfig, ...], Draw] = {}
@@ -70,7 +74,7 @@ def draws(
         if plan.stages:
             made.setdefault(plan.configs, Draw(rate_rps, plan.configs))
     if len(made) < count:
-        raise ValueError(f"{pipeline.name} has only {len(made)} different plans, {count} are wanted")
+        print(f"{pipeline.name} has only {len(made)} different plans, {count} are wanted", file=sys.stderr)
     return list(made.values())
 
 

@@ -40,9 +40,9 @@ def test_draws_are_different_plans_for_loads_within_bounds() -> None:
     assert made != draws(PIPELINE, PROFILES, MOST_RPS, 12, seed=2)
 
 
-def test_too_few_plans_are_told() -> None:
-    with pytest.raises(ValueError, match="digits has only 0 different plans, 3 are wanted"):
-        draws(PIPELINE, PROFILES, 1e7, 3, seed=1)
+def test_too_few_plans_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert draws(PIPELINE, PROFILES, 1e7, 3, seed=1) == []
+    assert capsys.readouterr().err == "digits has only 0 different plans, 3 are wanted\n"
 
 
 def test_slowdowns_change_what_is_predicted() -> None:
