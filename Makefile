@@ -143,7 +143,7 @@ sbom: install ## requirements/*.cdx.json anew from the locks: what is in each im
 wheel: install ## dist/*.whl of the last commit, the same bytes wherever it is built
 	@tools/wheel.sh
 
-images: install ## the images of deploy/docker on Debian, as root, into build/images (PIPELINE=ocr; BASE_IMAGE=...@sha256:...; DOCS=1)
+images: install ## the chart, and the images of deploy/docker on Debian, as root, into build/images (PIPELINE=ocr; BASE_IMAGE=...@sha256:...; DOCS=1)
 	@tools/images.sh $(PIPELINE)
 	@[ -z "$(DOCS)" ] || $(PY) -m tools.image_report build/images --write
 

@@ -21,6 +21,8 @@ from cyclonedx.model.component import Component
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
+from tools.chart_artifact import is_image
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "images.md"
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -82,6 +84,8 @@ def images_in(layout: Path) -> tuple[Image, ...]:
     images = []
     for entry in index["manifests"]:
         manifest = json.loads(_blob(layout, entry["digest"]).read_text(encoding="utf-8"))
+        if not is_image(manifest):
+            continue
         for each in manifest["layers"]:
             if each["digest"] not in read:
                 read[each["digest"]] = _layer(layout, each)

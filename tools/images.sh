@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the images of deploy/docker: images.sh [--allow-unpinned] [PIPELINE...]
+# Builds the images of deploy/docker, and the chart beside them: images.sh [--allow-unpinned] [PIPELINE...]
 # By default as root on Debian, with neither a registry nor a container engine: on a base of Debian's own archive, by
 # mmdebstrap and buildah, into the OCI layout build/images. DEBIAN_MIRROR replaces the archive's address.
 # With BASE_IMAGE=python:3.13.5-slim-trixie@sha256:... on that base instead, by docker, podman or buildah, into its own
@@ -129,6 +129,7 @@ rm -rf "$out/images"
 for each in "${built[@]}"; do
   "${builder[@]}" push --quiet --format oci "$each" "oci:$out/images:$each"
 done
+"${PY:-.venv/bin/python}" -m tools.chart_artifact "$out/images"
 # What earlier builds left is in nobody's way, and takes room.
 "${builder[@]}" rm --all >/dev/null
 "${builder[@]}" rmi --prune >/dev/null 2>&1 || true

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by name what demo and tests use beside Python (Prometheus with promtool, PostgreSQL, Chromium, git,
-# kustomize, Helm, kubectl), where this machine allows it. Where it does not, the parts that need them are skipped, and
+# kustomize, skopeo, a registry, Helm, kubectl), where this machine allows it. Where it does not, the parts that need them are skipped, and
 # say so. With --debian all but Helm and kubectl, which need .venv.
 set -uo pipefail
 if [ "${1:-}" != --debian ]; then
@@ -13,6 +13,8 @@ command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/
 command -v chromium-headless-shell >/dev/null || missing+=(chromium-headless-shell)
 command -v git >/dev/null || missing+=(git)
 command -v kustomize >/dev/null || missing+=(kustomize)
+command -v skopeo >/dev/null || missing+=(skopeo)
+command -v docker-registry >/dev/null || missing+=(docker-registry)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
   export DEBIAN_FRONTEND=noninteractive

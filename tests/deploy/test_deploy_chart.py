@@ -11,11 +11,13 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+import httpx
 import kubernetes_validate
 import pytest
 import yaml
 from typer.main import get_command
 
+from ipa.adapters.processes import free_port, start
 from ipa.adapters.store.database import LOW_RATIO, MOST_WAL_BYTES
 from ipa.adapters.store.state import MOST_PLANS
 from ipa.api.auth import OPEN, RULES
@@ -34,12 +36,18 @@ from tests.deploy.rendering import (
     Json,
     Objects,
     built,
+    by_name,
     charted,
     container_of,
     helm,
     only,
     pod_of,
+    tool,
 )
+from tests.fakes.children import run_process, terminate, with_parent
+from tests.fakes.waiting import until
+from tools.chart_artifact import add, packaged
+from tools.image_report import images_in
 
 PIPELINE = ("video", ("crop", "classification"))
 FILES = [
@@ -54,13 +62,24 @@ SECRETS = [
 ]
 EVERYWHERE = ["--set=mode=active,namespaces={models,default},auth.methods={keys,kubernetes}"]
 MONITOR = ["--set=serviceMonitor.enabled=true"]
+GIVEN = {
+    "affinity": {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+    },
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "podAnnotations": {"linkerd.io/inject": "enabled"},
+    "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn"}},
+    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    "dashboard": {"enabled": True},
+}
+MORE = [f"--set-json={key}={json.dumps(value)}" for key, value in GIVEN.items()]
 # Each way that something is rendered in.
 WAYS = {
     "default": [],
     "active": ["--set=mode=active"],
     "sqlite": SQLITE,
     "files": FILES,
-    "all": [*FILES, *SECRETS, *EVERYWHERE, *MONITOR, "--set=settings.tick_s=5,control={video}"],
+    "all": [*FILES, *SECRETS, *EVERYWHERE, *MONITOR, *MORE, "--set=settings.tick_s=5,control={video}"],
 }
 
 
@@ -102,6 +121,28 @@ def test_the_credentials_for_prometheus_are_files_of_the_secret() -> None:
         "volumeMounts"
     ]
     assert not any("FILE" in it["name"] for it in container_of(charted())["env"])
+
+
+def test_rules_dashboard_and_what_a_platform_adds_are_rendered() -> None:
+    objects, restart = charted(*MORE), "--set=pipelineChanges=restart"
+    assert pod_of(objects)["affinity"] == GIVEN["affinity"]
+    assert GIVEN["extraEnv"][0] in container_of(objects)["env"]
+    account = only(objects, "ServiceAccount")["metadata"]
+    assert account["annotations"] == GIVEN["serviceAccount"]["annotations"]
+    (annotations, both) = (
+        only(each, "Deployment")["spec"]["template"]["metadata"]["annotations"]
+        for each in (objects, charted(*FILES, *MORE, restart))
+    )
+    assert annotations == GIVEN["podAnnotations"] and annotations.items() < both.items()
+    rule = only(objects, "PrometheusRule")
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    alone = yaml.safe_load((ROOT / "deploy/prometheus/prometheusrule.yaml").read_text())
+    assert rule["spec"] == alone["spec"]
+    board = only(objects, "ConfigMap")
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(board["data"]["ipa.json"]) == json.loads((ROOT / "deploy/grafana/ipa.json").read_text())
+    done = helm('--set-json=extraEnv=[{"name": "IPA_PORT", "value": "1"}]')
+    assert done.returncode != 0 and "what is plain goes into settings" in done.stderr
 
 
 def test_it_is_advisory_and_may_not_write_unless_told() -> None:
@@ -174,7 +215,7 @@ def test_the_service_takes_its_settings_and_arguments(objects: Objects) -> None:
     assert settings.host == "0.0.0.0"
     check_listening(settings)
     assert settings.target == "kubernetes"
-    assert {k for k in env if not k.startswith(PREFIX)} <= {"GRB_LICENSE_FILE"}
+    assert {k for k in env if not k.startswith(PREFIX)} <= {"GRB_LICENSE_FILE", "HTTPS_PROXY"}
     # A Service named ipa would else set IPA_PORT to an address, which is refused.
     assert pod_of(objects)["enableServiceLinks"] is False
     verb, *words = container_of(objects)["args"]
@@ -374,9 +415,12 @@ def test_values_that_cannot_be_meant_are_refused(values: str) -> None:
 # The oldest that the chart says it takes (kubeVersion), and a newer one.
 VERSIONS = ("1.27.0", "1.37.0")
 # Of other makers: Kubernetes has no schema of them.
-FOREIGN = {"ServiceMonitor"}
+FOREIGN = {"ServiceMonitor", "PrometheusRule"}
 # What these take is Kubernetes' to say, or the user's own words.
-ANY_KEYS = {"podSelector", "namespaceSelector", "ipBlock", "items", "labels", "nodeSelector", "global"}
+ANY_KEYS = {
+    *("podSelector", "namespaceSelector", "ipBlock", "items", "labels"),
+    *("nodeSelector", "affinity", "valueFrom", "global"),
+}
 
 
 def check(objects: Objects) -> None:
@@ -421,3 +465,39 @@ def test_the_schema_takes_no_value_that_it_does_not_know() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert set(open_objects(schema)) <= ANY_KEYS
     assert set(yaml.safe_load((CHART / "values.yaml").read_text())) == set(schema["properties"]) - {"global"}
+
+
+def test_helm_takes_the_artefact_of_the_chart_from_a_registry(tmp_path: Path) -> None:
+    helm_path, skopeo, registry = tool("helm"), tool("skopeo"), tool("docker-registry")
+    layout, port = tmp_path / "layout", free_port()
+    archive = packaged(helm_path)
+    name = add(layout, archive)
+    assert add(layout, archive) == name
+    assert len(json.loads((layout / "index.json").read_text())["manifests"]) == 1
+    with pytest.raises(ValueError, match="no image"):
+        images_in(layout)
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
+    config = {"version": 0.1, "storage": storage, "http": {"addr": f"127.0.0.1:{port}"}}
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
+    with (tmp_path / "log").open("wb") as log:
+        serving = [registry, "serve", str(tmp_path / "config.yml")]
+        process = start(with_parent(serving), stdout=log, stderr=log)
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/v2/", trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        until(answers)
+        to = f"127.0.0.1:{port}/{name}"
+        copy = [skopeo, "copy", "--dest-tls-verify=false", f"oci:{layout}:{name}", f"docker://{to}"]
+        run_process(copy, check=True)
+        chart, _, version = to.rpartition(":")
+        named = [f"oci://{chart}", "--plain-http", f"--version={version}", f"--namespace={NAMESPACE}"]
+        given = f"--set=image.repository={IMAGE}"
+        done = run_process([helm_path, "template", "ipa", *named, given], check=True)
+    finally:
+        terminate(process, 5.0)
+    assert by_name(done.stdout) == charted()

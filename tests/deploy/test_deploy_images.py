@@ -311,7 +311,11 @@ def blob(layout: Path, content: bytes) -> dict[str, Any]:
     path = layout / "blobs" / "sha256" / digest
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    return {"digest": f"sha256:{digest}", "size": len(content)}
+    return {
+        "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+        "digest": f"sha256:{digest}",
+        "size": len(content),
+    }
 
 
 def layer(files: Mapping[str, bytes]) -> bytes:

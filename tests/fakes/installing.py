@@ -206,7 +206,7 @@ def check_images(command: str) -> None:
     if command.startswith("make "):
         check_make(command)
     for name in re.findall(r"build/images:(\S+):\S+", command):
-        known = {"ipa-serving/service", "ipa-serving/dataplane"}
+        known = {"ipa-serving/service", "ipa-serving/dataplane", "ipa-serving/charts/ipa"}
         assert name in known or (ROOT / "pipelines" / name.removeprefix("ipa/") / "runtime.py").exists()
 
 

@@ -75,11 +75,15 @@ def _alert(alert: Alert) -> dict[str, Any]:
 def files() -> Iterator[tuple[str, str]]:
     """Every file that is made, and what is in it."""
     groups = rule_groups()
-    yield "deploy/prometheus/rules.yaml", dumped({"groups": groups})
+    rules = dumped({"groups": groups})
+    yield "deploy/prometheus/rules.yaml", rules
+    # A chart reads files of its own folder only.
+    yield "deploy/helm/ipa/files/rules.yaml", rules
     rule = {"apiVersion": MONITORING, "kind": "PrometheusRule", "metadata": META, "spec": {"groups": groups}}
     yield "deploy/prometheus/prometheusrule.yaml", dumped(rule)
     board = json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
     yield "deploy/grafana/ipa.json", board
+    yield "deploy/helm/ipa/files/dashboard.json", board
     yield "docs/reference/metrics.md", reference()
 
 
