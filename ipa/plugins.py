@@ -73,19 +73,15 @@ class Plugin:
         except IpaError:
             raise
         except (Exception, SystemExit) as error:
-            raise self.fault(f"{doing} {_in_words(error)}") from error
+            message, kind = " ".join(str(error).split()), type(error).__name__
+            shown = message if len(message) <= LONGEST_MESSAGE else f"{message[: LONGEST_MESSAGE - 1]}…"
+            raise self.fault(f"{doing} {kind}: {shown}" if shown else f"{doing} {kind}") from error
 
     def check_has(self, instance: object, *names: str) -> None:
         """PluginError lists which of these attributes the object lacks, if any."""
         missing = [name for name in names if not hasattr(instance, name)]
         if missing:
             raise self.fault(f"does not fit: a {type(instance).__name__} has no {', '.join(missing)}")
-
-
-def _in_words(error: BaseException) -> str:
-    message = " ".join(str(error).split())
-    shown = message if len(message) <= LONGEST_MESSAGE else f"{message[: LONGEST_MESSAGE - 1]}…"
-    return f"{type(error).__name__}: {shown}" if shown else type(error).__name__
 
 
 @cache

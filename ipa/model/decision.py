@@ -194,8 +194,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """The effects of one tick, which the loop carries out in this order: record, write, notify."""
+    """The effects of one tick, which the loop carries out in this order: record, write, notify.
+
+    `proposed` is the configuration that the mode kept from being written; empty if it kept none.
+    """
 
     decision: Decision
     change: Change | None = None
-    events: tuple[Event, ...] = field(default=())
+    events: tuple[Event, ...] = ()
+    proposed: tuple[StageConfig, ...] = ()

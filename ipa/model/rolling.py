@@ -39,11 +39,6 @@ class Rolling:
         """The strategy for that pipeline: its stages with resident variants switch in place."""
         return replace(self, switches=tuple(it.name for it in pipeline.served if it.residents > 1))
 
-    @property
-    def switches_at_once(self) -> bool:
-        """True if variants change in place, so that a second write costs no restart."""
-        return self.amends and bool(self.switches)
-
     def keeps_replicas(self, old: StageConfig, new: StageConfig) -> bool:
         """True if the running replicas stay: the change at most starts more of them, or stops some."""
         is_switched = old.stage in self.switches

@@ -231,7 +231,7 @@ TIMELINE = (
         "none",
         (
             Query(newest(table.PLAN_REPLICAS, "stage"), "{{stage}} planned"),
-            Query(newest(table.DECISION_REPLICAS, "stage"), "{{stage}} decided"),
+            Query(newest(table.DESIRED_REPLICAS, "stage"), "{{stage}} decided"),
             Query(newest(table.REPLICAS, "stage"), "{{stage}} wanted"),
             Query(newest(table.READY_REPLICAS, "stage"), "{{stage}} ready"),
         ),
@@ -243,7 +243,7 @@ TIMELINE = (
         "none",
         (
             Query(newest(table.PLAN_CORES, "stage"), "{{stage}} planned"),
-            Query(newest(table.DECISION_CORES, "stage"), "{{stage}} decided"),
+            Query(newest(table.DESIRED_CORES, "stage"), "{{stage}} decided"),
             Query(newest(table.STAGE_CORES, "stage"), "{{stage}} held"),
         ),
         steps=True,

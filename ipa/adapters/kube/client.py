@@ -137,10 +137,9 @@ class KubeClient:
 
     def get_deployment(self, namespace: str, name: str) -> Json | None:
         """The Deployment of that name; None if there is none (yet)."""
-        try:
+        with suppress(NotFoundError):
             return self.get(DEPLOYMENT, namespace, name)
-        except NotFoundError:
-            return None
+        return None
 
     def list_all(
         self, kind: ResourceKind, namespace: str, labels: Mapping[str, str] | None = None

@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import product
 from math import inf, nan
 from typing import Any, cast
 
@@ -23,22 +24,25 @@ from ipa.metering import table
 from ipa.metering.labels import Input
 from ipa.metering.make import MAKERS, combinations, gauge
 from ipa.metering.metric import Metric, MetricsEndpoint
-from ipa.model.decision import Action, Decision, Mode
+from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.observation import (
     Measured,
     Missing,
     MissingReason,
     Observation,
-    StageObservation,
     known,
 )
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig
 
 RUNG = table.FORECASTS.label("rung")
 SOLVER = table.SOLVE.label("solver")
 # More than the plans that a loop caches.
 MOST_SOLVES = 16
+# Of configurations: replicas, cores, largest batch, share of each variant.
+OF_PLAN = (table.PLAN_REPLICAS, table.PLAN_CORES)
+DESIRED = (table.DESIRED_REPLICAS, table.DESIRED_CORES, table.DESIRED_BATCH_SIZE, table.DESIRED_SHARE)
+RUNNING = (table.REPLICAS, table.STAGE_CORES, table.BATCH_SIZE, table.SHARE)
 
 
 def _oldest(values: Sequence[Measured[Any] | Missing]) -> Measured[Any] | Missing:
@@ -87,7 +91,7 @@ class _Track:
 
 
 class Publisher:
-    """The hook. A gauge of an unobserved value is NaN, never its last value and never zero."""
+    """The hook. A gauge of an unobserved value is NaN, not its last value nor 0; a desired one is absent."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._metrics = catalogue
@@ -100,7 +104,7 @@ class Publisher:
             return
         track = self._tracks[pipeline.name]
         self._tick(pipeline.name, decision, snapshot, track)
-        self._show_decision(pipeline, decision, track)
+        self._show_decision(pipeline, decision, snapshot.would, track)
         if snapshot.observation is not None:
             self._show_observation(pipeline, snapshot, snapshot.observation, track)
 
@@ -112,16 +116,16 @@ class Publisher:
         metrics.counter(table.SKIPPED_TICKS, name).inc(max(snapshot.skipped_ticks - track.skipped_ticks, 0))
         metrics.counter(table.EARLY_TICKS, name).inc(max(snapshot.early_ticks - track.early_ticks, 0))
         track.skipped_ticks, track.early_ticks = snapshot.skipped_ticks, snapshot.early_ticks
-        ended = datetime.fromisoformat(decision.at).timestamp() + snapshot.tick_s
-        metrics.gauge(table.LAST_TICK, name).set(ended)
+        at, until = datetime.fromisoformat(decision.at), snapshot.control.paused_until
+        metrics.gauge(table.LAST_TICK, name).set(at.timestamp() + snapshot.tick_s)
         metrics.gauge(table.QUARANTINES, name).set(len(snapshot.quarantines))
         for mode in Mode:
             metrics.gauge(table.MODE, name, mode.value).set(mode is snapshot.control.mode)
-        until = snapshot.control.paused_until
-        at = datetime.fromisoformat(decision.at)
         metrics.gauge(table.PAUSED, name).set(snapshot.control.paused and (until is None or at < until))
 
-    def _show_decision(self, pipeline: Pipeline, decision: Decision, track: _Track) -> None:
+    def _show_decision(
+        self, pipeline: Pipeline, decision: Decision, would: Sequence[StageConfig], track: _Track
+    ) -> None:
         """The forecast, the plan before the guards and the decision after them."""
         metrics, name = self._metrics, pipeline.name
         forecast, plan = decision.forecast, decision.plan
@@ -136,14 +140,13 @@ class Publisher:
             solved.observe(plan.solve_s)
         if decision.action is Action.APPLY and planned and planned != decision.configs:
             metrics.counter(table.CURTAILED, name).inc()
-        for configs, replicas, cores in (
-            (planned, table.PLAN_REPLICAS, table.PLAN_CORES),
-            (decision.configs, table.DECISION_REPLICAS, table.DECISION_CORES),
-        ):
-            for stage in pipeline.served:
-                of_stage = [config for config in configs if config.stage == stage.name]
-                metrics.gauge(replicas, name, stage.name).set(_replicas(of_stage))
-                metrics.gauge(cores, name, stage.name).set(total_cores(of_stage) if of_stage else nan)
+        # A change that a person requests has no plan, one that rolls out was decided before.
+        is_valid = planned or decision.action is Action.APPLY or decision.reason is ReasonCode.IN_PROGRESS
+        self._show_configs(OF_PLAN, pipeline, planned)
+        if is_valid and would:
+            self._show_configs(DESIRED, pipeline, would)
+        else:
+            metrics.remove(DESIRED, name)
 
     def _show_observation(
         self, pipeline: Pipeline, snapshot: Snapshot, observation: Observation, track: _Track
@@ -157,39 +160,36 @@ class Publisher:
         self._show(table.PAS, point.pas if point else None, name)
         for given, age_s in track.ages_s(observation).items():
             self._show(table.INPUT_AGE, age_s, name, given.value)
-        running = [stage.running.value for stage in observation.stages if isinstance(stage.running, Measured)]
-        is_whole = bool(running) and len(running) == len(observation.stages)
-        self._show(table.COST, pipeline.usd_per_hour(running) if is_whole else None, name)
+        running = observation.running() or ()
+        self._show(table.COST, pipeline.usd_per_hour(running) if running else None, name)
+        self._show_configs(RUNNING, pipeline, running)
         for stage in pipeline.served:
             parts = [each for each in observation.stages if each.stage == stage.name]
-            if parts:
-                self._stage(name, stage, parts, snapshot)
+            ready = [part.ready_replicas.value for part in parts if isinstance(part.ready_replicas, Measured)]
+            is_known = bool(ready) and len(ready) == len(parts)
+            self._show(table.READY_REPLICAS, sum(ready) if is_known else None, name, stage.name)
+            for variant in [each.name for each in stage.variants]:
+                # NaN if it was never observed, or has expired.
+                slowdown = snapshot.correction.of(stage.name, variant)
+                self._show(table.SLOWDOWN, slowdown.ratio if slowdown else None, name, stage.name, variant)
 
-    def _stage(self, name: str, served: Stage, parts: list[StageObservation], snapshot: Snapshot) -> None:
-        """The metrics of a stage, summed over all configurations that share its load."""
-        metrics, stage = self._metrics, served.name
-        ready = [part.ready_replicas.value for part in parts if isinstance(part.ready_replicas, Measured)]
-        running = [part.running.value for part in parts if isinstance(part.running, Measured)]
-        is_known = len(running) == len(parts)
-        metrics.gauge(table.READY_REPLICAS, name, stage).set(sum(ready) if len(ready) == len(parts) else nan)
-        metrics.gauge(table.STAGE_CORES, name, stage).set(total_cores(running) if is_known else nan)
-        metrics.gauge(table.REPLICAS, name, stage).set(_replicas(running) if is_known else nan)
-        metrics.gauge(table.BATCH_SIZE, name, stage).set(
-            max(it.batch_size for it in running) if is_known else nan
-        )
-        for variant in [each.name for each in served.variants]:
-            percent = sum(it.share_percent for it in running if it.variant == variant)
-            metrics.gauge(table.SHARE, name, stage, variant).set(percent / WHOLE_PERCENT if is_known else nan)
-            # NaN if it was never observed, or has expired.
-            slowdown = snapshot.correction.of(stage, variant)
-            self._show(table.SLOWDOWN, slowdown.ratio if slowdown else None, name, stage, variant)
+    def _show_configs(
+        self, metrics: Sequence[Metric], pipeline: Pipeline, configs: Sequence[StageConfig]
+    ) -> None:
+        """Show each stage's configurations side by side in metrics in the order of `RUNNING`."""
+        for stage in pipeline.served:
+            here = [config for config in configs if config.stage == stage.name]
+            largest = max((config.batch_size for config in here), default=0)
+            figures = sum(config.replicas for config in here), total_cores(here), largest
+            for metric, value in zip(metrics[:3], figures, strict=False):
+                self._show(metric, value if here else None, pipeline.name, stage.name)
+            for metric, variant in product(metrics[3:], stage.variants):
+                percent = sum(it.share_percent for it in here if it.variant == variant.name)
+                share = percent / WHOLE_PERCENT if here else None
+                self._show(metric, share, pipeline.name, stage.name, variant.name)
 
     def _show(self, metric: Metric, value: float | None, *labels: str) -> None:
         self._metrics.gauge(metric, *labels).set(nan if value is None else value)
-
-
-def _replicas(configs: Sequence[StageConfig]) -> float:
-    return sum(config.replicas for config in configs) if configs else nan
 
 
 # The metrics that every pipeline has, on every target.
@@ -220,7 +220,8 @@ class Catalogue:
         self.leader = gauge(table.LEADER, registry).labels(install)
         self.leader.set(1)
         gauge(table.TICK_INTERVAL, registry).set(tick_s)
-        self._made = {each.name: MAKERS[each.kind](each, registry) for each in (*OF_PIPELINE, table.SOLVE)}
+        made = (*OF_PIPELINE, *DESIRED, table.SOLVE)
+        self._made = {each.name: MAKERS[each.kind](each, registry) for each in made}
         for labels in combinations(table.SOLVE):
             self._made[table.SOLVE.name].labels(*labels)
         for pipeline in pipelines:
@@ -242,16 +243,12 @@ class Catalogue:
         """Create the series of a pipeline."""
         name = pipeline.name
         self.pipelines[name] = pipeline
+        stages: list[tuple[str, ...]] = [(name, stage.name) for stage in pipeline.served]
+        variants = [(name, stage.name, it.name) for stage in pipeline.served for it in stage.variants]
         for metric in OF_PIPELINE:
-            given: list[tuple[str, ...]] = [(pipeline.name,)]
-            if of.STAGE in metric.labels:
-                given = [(pipeline.name, stage.name) for stage in pipeline.served]
-            if of.VARIANT in metric.labels:
-                given = [
-                    (*each, variant.name) for each in given for variant in pipeline.stage(each[1]).variants
-                ]
-            for each in given:
-                for labels in combinations(metric, *each):
+            of_stages = stages if of.STAGE in metric.labels else [(name,)]
+            for given in variants if of.VARIANT in metric.labels else of_stages:
+                for labels in combinations(metric, *given):
                     series = self._made[metric.name].labels(*labels)
                     if isinstance(series, Gauge):
                         series.set(nan)
@@ -264,8 +261,12 @@ class Catalogue:
     def end(self, pipeline: Pipeline) -> None:
         """Remove every series of a pipeline that is no longer controlled."""
         self.pipelines.pop(pipeline.name, None)
-        for metric in OF_PIPELINE:
-            self._made[metric.name].remove_by_labels({of.PIPELINE.name: pipeline.name})
+        self.remove((*OF_PIPELINE, *DESIRED), pipeline.name)
+
+    def remove(self, metrics: Sequence[Metric], pipeline: str) -> None:
+        """Remove the pipeline's series of these metrics."""
+        for metric in metrics:
+            self._made[metric.name].remove_by_labels({of.PIPELINE.name: pipeline})
 
 
 def bucket_weights(sla_s: float, bounds_s: Sequence[float]) -> tuple[tuple[float, float], ...]:

@@ -181,7 +181,7 @@ def _plans(
             elif asked is request or not pin_faults(request.pipeline, plan.configs):
                 found[plan.configs] = plan
 
-    if request.rolling.switches_at_once and not is_shared(serving):
+    if request.rolling.amends and request.rolling.switches and not is_shared(serving):
         add(with_pins(request, [(old, old) for old in serving], is_in_place=True))
     add(request)
     if any(_has_no_room(request, serving, plan) for plan in found.values()):

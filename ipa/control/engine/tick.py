@@ -120,7 +120,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             state = replace(state, goal=following)
         if state.goal is not None:
             state = replace(state, goal=replace(state.goal, step_of=step_of, before=origin))
-    return Effects(decision, change, events), state
+    return Effects(decision, change, events, verdict.proposed), state
 
 
 def _missed_gain(request: TickRequest, state: EngineState, verdict: TickVerdict) -> float:
@@ -338,7 +338,6 @@ def is_outcome(decision: Decision) -> bool:
 def standing_by(request: TickRequest) -> Decision:
     """The decision of a replica of the service that does not lead; it is not recorded."""
     name, running = request.pipeline.name, request.observation.running() or ()
-    rate = request.observation.arrival_rate_rps
     return Decision(
         decision_id=f"{name}-standby-{request.run_id}",
         pipeline=name,
@@ -351,7 +350,7 @@ def standing_by(request: TickRequest) -> Decision:
         previous=running,
         mode=request.control.mode,
         revision=request.observation.revision,
-        observed_rate_rps=known(rate),
+        observed_rate_rps=known(request.observation.arrival_rate_rps),
         slo_broken=breaks_slo(request.observation, request.pipeline.sla, request.settings),
     )
 

@@ -152,10 +152,12 @@ class ControlLoop:
                     with COMPUTE_LOCK.away():
                         decision = self._carry_out(effects)
                         self._tell(effects, decision)
+                    effects = replace(effects, decision=decision)
                 else:
                     decision = standing_by(request)
+                    effects = Effects(decision)
                 tick_s = self._world.clock.monotonic_s() - started_s
-                self._snapshot = after_tick(self._snapshot, request, decision, self._state, tick_s)
+                self._snapshot = after_tick(self._snapshot, request, effects, self._state, tick_s)
                 for hook in self._hooks:
                     hook(decision, self._snapshot)
         return decision

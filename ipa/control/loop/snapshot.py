@@ -13,7 +13,7 @@ from ipa.control.engine.guards import total_cores
 from ipa.control.engine.quarantine import FailedRollout
 from ipa.control.engine.state import EngineState, TickRequest
 from ipa.control.ports import PipelineControl
-from ipa.model.decision import Decision, Mode
+from ipa.model.decision import Decision, Effects
 from ipa.model.observation import Forecast, Observation, known
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.resources import NO_RESOURCES, Resources, total
@@ -58,9 +58,9 @@ class Snapshot:
 
     `skipped_ticks` were not run because the tick before them took too long, `early_ticks` were brought
     forward. `quarantines` are the failed rollouts that are not retried yet. `would` is the configuration
-    after all decisions of shadow mode; empty in other modes, or if the running one is unknown. `correction`
-    are the slowdowns of the variants, `is_late` says that too many of the last requests were late,
-    `ended` is the change that ended in this tick. `trial` is the canary that is starting or being measured.
+    after the decision, in shadow mode after all of them, be it written or not; empty if none is known.
+    `correction` are the slowdowns of the variants, `is_late` says that too many of the last requests were
+    late, `ended` is the change that ended in this tick. `trial` is the canary that starts or is measured.
     """
 
     pipeline: str
@@ -88,12 +88,11 @@ class Snapshot:
 
 
 def after_tick(
-    before: Snapshot, request: TickRequest, decision: Decision, state: EngineState, tick_s: float
+    before: Snapshot, request: TickRequest, effects: Effects, state: EngineState, tick_s: float
 ) -> Snapshot:
     """The snapshot after a tick that took `tick_s`; its history goes back `HISTORY_S`."""
     points = max(1, round(HISTORY_S / request.settings.tick_s))
-    would = state.shadow or request.observation.running() or ()
-    observation, forecast = request.observation, decision.forecast
+    observation, decision, forecast = request.observation, effects.decision, effects.decision.forecast
     running, rate_rps = observation.running(), known(observation.arrival_rate_rps)
     prediction = request.predict(running, rate_rps) if running and rate_rps else None
     ended = decision.attainment
@@ -127,7 +126,7 @@ def after_tick(
         plan=decision.plan or before.plan,
         decision=decision,
         tick_s=tick_s,
-        would=would if request.control.mode is Mode.SHADOW else (),
+        would=state.shadow or effects.proposed or decision.configs,
         correction=state.correction,
         is_late=state.is_late,
         ended=state.ended,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from math import isnan
 
+import pytest
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.metrics.publish import Catalogue, Publisher
+from ipa.adapters.metrics.publish import DESIRED, Catalogue, Publisher
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.ports import Signals
 from ipa.metering import table
@@ -86,7 +87,7 @@ def test_gauges_are_nan_and_counters_zero_before_anything_was_seen() -> None:
     known = ("ipa_build_info", "ipa_leader", "ipa_sla")
     for family in registry.collect():
         values = [sample.value for sample in family.samples]
-        assert values
+        assert bool(values) != (family.name in {metric.name for metric in DESIRED})
         if family.name in zero:
             assert set(values) == {0.0}
         elif not family.name.startswith(known):
@@ -117,7 +118,7 @@ def test_the_plan_before_the_guards_and_the_decision_after_them() -> None:
         stage = {"pipeline": "pages", "stage": config.stage}
         assert registry.get_sample_value("ipa_plan_replicas", stage) == planned.replicas
         assert registry.get_sample_value("ipa_plan_cores", stage) == planned.total_cores
-        assert registry.get_sample_value("ipa_decision_replicas", stage) == config.replicas == 1
+        assert registry.get_sample_value("ipa_stage_replicas", stage) == config.replicas == 1
     assert registry.get_sample_value("ipa_plan_pas_ratio", {"pipeline": "pages"}) == decision.plan.pas
     solved = {"solver": decision.plan.solver, "termination": decision.plan.termination.value}
     # Taken again at the second tick, with the time that it took at the first.
@@ -128,6 +129,39 @@ def test_the_plan_before_the_guards_and_the_decision_after_them() -> None:
     value = registry.get_sample_value("ipa_plan_replicas", {"pipeline": "pages", "stage": "detect"})
     assert value is not None and isnan(value)
     assert registry.get_sample_value("ipa_paused", {"pipeline": "pages"}) == 1.0
+
+
+def desired(registry: CollectorRegistry, stage: str) -> list[float | None]:
+    labels = {"pipeline": "pages", "stage": stage}
+    shares = [{**labels, "variant": name} for name in ("small", "big")]
+    sums = [registry.get_sample_value(metric.name, labels) for metric in DESIRED[:3]]
+    return sums + [registry.get_sample_value("ipa_desired_share_ratio", each) for each in shares]
+
+
+@pytest.mark.parametrize("mode", [Mode.ADVISORY, Mode.SHADOW, Mode.ACTIVE])
+def test_what_is_desired_is_that_of_active_mode_and_absent_without_a_valid_plan(mode: Mode) -> None:
+    running = (StageConfig("detect", "big", 4, 1.0, 1), StageConfig("read", "small", 2, 1.0, 1))
+    settings = GuardSettings(tick_s=5.0, max_step_replicas=1)
+    made, active = (
+        scenario(60.0, mode=each, settings=settings, configs=running) for each in (mode, Mode.ACTIVE)
+    )
+    registry, nothing = published(made), [None] * 5
+    assert desired(registry, "detect") == nothing
+    made.ticks(1)
+    wanted = active.ticks(1)[0]
+    assert wanted.plan is not None and wanted.configs not in (wanted.previous, wanted.plan.configs)
+    for it in wanted.configs:
+        share = [float(it.variant == name) for name in ("small", "big")]
+        assert desired(registry, it.stage) == [it.replicas, it.total_cores, it.batch_size, *share]
+    made.say(paused=True)
+    made.ticks(1)
+    assert desired(registry, "detect") == nothing
+    made.say(paused=False)
+    made.ticks(3)
+    assert None not in desired(registry, "detect")
+    made.metrics.fault = lambda now_s, signals: replace(signals, load=Missing(MissingReason.UNREACHABLE))
+    made.ticks(1)
+    assert desired(registry, "detect") == nothing
 
 
 def test_what_runs_is_shown_by_variant() -> None:

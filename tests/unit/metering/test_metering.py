@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from experiments.forecast.runner import RUNGS
 from ipa.adapters.kube.watch import health_figures
-from ipa.adapters.metrics.publish import Catalogue, bucket_weights
+from ipa.adapters.metrics.publish import DESIRED, Catalogue, bucket_weights
 from ipa.api.context import HttpMetrics, stream_figures
 from ipa.bootstrap.app import record_figures
 from ipa.control.audit.reason_log import RUNBOOKS
@@ -60,7 +60,9 @@ class _Telling:
 def registries() -> Iterator[CollectorRegistry]:
     """Every registry of service, router, queue and model server with everything on it that there is."""
     service = new_registry()
-    Catalogue(service, (PIPELINE,))
+    catalogue = Catalogue(service, (PIPELINE,))
+    for metric in DESIRED:
+        catalogue.gauge(metric, *(ONE[name] for name in metric.label_names))
     HttpMetrics(service).start([("/healthz", ("GET",))])
     service.register(health_figures(KUBE, EVENTS, [WATCHER]))
     service.register(cost_figures(SimpleNamespace(runner=lambda name: RUNNER), (PIPELINE.name,)))
