@@ -121,10 +121,11 @@ class PipelineFactory:
     adopting: Adopting | None = None
 
     def make_loop(self, chosen: Chosen) -> ControlLoop:
-        """The loop of a pipeline, not yet started. In a mode that writes, profile doubts are logged."""
+        """The loop of a pipeline, not yet started; UsageError: its mode writes, and the target does not."""
         inputs, waker = chosen[0], self.stop.linked()
         pipeline = inputs.pipeline
         if self.store.control(pipeline.name).mode.writes:
+            self.target.check_acts(pipeline)
             for doubt in doubts(pipeline.served, inputs.profiles):
                 remedy = remedy_of_doubt(pipeline.name, doubt.stage, planned_only=not pipeline.runnable)
                 log.warning("%s: its plans may be wrong: %s; %s", pipeline.name, doubt, remedy)
@@ -147,11 +148,8 @@ class PipelineFactory:
     def both(self, pipeline: Pipeline, profiles: Profiles) -> tuple[ControlLoop, ControlLoop | None]:
         """The loop of a pipeline and its shadow loop, if any; UsageError if a policy cannot plan it."""
         check_sharing(self.target, [pipeline], self.options.policy)
-        inputs, other = (
-            make_inputs(self.settings, self.options, pipeline, profiles),
-            self.options.shadow_policy,
-        )
-        limit_s = self.settings.tick_s
+        inputs = make_inputs(self.settings, self.options, pipeline, profiles)
+        other, limit_s = self.options.shadow_policy, self.settings.tick_s
         chosen = choose_policy(self.options.policy, inputs, limit_s)
         shadow = self.beside(choose_policy(other, inputs, limit_s)) if other else None
         return self.make_loop(chosen), shadow

@@ -22,6 +22,7 @@ TARGETS = Registry(
         "seldon": "ipa.targets.seldon.target:SELDON",
         "local": "ipa.targets.local.target:LOCAL",
         "simulated": "ipa.targets.simulated.target:SIMULATED",
+        "scale": "ipa.targets.scale.target:SCALE",
     },
 )
 
@@ -71,11 +72,9 @@ def target_sections() -> Mapping[str, TargetSections]:
 def check_batches(document: Document, pipeline: Pipeline) -> None:
     """Note stages whose batches would mix up requests on a target."""
     reasons = [each.unbatched(pipeline) for each in target_sections().values() if each.unbatched is not None]
-    for why in reasons:
-        for at, entry in enumerate(document.data["stages"]):
-            if (name := entry["name"]) not in why:
-                continue
-            stage = pipeline.stage(name)
+    for at, entry in enumerate(document.data["stages"]):
+        stage, name = pipeline.stage(entry["name"]), entry["name"]
+        for why in (each for each in reasons if name in each):
             sizes = stage.limits(pipeline.bounds).batch_sizes
             if (stage.pin.batch_size or 1) > 1:
                 message = batch_fault(name, stage.pin.batch_size or 1, why[name])

@@ -132,6 +132,8 @@ class Target(ABC):
     # True if the service runs beside it on Kubernetes: leaders are elected by a Lease, and a GitOps tool may
     # carry changes out (IPA_ACTUATION=gitops).
     on_kubernetes: ClassVar[bool] = False
+    # False if it carries no decision out.
+    acts: ClassVar[bool] = True
     # Seconds over which its metrics average a rate.
     rate_window_s: ClassVar[float] = 5.0
 
@@ -165,6 +167,14 @@ class Target(ABC):
         By default only pipelines of files can run: a file may name programs to start.
         """
         return f"target {self.name} runs the pipelines of files only; it can be planned"
+
+    def check_acts(self, pipeline: Pipeline) -> None:
+        """UsageError if the target only advises: no mode that writes would have an effect."""
+        if not self.acts:
+            raise UsageError(
+                f"{self.title} only advises, and {pipeline.name} is in a mode that writes",
+                hint="Start with --mode advisory: whoever scales its objects follows ipa_desired_replicas.",
+            )
 
     def placed(self, pipeline: Pipeline) -> bool:
         """True if the pipeline's file has a section for the target."""

@@ -211,7 +211,8 @@ class _Reading:
     def _all(self, name: str) -> Mapping[Key, float]:
         """The present values by the query's labels, not validated."""
         if name not in self._values:
-            rows = _read(partial(self._rows, self._queries[name]))
+            query = self._queries.get(name)
+            rows = NO_SERIES if query is None else _read(partial(self._rows, query))
             self._values[name] = (
                 rows if isinstance(rows, Missing) else {key: samples[-1][1] for key, samples in rows.items()}
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.fakes.kube.kinds import Kinds, merged
+from tests.fakes.kube.kinds import Kinds, merged, scale_of
 from tests.fakes.kube.patching import PatchError, json_patch, merge_patch
 from tests.fakes.kube.reviews import KINDS, Reviewer
 from tests.fakes.kube.schema import admit
@@ -119,6 +119,8 @@ class Api:
                 self.kinds and request.resource in self.kinds.by_resource
             ):
                 raise ApiError(404, "NotFound", "the server could not find the requested resource")
+            if (request.verb, request.subresource) == ("get", "scale"):
+                return 200, scale_of(self.store.get(request.resource, request.namespace, request.name))
             if request.subresource:
                 raise ApiError(404, "NotFound", f"there is no subresource {request.subresource} here")
             return self._serve_object(request)

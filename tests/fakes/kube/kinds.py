@@ -23,6 +23,7 @@ class Kind:
     resource: str
     kind: str
     namespaced: bool = True
+    scales: bool = False
 
     @property
     def place(self) -> str:
@@ -46,7 +47,7 @@ INSTALLED = (
         "CustomResourceDefinition",
         namespaced=False,
     ),
-    Kind("apps", "v1", "deployments", "Deployment"),
+    Kind("apps", "v1", "deployments", "Deployment", scales=True),
     Kind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
     Kind("coordination.k8s.io", "v1", "leases", "Lease"),
     Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"),
@@ -90,7 +91,8 @@ class Kinds:
             }
             for each in kinds
         ]
-        place = kinds[0].place
+        scales = [{"name": f"{it.resource}/scale", "kind": "Scale"} for it in kinds if it.scales]
+        place, resources = kinds[0].place, resources + scales
         return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": place, "resources": resources}
 
     def _group(self, group: str) -> Json:
@@ -122,6 +124,16 @@ class Kinds:
         kind = self.by_resource.get(resource)
         if kind is not None and kind.namespaced:
             store.get("namespaces", "", namespace)
+
+
+def scale_of(live: Json) -> Json:
+    """The subresource scale of an object; a 0 is left out, as the API server does."""
+    spec, status = live["spec"], live.get("status", {})
+    labels = spec.get("selector", {}).get("matchLabels", {})
+    selector = status.get("selector", ",".join(f"{key}={value}" for key, value in labels.items()))
+    counts = {"replicas": spec["replicas"]} if spec["replicas"] else {}
+    seen = {"replicas": status.get("replicas", 0), "selector": selector}
+    return {"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": counts, "status": seen}
 
 
 def _patched(kind: Kind) -> Json:

@@ -1,0 +1,1 @@
+"""Pipelines whose objects somebody else scales: read and planned, never written."""

@@ -1,0 +1,118 @@
+"""The target `scale`: plans for pipelines whose objects somebody else scales, such as KEDA or an HPA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ipa.model.errors import IpaError
+from ipa.model.findings import DoctorCheck, Finding, failed, ok
+from ipa.model.pipeline import Pin, Pipeline, Stage
+from ipa.model.rolling import DEPLOYMENT
+from ipa.model.serving import Batching, Rebatch, ServingSemantics
+from ipa.settings import Settings
+from ipa.targets import base
+from ipa.targets.scale.section import SECTIONS, scale_of
+
+if TYPE_CHECKING:
+    from ipa.targets.scale.workload import ScaleWorkload
+
+# Its servers may batch, each the requests that were spread to it.
+SERVING = ServingSemantics(
+    batching=Batching.IN_REPLICA,
+    spread="whatever balances the load of its objects picks a replica",
+    rolling=DEPLOYMENT,
+    rebatch=Rebatch.NEW_REPLICAS,
+    drops_late=False,
+)
+SCRAPE = "have Prometheus scrape what serves the pipeline, every 5 to 15 s"
+LOOK = "kubectl auth can-i get deployments/scale; docs/how-to/advise-an-autoscaler.md"
+
+
+class ScaleTarget(base.Target):
+    """Objects with a scale subresource on a Kubernetes cluster: read, planned, and never written.
+
+    It takes part in no election, which needs the right to write a Lease.
+    """
+
+    name = "scale"
+    title = "target scale"
+    workload = "whoever scales its objects"
+    sections = SECTIONS
+    acts = False
+    # Series are scraped every 5 to 15 s, and a rate needs two samples.
+    rate_window_s = 30.0
+
+    def serving(self, pipeline: Pipeline) -> ServingSemantics:
+        """The serving semantics: replicas that batch for themselves, of one variant at a time."""
+        return SERVING
+
+    def shape(self, pipeline: Pipeline, profiles: base.Profiles) -> Pipeline:
+        """The pipeline with each stage pinned to what its replicas run: scaling changes only their number."""
+
+        def pinned(stage: Stage) -> Stage:
+            runs = scale_of(pipeline).stages[stage.name]
+            pin = Pin(runs.variant, runs.batch_size, runs.cores, stage.pin.replicas)
+            return replace(stage, pin=pin, in_replica=True)
+
+        if not self.placed(pipeline):
+            return pipeline
+        stages = (pinned(stage) if stage.variants else stage for stage in pipeline.stages)
+        return replace(pipeline, stages=tuple(stages))
+
+    def unfit(self, pipeline: Pipeline) -> str:
+        """The reason why the pipeline cannot be advised: it has no `scale:` section."""
+        return "" if self.placed(pipeline) else "it has no scale section, so it can only be planned"
+
+    def open(self, site: base.Site) -> base.World:
+        """The objects of the settings' cluster, and the load in the settings' Prometheus."""
+        from ipa.adapters.prometheus.client import PrometheusMetrics
+        from ipa.targets.scale.metrics import GIVEN
+
+        workload = self._workload(site.settings)
+        site.resources.callback(workload.client.close)
+        return base.World(workload, PrometheusMetrics(site.settings, GIVEN))
+
+    def settings_at(self, settings: Settings, where: str) -> Settings:
+        """The settings with that kubeconfig."""
+        return replace(settings, kubeconfig=str(Path(where).expanduser())) if where else settings
+
+    def doctor_checks(
+        self,
+        settings: Settings,
+        pipelines: Mapping[str, Pipeline],
+        namespaces: Sequence[str],
+        *,
+        elects: bool,
+    ) -> list[DoctorCheck]:
+        """Checks of the series of each pipeline's load, and of its objects and the right to read them."""
+        from ipa.adapters.prometheus.doctor import metrics_checks
+        from ipa.targets.scale.metrics import GIVEN
+
+        placed = {name: it for name, it in pipelines.items() if self.placed(it)}
+        series = {name: (it, GIVEN) for name, it in placed.items()}
+        objects = {f"objects of {name}": partial(self._objects, settings, it) for name, it in placed.items()}
+        checks = [DoctorCheck(name, partial(look, name)) for name, look in objects.items()]
+        return [*metrics_checks(settings, series, SCRAPE), *checks]
+
+    def _objects(self, settings: Settings, pipeline: Pipeline, name: str) -> Iterator[Finding]:
+        try:
+            stages = self._workload(settings).read(pipeline).stages
+        except IpaError as error:
+            yield failed(name, error, LOOK)
+            return
+        ready = (f"{it.config}: {it.ready_replicas} of {it.config.replicas} are ready" for it in stages)
+        yield ok(name, "; ".join(ready))
+
+    def _workload(self, settings: Settings) -> ScaleWorkload:
+        from ipa.adapters.kube.client import KubeClient
+        from ipa.targets.scale.workload import ScaleWorkload
+
+        client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
+        return ScaleWorkload(client)
+
+
+SCALE = ScaleTarget()
