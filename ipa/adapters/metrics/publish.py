@@ -40,7 +40,6 @@ SOLVER = table.SOLVE.label("solver")
 # More than the plans that a loop caches.
 MOST_SOLVES = 16
 # Of configurations: replicas, cores, largest batch, share of each variant.
-OF_PLAN = (table.PLAN_REPLICAS, table.PLAN_CORES)
 DESIRED = (table.DESIRED_REPLICAS, table.DESIRED_CORES, table.DESIRED_BATCH_SIZE, table.DESIRED_SHARE)
 RUNNING = (table.REPLICAS, table.STAGE_CORES, table.BATCH_SIZE, table.SHARE)
 
@@ -142,7 +141,7 @@ class Publisher:
             metrics.counter(table.CURTAILED, name).inc()
         # A change that a person requests has no plan, one that rolls out was decided before.
         is_valid = planned or decision.action is Action.APPLY or decision.reason is ReasonCode.IN_PROGRESS
-        self._show_configs(OF_PLAN, pipeline, planned)
+        self._show_configs((table.PLAN_REPLICAS, table.PLAN_CORES), pipeline, planned)
         if is_valid and would:
             self._show_configs(DESIRED, pipeline, would)
         else:

@@ -82,13 +82,14 @@ class _Series:
         alive = by_name["alive"].selector if "alive" in by_name else None
         if alive is None or self._ages_s(by_name["arrivals"].selector) or not self._ages_s(alive):
             yield self._whole("load", by_name["arrivals"].selector, is_needed=True)
-            yield self._whole("latency", by_name["latency"].selector)
-            yield self._stages("load of stages", by_name["stage_arrivals"].selector)
-            yield self._stages("latency of stages", by_name["stage_latency"].selector)
+            if "latency" in by_name:
+                yield self._whole("latency", by_name["latency"].selector)
+            of_stages = {"load": "stage_arrivals", "latency": "stage_latency", "queues": "stage_queue"}
+            for what, name in of_stages.items():
+                if name in by_name:
+                    yield self._stages(f"{what} of stages", by_name[name].selector)
         else:
             yield ok(self._name("load"), f"no request yet: what counts them is scraped ({alive.metric})")
-        if "stage_queue" in by_name:
-            yield self._stages("queues of stages", by_name["stage_queue"].selector)
         if "held" in by_name:
             name = "requests in replicas"
             counted = self._stages(name, by_name["held"].selector, self.dialect.held_label)
@@ -112,9 +113,10 @@ class _Series:
     def _absence(self, selector: Selector) -> str:
         """The reason why the selector has no series: the metric, its label or that value is missing."""
         named = [each for each in selector.matchers if each.ending in ("", OPTIONAL)]
-        identity = selector.matcher(self.dialect.identity_label)
-        label = identity.label if identity else ""
-        others = sorted(self._ages_s(Selector(selector.metric), label)) if label else []
+        label = self.dialect.identity_label
+        if selector.matcher(label) is None:
+            return f"there is no series {selector}"
+        others = sorted(self._ages_s(Selector(selector.metric), label))
         if not others:
             return f"there is no series {selector.metric}"
         if others == [""]:
@@ -131,8 +133,7 @@ class _Series:
         """Check series that are summed; decisions need the load, other series only refine them."""
         name, ages_s = self._name(what), self._ages_s(selector)
         if not ages_s:
-            missing = fail if is_needed else warn
-            return missing(name, self._absence(selector), self._remedy(selector))
+            return (fail if is_needed else warn)(name, self._absence(selector), self._remedy(selector))
         return self._aged(name, selector, max(ages_s.values()), is_needed=is_needed)
 
     def _stages(self, what: str, selector: Selector, label: str = "") -> Finding:

@@ -24,8 +24,11 @@ from ipa.model.forms import (
     text,
 )
 from ipa.model.pipeline import DEFAULT_NAMESPACE, Pipeline
+from ipa.model.rolling import DEPLOYMENT
 
 KEY = "scale"
+# Only the number of replicas changes, so that another change adds to those that start.
+ROLLING = replace(DEPLOYMENT, amends=True)
 _LABEL = r'([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!=|!~|=)\s*"((?:[^"\\]|\\.)*)"'
 _SELECTOR = re.compile(rf"([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(?:\{{\s*((?:{_LABEL}\s*,?\s*)*)\}})?")
 _ESCAPED = re.compile(r"\\(.)")
@@ -136,7 +139,8 @@ def _check(document: Document, scale: Mapping[str, Any]) -> None:
         if it.get("variant") is not None and it["variant"] not in variants:
             words = f"variant {it['variant']!r} is none of the stage's: {', '.join(map(str, variants))}"
             document.problem((*at, "variant"), words)
-        absent = {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": scale.get("namespace")}
+        namespace = scale.get("namespace", DEFAULT_NAMESPACE)
+        absent = {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": namespace}
         pin, runs = served[name].get("pin") or {}, {"batch_size": 1, **absent, **it}
         for key in ("variant", "batch_size", "cores"):
             if pin.get(key) not in (None, runs.get(key)):

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, failed, ok
 from ipa.model.pipeline import Pin, Pipeline, Stage
-from ipa.model.rolling import DEPLOYMENT
 from ipa.model.serving import Batching, Rebatch, ServingSemantics
 from ipa.settings import Settings
 from ipa.targets import base
-from ipa.targets.scale.section import SECTIONS, scale_of
+from ipa.targets.scale.section import ROLLING, SECTIONS, scale_of
 
 if TYPE_CHECKING:
     from ipa.targets.scale.workload import ScaleWorkload
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 SERVING = ServingSemantics(
     batching=Batching.IN_REPLICA,
     spread="whatever balances the load of its objects picks a replica",
-    rolling=DEPLOYMENT,
+    rolling=ROLLING,
     rebatch=Rebatch.NEW_REPLICAS,
     drops_late=False,
 )

@@ -10,9 +10,8 @@ from ipa.model.decision import Change
 from ipa.model.errors import DriftError, ForbiddenError, InputError, UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.kubernetes.layout import at, last_hand, revision_of
-from ipa.targets.scale.section import scale_of
+from ipa.targets.scale.section import ROLLING, scale_of
 
 # Any of these in a status says that its controller counts ready replicas, and leaves out a 0.
 COUNTS = ("readyReplicas", "availableReplicas", "unavailableReplicas")
@@ -24,7 +23,7 @@ class ScaleWorkload:
     A change of the number is always settled: it is not ours to follow.
     """
 
-    rolling = DEPLOYMENT
+    rolling = ROLLING
 
     def __init__(self, client: KubeClient) -> None:
         self.client = client

@@ -27,37 +27,36 @@ def published(made: Scenario) -> CollectorRegistry:
     return registry
 
 
+def sample(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    """The sample of the pipeline with these labels."""
+    return registry.get_sample_value(f"ipa_{name}", {"pipeline": "pages", **labels})
+
+
 def test_every_reason_has_its_series_before_anything_happened() -> None:
     registry = new_registry()
     Catalogue(registry, [PIPELINE])
     for reason in ReasonCode:
-        labels = {"pipeline": "pages", "reason": reason.value}
-        assert registry.get_sample_value("ipa_decisions_total", labels) == 0.0
-    assert registry.get_sample_value("ipa_sla_seconds", {"pipeline": "pages"}) == 0.8
+        assert sample(registry, "decisions_total", reason=reason.value) == 0.0
+    assert sample(registry, "sla_seconds") == 0.8
 
 
 def test_a_tick_shows_what_it_saw_and_decided() -> None:
     made = scenario(5.0)
     registry = published(made)
     made.ticks(6)
-    pipeline = {"pipeline": "pages"}
-    stage = {"pipeline": "pages", "stage": "detect"}
-    counted = {
-        reason: registry.get_sample_value("ipa_decisions_total", {**pipeline, "reason": reason.value})
-        for reason in ReasonCode
-    }
+    counted = {reason: sample(registry, "decisions_total", reason=reason.value) for reason in ReasonCode}
     assert counted[ReasonCode.NO_CHANGE] == 5.0 and counted[ReasonCode.FIRST_PLAN] == 1.0
     assert sum(value or 0.0 for value in counted.values()) == 6.0
-    assert registry.get_sample_value("ipa_tick_seconds_count", pipeline) == 6.0
-    assert registry.get_sample_value("ipa_forecast_upper_rps", pipeline) == 5.5
-    assert registry.get_sample_value("ipa_observed_arrival_rate_rps", pipeline) == 5.0
+    assert sample(registry, "tick_seconds_count") == 6.0
+    assert sample(registry, "forecast_upper_rps") == 5.5
+    assert sample(registry, "observed_arrival_rate_rps") == 5.0
     known = profiled().predict(made.workload.desired, 5.0)
     assert known is not None
-    assert registry.get_sample_value("ipa_predicted_latency_seconds", pipeline) == known.latency_s
-    assert registry.get_sample_value("ipa_stage_replicas", stage) == 1.0
-    assert registry.get_sample_value("ipa_stage_cores", stage) == 1.0
+    assert sample(registry, "predicted_latency_seconds") == known.latency_s
+    assert sample(registry, "stage_replicas", stage="detect") == 1.0
+    assert sample(registry, "stage_cores", stage="detect") == 1.0
     for given in ("load", "latency", "stages", "workload"):
-        assert registry.get_sample_value("ipa_input_age_seconds", {**pipeline, "input": given}) == 0.0
+        assert sample(registry, "input_age_seconds", input=given) == 0.0
 
 
 def test_what_is_not_seen_is_not_shown_as_the_last_value_nor_as_zero() -> None:
@@ -71,13 +70,11 @@ def test_what_is_not_seen_is_not_shown_as_the_last_value_nor_as_zero() -> None:
     )
     made.workload.by_another_hand("read", replicas=2)
     made.ticks(2)
-    pipeline = {"pipeline": "pages"}
-    for name in ("ipa_observed_arrival_rate_rps", "ipa_forecast_upper_rps"):
-        value = registry.get_sample_value(name, pipeline)
-        assert value is not None and isnan(value)
+    for name in ("observed_arrival_rate_rps", "forecast_upper_rps"):
+        assert str(sample(registry, name)) == "nan"
     # The load was stale when it was last looked at; latency is still seen.
-    assert registry.get_sample_value("ipa_input_age_seconds", {**pipeline, "input": "load"}) == 90.0
-    assert registry.get_sample_value("ipa_input_age_seconds", {**pipeline, "input": "latency"}) == 0.0
+    assert sample(registry, "input_age_seconds", input="load") == 90.0
+    assert sample(registry, "input_age_seconds", input="latency") == 0.0
 
 
 def test_gauges_are_nan_and_counters_zero_before_anything_was_seen() -> None:
@@ -103,7 +100,7 @@ def test_the_age_of_what_is_not_seen_any_more_grows() -> None:
     made.workload.errors["read"] = [UnavailableError("no answer")] * 3
     made.ticks(3)
     for given in ("load", "latency", "stages", "workload"):
-        age_s = registry.get_sample_value("ipa_input_age_seconds", {"pipeline": "pages", "input": given})
+        age_s = sample(registry, "input_age_seconds", input=given)
         # Seen at the second of five ticks, which are 5 s apart.
         assert age_s == 15.0, given
 
@@ -115,69 +112,60 @@ def test_the_plan_before_the_guards_and_the_decision_after_them() -> None:
     decision = made.store.recorded[-1]
     assert decision.plan is not None and decision.reason is ReasonCode.ADVISORY
     for config, planned in zip(decision.configs, decision.plan.configs, strict=True):
-        stage = {"pipeline": "pages", "stage": config.stage}
-        assert registry.get_sample_value("ipa_plan_replicas", stage) == planned.replicas
-        assert registry.get_sample_value("ipa_plan_cores", stage) == planned.total_cores
-        assert registry.get_sample_value("ipa_stage_replicas", stage) == config.replicas == 1
-    assert registry.get_sample_value("ipa_plan_pas_ratio", {"pipeline": "pages"}) == decision.plan.pas
+        assert sample(registry, "plan_replicas", stage=config.stage) == planned.replicas
+        assert sample(registry, "plan_cores", stage=config.stage) == planned.total_cores
+        assert sample(registry, "stage_replicas", stage=config.stage) == config.replicas == 1
+    assert sample(registry, "plan_pas_ratio") == decision.plan.pas
     solved = {"solver": decision.plan.solver, "termination": decision.plan.termination.value}
     # Taken again at the second tick, with the time that it took at the first.
     assert registry.get_sample_value("ipa_solve_seconds_count", solved) == 1.0
     made.say(paused=True)
     made.ticks(1)
     # No plan was made, so none is shown.
-    value = registry.get_sample_value("ipa_plan_replicas", {"pipeline": "pages", "stage": "detect"})
-    assert value is not None and isnan(value)
-    assert registry.get_sample_value("ipa_paused", {"pipeline": "pages"}) == 1.0
+    assert str(sample(registry, "plan_replicas", stage="detect")) == "nan"
+    assert sample(registry, "paused") == 1.0
 
 
-def desired(registry: CollectorRegistry, stage: str) -> list[float | None]:
-    labels = {"pipeline": "pages", "stage": stage}
-    shares = [{**labels, "variant": name} for name in ("small", "big")]
-    sums = [registry.get_sample_value(metric.name, labels) for metric in DESIRED[:3]]
-    return sums + [registry.get_sample_value("ipa_desired_share_ratio", each) for each in shares]
+def desired(registry: CollectorRegistry) -> dict[tuple[str, ...], float]:
+    """The desired replicas, cores, batch size and shares by metric, stage and variant."""
+    samples = (it for family in registry.collect() for it in family.samples if "_desired_" in it.name)
+    return {(it.name[12:], it.labels["stage"], it.labels.get("variant", "")): it.value for it in samples}
 
 
 @pytest.mark.parametrize("mode", [Mode.ADVISORY, Mode.SHADOW, Mode.ACTIVE])
 def test_what_is_desired_is_that_of_active_mode_and_absent_without_a_valid_plan(mode: Mode) -> None:
     running = (StageConfig("detect", "big", 4, 1.0, 1), StageConfig("read", "small", 2, 1.0, 1))
-    settings = GuardSettings(tick_s=5.0, max_step_replicas=1)
-    made, active = (
-        scenario(60.0, mode=each, settings=settings, configs=running) for each in (mode, Mode.ACTIVE)
-    )
-    registry, nothing = published(made), [None] * 5
-    assert desired(registry, "detect") == nothing
+    usual = {"settings": GuardSettings(tick_s=5.0, max_step_replicas=1), "configs": running}
+    made, active = (scenario(60.0, mode=each, **usual) for each in (mode, Mode.ACTIVE))
+    registry = published(made)
+    assert not desired(registry)
     made.ticks(1)
     wanted = active.ticks(1)[0]
     assert wanted.plan is not None and wanted.configs not in (wanted.previous, wanted.plan.configs)
+    shown = {}
     for it in wanted.configs:
-        share = [float(it.variant == name) for name in ("small", "big")]
-        assert desired(registry, it.stage) == [it.replicas, it.total_cores, it.batch_size, *share]
+        shares = {("share_ratio", it.stage, name): it.variant == name for name in ("small", "big")}
+        shown |= {("replicas", it.stage, ""): it.replicas, ("cores", it.stage, ""): it.total_cores, **shares}
+        shown["batch_size", it.stage, ""] = it.batch_size
+    assert desired(registry) == shown
     made.say(paused=True)
     made.ticks(1)
-    assert desired(registry, "detect") == nothing
+    assert not desired(registry)
     made.say(paused=False)
     made.ticks(3)
-    assert None not in desired(registry, "detect")
-    made.metrics.fault = lambda now_s, signals: replace(signals, load=Missing(MissingReason.UNREACHABLE))
+    assert desired(registry)
+    made.metrics.fault = lambda now_s, seen: replace(seen, load=Missing(MissingReason.UNREACHABLE))
     made.ticks(1)
-    assert desired(registry, "detect") == nothing
+    assert not desired(registry)
 
 
 def test_what_runs_is_shown_by_variant() -> None:
     made = scenario(5.0)
     registry = published(made)
     made.ticks(1)
-    shares = {
-        name: registry.get_sample_value(
-            "ipa_variant_share_ratio", {"pipeline": "pages", "stage": "detect", "variant": name}
-        )
-        for name in ("small", "big")
-    }
-    assert shares == {"small": 1.0, "big": 0.0}
-    modes = [
-        registry.get_sample_value("ipa_mode", {"pipeline": "pages", "mode": mode.value}) for mode in Mode
-    ]
+    for name, share in (("small", 1.0), ("big", 0.0)):
+        assert sample(registry, "variant_share_ratio", stage="detect", variant=name) == share
+    modes = [sample(registry, "mode", mode=mode.value) for mode in Mode]
     assert sum(value or 0.0 for value in modes) == 1.0
 
 
@@ -187,7 +175,7 @@ def test_a_plan_carried_out_in_steps_counts_as_curtailed() -> None:
     registry = published(made)
     made.ticks(1)
     assert made.store.recorded[-1].action is Action.APPLY
-    assert registry.get_sample_value("ipa_curtailed_plans_total", {"pipeline": "pages"}) == 1.0
+    assert sample(registry, "curtailed_plans_total") == 1.0
 
 
 def test_a_rollout_that_fails_is_one_rollback_and_one_quarantine() -> None:
@@ -196,9 +184,9 @@ def test_a_rollout_that_fails_is_one_rollback_and_one_quarantine() -> None:
     made.workload.broken = {("detect", "big"), ("read", "big")}
     made.ticks(10)
     rollbacks = [decision for decision in made.store.recorded if decision.reason is ReasonCode.ROLLBACK]
-    counted = {"pipeline": "pages", "reason": ReasonCode.ROLLBACK.value}
-    assert rollbacks and registry.get_sample_value("ipa_decisions_total", counted) == len(rollbacks)
-    assert registry.get_sample_value("ipa_active_quarantines", {"pipeline": "pages"}) == 1.0
+    counted = sample(registry, "decisions_total", reason=ReasonCode.ROLLBACK.value)
+    assert rollbacks and counted == len(rollbacks)
+    assert sample(registry, "active_quarantines") == 1.0
 
 
 def test_the_series_of_a_pipeline_are_bounded_and_a_run_adds_none() -> None:
