@@ -11,7 +11,7 @@ from math import inf, isclose, isfinite
 
 from ipa.model.errors import Problem as Fault
 from ipa.model.errors import SolverError
-from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
+from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan, Termination
 from ipa.model.resources import Resources, in_words
 from ipa.model.rolling import peak_of
 from ipa.optimize.describe import describe, items_of, no_plan
@@ -23,6 +23,11 @@ from ipa.optimize.solver_selection import CONTRADICTION
 NO_BOUND = 1e100
 # Relative above 1: sums of a few dozen floats agree to far less.
 AGREE = 1e-7
+# The figures of a stage.
+STAGE_NUMBERS = (
+    *("cores", "rate_rps", "capacity_rps", "latency_s", "queue_delay_s", "utilisation_ratio", "accuracy"),
+    *("items", "mean_s", "excess_s", "slowdown_ratio"),
+)
 
 
 def plan_of(problem: PlanningProblem, program: Program, solver: str, answer: ProgramAnswer) -> Plan:
@@ -102,6 +107,9 @@ def _faults_of_plan(problem: PlanningProblem, plan: Plan, right: Plan | None) ->
         if type(given.replicas) is not int or given.replicas < 1:
             yield f"{given.config}: {given.replicas!r} replicas is not a whole number above 0"
             return
+        if given.share_percent != WHOLE_PERCENT:
+            yield f"{given.config} has {given.share_percent} % of the requests"
+            return
         if not problem.allows(stage, stage.points[place]):
             yield f"{given.config}: the objective, the bounds or a pin does not allow that point"
     _, faults = items_of(problem, {given.stage: given.variant for given in plan.stages})
@@ -115,6 +123,8 @@ def _faults_of_plan(problem: PlanningProblem, plan: Plan, right: Plan | None) ->
         least, most = problem.replica_limits(stage)
         if given.replicas < least or (most is not None and given.replicas > most):
             yield f"{given.config} has replicas outside {least}..{most}"
+        for name in STAGE_NUMBERS:
+            yield from differs(f"{given.stage}.{name}", getattr(given, name), getattr(expected, name))
     yield from _faults_of_sums(problem, plan, right)
 
 
@@ -145,8 +155,10 @@ def _faults_of_sums(problem: PlanningProblem, plan: Plan, right: Plan) -> Iterat
         yield f"{cores:g} cores are above the cost ceiling of {objective.max_cost_cores:g}"
     if bounds.accuracy_floor is not None and exceeds(bounds.accuracy_floor, pas):
         yield f"PAS {pas:g} is below the floor of {bounds.accuracy_floor:g}"
-    if plan.bound is not None and exceeds(worth, plan.bound):
-        yield f"objective {worth!r} is above the solver's own bound {plan.bound!r}"
+    if plan.bound is not None:
+        yield from differs("gap", plan.gap, (plan.bound - worth) / max(1.0, abs(worth)))
+        if exceeds(worth, plan.bound):
+            yield f"objective {worth!r} is above the solver's own bound {plan.bound!r}"
 
 
 def _peak(problem: PlanningProblem, stages: Sequence[StagePlan]) -> tuple[Resources, float]:

@@ -17,6 +17,7 @@ from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linear_program import Solvers
+from ipa.optimize.plans import STAGE_NUMBERS
 from ipa.optimize.problem import Compat
 from ipa.optimize.solve import SolveCache
 from ipa.plugins import Plugin
@@ -42,10 +43,6 @@ T = TypeVar("T")
 OPTIONAL_METHODS = frozenset({"at_once", "remember"})
 # Numbers of a plan that has stages; objective, cost and latency are compared with those of others.
 PLAN_NUMBERS = ("rate_rps", "objective", "pas", "cost_cores", "latency_s", "sla_s")
-STAGE_NUMBERS = (
-    *("cores", "rate_rps", "capacity_rps", "latency_s", "queue_delay_s", "utilisation_ratio", "accuracy"),
-    *("items", "mean_s", "excess_s", "slowdown_ratio"),
-)
 POSITIVE = frozenset({"cores", "rate_rps", "capacity_rps", "sla_s"})
 
 

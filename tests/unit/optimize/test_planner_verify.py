@@ -44,11 +44,6 @@ def with_stage(plan: Plan, **changes: Any) -> Plan:
     return replace(plan, stages=(first, *plan.stages[1:]))
 
 
-def test_an_honest_plan_stands(plan: Plan) -> None:
-    verify(PROBLEM, plan)
-    assert plan.objective is not None and plan.termination is Termination.OPTIMAL
-
-
 @pytest.mark.parametrize("field", ["objective", "pas", "cost_cores", "latency_s", "sla_s"])
 def test_a_wrong_figure_is_refused(plan: Plan, field: str) -> None:
     with pytest.raises(SolverError, match=field):
@@ -65,6 +60,9 @@ WRONG: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "too few replicas": (lambda plan: with_stage(plan, replicas=1), "carries"),
     "stages left out": (lambda plan: replace(plan, stages=plan.stages[:1]), "stages"),
     "an objective above its bound": (lambda plan: replace(plan, bound=(plan.objective or 0) - 1e-3), "bound"),
+    "a stage that is quicker": (lambda plan: with_stage(plan, mean_s=0.01), "first.mean_s is"),
+    "half of the requests": (lambda plan: with_stage(plan, share_percent=50), "50 % of the requests"),
+    "another gap": (lambda plan: replace(plan, gap=0.5), "gap is"),
     "no plan": (lambda plan: replace(plan, termination=Termination.INFEASIBLE), "infeasible"),
     "no plan, with stages": (
         lambda plan: replace(plan, termination=Termination.INFEASIBLE, objective=None),
