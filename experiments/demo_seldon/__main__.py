@@ -35,7 +35,7 @@ from experiments.fidelity.case import bodies_of, scores_of
 from ipa.files import load_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.targets.seldon.section import Shape
 from ipa.targets.seldon.target import Seldon
 from tests.fakes.seldon_core import ENVIRONMENT, VERSION
@@ -80,7 +80,7 @@ def run(
     pipeline = pipeline_in(shape, source, folder / "pipelines", {"bounds": {**bounds, **own}})
     profiles = load_profiles(PROFILES, name)
     shaped = Seldon().shape(pipeline, profiles)
-    profiled = Profiled(shaped, profiles, solver="exact")
+    profiled = Profiled(PlannerInputs(shaped, profiles, solver="exact"))
     first = profiled.plan(shaped, load.low_rps).configs
     with seldon_here(folder, python) as here:
         here.create(pipeline, first)

@@ -17,7 +17,7 @@ from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.policies.base import pinned
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from pipelines.digits.bench import tensor
 from pipelines.digits.data import canvases
 from pipelines.ocr.client import page_bodies, score_answer
@@ -59,7 +59,7 @@ def case_of(name: str, seconds: int, *, shares_cpus: bool = False) -> Case:
     low_rps, high_rps = RATES[name]
     half = seconds // 2
     rates = steps((low_rps, half), (high_rps, seconds - half))
-    planned = Profiled(pipeline, profiles, solver="exact")
+    planned = Profiled(PlannerInputs(pipeline, profiles, solver="exact"))
     before, after = (planned.plan(pipeline, rate).configs for rate in (low_rps, high_rps))
     times_s = request_times(rates, seed=SEED)
     return Case(pipeline, profiles, times_s, float(seconds), float(half), before, after)

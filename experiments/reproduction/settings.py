@@ -15,7 +15,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.profiling.points import Allocation, stage_sla_s
 from ipa.simulate.run import SimSetup
 
@@ -223,7 +223,7 @@ def repeated(
     sent the requests of a second at its start (`spacing` None). The first configuration is used if it was
     measured.
     """
-    planned = Profiled(run.pipeline, setup.profiles)
+    planned = Profiled(PlannerInputs(run.pipeline, setup.profiles))
     starting = run.starting if run.starting and planned.describe(run.starting, 1.0) else ()
     return replace(
         setup,

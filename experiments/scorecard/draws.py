@@ -13,7 +13,7 @@ from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.policies.base import pinned
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 
 # Loads, as shares of the most that any plan carries: from nearly idle to nearly all.
 LEAST_LOAD, MOST_LOAD = 0.05, 0.85
@@ -64,7 +64,7 @@ def draws(
     A shape whose own parts take the cores of the bounds may have no plan at all.
     """
     rng = np.random.default_rng(seed)
-    planned = Profiled(pipeline, profiles, solver="exact", explain=False)
+    planned = Profiled(PlannerInputs(pipeline, profiles, solver="exact", explain=False))
     made: dict[tuple[StageConfig, ...], Draw] = {}
     for _ in range(TRIES * count):
         if len(made) == count:

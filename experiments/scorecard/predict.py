@@ -14,7 +14,7 @@ from ipa.model.observation import Measured
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import Slowdowns, StageProfile
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsSettings
@@ -37,7 +37,7 @@ class Predictions:
         if percentile not in self._profiled:
             sla = replace(self._pipeline.sla, percentile=percentile)
             self._profiled[percentile] = Profiled(
-                replace(self._pipeline, sla=sla), self._profiles, solver="exact", explain=False
+                PlannerInputs(replace(self._pipeline, sla=sla), self._profiles, solver="exact", explain=False)
             )
         return self._profiled[percentile]
 

@@ -19,6 +19,7 @@ import platform
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -194,3 +195,24 @@ def processor_name(cpuinfo: Path = CPUINFO) -> str:
     if any(map(str.isdigit, name)) or "model" not in facts:
         return name
     return f"{name} (family {facts.get('cpu family', 'unknown')}, model {facts['model']})"
+
+
+def create_private(path: Path, content: bytes) -> None:
+    """Create the file atomically, for its owner only whatever the umask is, unless it exists."""
+    # mkstemp gives the file the mode 0600, and SQLite its log and shared memory that of the database.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(handle)
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return  # another process created it
+        except OSError:
+            # The file system does not support hard links.
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb") as stream:
+                stream.write(content)
+    finally:
+        Path(name).unlink()

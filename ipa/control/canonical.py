@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import date
 from enum import Enum
 from functools import cache, lru_cache
@@ -18,7 +18,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ipa.model.errors import InputError
-from ipa.model.recording import NOT_RECORDED, RECORDED_AS, RECORDED_BESIDE, RECORDED_UNLESS_DEFAULT
+from ipa.model.recording import NOT_RECORDED, RECORDED_AS, RECORDED_BESIDE, RECORDED_UNLESS_DEFAULT, ById
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -71,24 +71,11 @@ def digest(text: str) -> str:
 
 def digest_of(value: Any) -> str:
     """The digest of the canonical text of an immutable value, computed once for the same object."""
-    return _digest_of(_Same(value))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Same:
-    """A key that is equal only for the same object. It holds the object, so that its id is not reused."""
-
-    value: Any
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
+    return _digest_of(ById(value))
 
 
 @lru_cache(4096)
-def _digest_of(same: _Same) -> str:
+def _digest_of(same: ById) -> str:
     return digest(canonical_json(same.value))
 
 

@@ -1,6 +1,9 @@
-"""Metadata of dataclass fields about their form in records (`ipa.control.canonical`)."""
+"""Metadata of dataclass fields about their form in records (`ipa.control.canonical`), and cache keys."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 # Keys of a field's metadata.
 RECORDED_AS = "recorded_as"
@@ -19,3 +22,16 @@ BESIDE_OTHERS = {RECORDED_BESIDE: True}
 def recorded_as(name: str) -> dict[str, str]:
     """The metadata of a field that has another name in records, as older versions wrote it."""
     return {RECORDED_AS: name}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ById:
+    """A key that is equal only for the same object. It holds the object, so that its id is not reused."""
+
+    value: Any
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and self.value is other.value

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf
-from typing import Any
 
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
+from ipa.model.recording import ById
 from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.profiling.points import Allocation, LatencySource, operating_points
@@ -24,23 +24,10 @@ MOST_RPS = 1e9
 MOST_FITTED = 256
 
 
-class _Same:
-    """A long value as a cache key: equal to itself alone. The cache keeps it, so no other has its id."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-
 @lru_cache(MOST_FITTED)
 def _fitted(
-    profile: _Same,
-    stage: _Same,
+    profile: ById,
+    stage: ById,
     objective: Objective,
     bounds: Bounds,
     allocation: Allocation,
@@ -109,7 +96,7 @@ def planning_problem(
     # Operating points do not depend on the SLA.
     fitted_for = replace(wanted, sla_s=None)
     stages = tuple(
-        _fitted(_Same(profiles[stage.name]), _Same(stage), fitted_for, pipeline.bounds, allocation, source)
+        _fitted(ById(profiles[stage.name]), ById(stage), fitted_for, pipeline.bounds, allocation, source)
         if stage.variants
         else _stage_problem(stage, ())
         for stage in pipeline.stages

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ipa.model.errors import DeadlineError
@@ -18,7 +18,7 @@ from ipa.optimize.linear_program import Solvers
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import SolveCache
 from ipa.policies.base import ANY_RATE_RPS, LOADS, Configs, Prediction
-from ipa.policies.planning import LEAST_RPS, planning_problem
+from ipa.policies.planning import LEAST_RPS, PlanQuestion
 from ipa.profiling.points import Allocation
 from ipa.queueing.service import ServiceTime, service
 
@@ -28,44 +28,51 @@ SLOWED = 8
 PLANS, PREDICTIONS = 32, 64
 
 
+@dataclass(frozen=True, slots=True)
+class PlannerInputs:
+    """The ingredients of a planner. `objective` None is the pipeline's default."""
+
+    pipeline: Pipeline
+    profiles: Mapping[str, StageProfile]
+    objective: str | None = None
+    solver: str = "auto"
+    deadline_s: float = 5.0
+    solvers: Solvers | None = None
+    rolling: Rolling = SIDE_BY_SIDE
+    # Deadline of all planning, None for none; each plan has `deadline_s`.
+    until: Deadline | None = None
+    # Add remedies for infeasible problems to plans.
+    explain: bool = True
+    # Plans that pipelines share.
+    plans: SolveCache | None = None
+
+
 class Profiled:
     """Plans for a pipeline and predicts the performance of configurations.
-
-    Without `explain` plans have neither prices nor remedies. `until` is the deadline of all planning, `plans`
-    the cache that is shared with other pipelines.
 
     Errors of the constructor: those of `planning_problem`; of planning: SolverError, DeadlineError.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
+        inputs: PlannerInputs,
         *,
-        objective: str | None = None,
         compat: Compat = Compat.TAIL,
         allocation: Allocation = Allocation.FREE,
-        solver: str = "auto",
-        deadline_s: float = 5.0,
-        solvers: Solvers | None = None,
-        rolling: Rolling = SIDE_BY_SIDE,
-        explain: bool = True,
-        until: Deadline | None = None,
-        plans: SolveCache | None = None,
     ) -> None:
+        question = PlanQuestion(inputs.pipeline, inputs.profiles, 1.0, inputs.objective)
+        rolling = inputs.rolling.of(inputs.pipeline)
+
         def problem(allocation: Allocation, compat: Compat) -> PlanningProblem:
-            made = planning_problem(
-                pipeline, profiles, 1.0, objective=objective, compat=compat, allocation=allocation
-            )
+            made = replace(question, compat=compat, allocation=allocation).problem()
             return replace(made, rolling=rolling)
 
         self._planned = problem(allocation, compat)
         # Running replicas may have any measured size, whatever sizes are planned.
         self._known = problem(Allocation.FREE, Compat.TAIL if compat is Compat.TAIL else Compat.PAPER)
-        self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
-        self._explain, self._until = explain, until
+        self._inputs = inputs
         self._slowed: dict[Slowdowns, tuple[PlanningProblem, PlanningProblem]] = {}
-        self._plans = SolveCache(PLANS, plans)
+        self._plans = SolveCache(PLANS, inputs.plans)
         self._described = lru_cache(PREDICTIONS)(self._describe)
         self._late_ratios = lru_cache(PREDICTIONS)(self._late_of)
         self._services: dict[tuple[str, str, int, float], ServiceTime] = {}
@@ -76,7 +83,7 @@ class Profiled:
         `pipeline` may have fewer variants or other bounds than the one that the profiles were fitted for, and
         slowdowns.
         """
-        return self._solved(self._problem_of(pipeline, rate_rps, running), explain=self._explain)
+        return self._solved(self._problem_of(pipeline, rate_rps, running), explain=self._inputs.explain)
 
     def probe(
         self, pipeline: Pipeline, rate_rps: float, running: Configs = (), sla_ratio: float = 1.0
@@ -104,12 +111,12 @@ class Profiled:
         return self._slowed[slowdowns]
 
     def _solved(self, problem: PlanningProblem, *, explain: bool) -> Plan:
-        limit_s = self._deadline_s
-        if self._until is not None:
-            if self._until.passed:
+        inputs, limit_s = self._inputs, self._inputs.deadline_s
+        if inputs.until is not None:
+            if inputs.until.passed:
                 raise DeadlineError("the time limit of all plans together has passed")
-            limit_s = min(limit_s, self._until.remaining_s)
-        return self._plans.solve(problem, self._solver, limit_s, explain=explain, solvers=self._solvers)
+            limit_s = min(limit_s, inputs.until.remaining_s)
+        return self._plans.solve(problem, inputs.solver, limit_s, explain=explain, solvers=inputs.solvers)
 
     def variants(self, stage: str) -> tuple[str, ...]:
         """The stage's variants all of whose replicas the planner may run, by rising accuracy."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from functools import partial
@@ -13,13 +13,8 @@ from ipa.model.observation import Forecast, Observation
 from ipa.model.parts import parts_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StagePlan, Termination
-from ipa.model.profile import StageProfile
-from ipa.model.rolling import SIDE_BY_SIDE, Rolling
-from ipa.optimize.deadline import Deadline
-from ipa.optimize.linear_program import Solvers
 from ipa.optimize.plans import STAGE_NUMBERS
 from ipa.optimize.problem import Compat
-from ipa.optimize.solve import SolveCache
 from ipa.plugins import Plugin
 from ipa.policies.autoscalers import Hpa, Kpa, VpaPlus
 from ipa.policies.base import Policy, PolicyState, Predictor
@@ -33,7 +28,7 @@ from ipa.policies.ours import (
     rim,
     thrifty,
 )
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.policies.registry import POLICIES
 from ipa.policies.rules import RulePlanner, Static
 from ipa.profiling.points import Allocation
@@ -171,26 +166,12 @@ def is_recordable(memory: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyInputs:
-    """The ingredients of a policy. `objective` None is the pipeline's default."""
-
-    pipeline: Pipeline
-    profiles: Mapping[str, StageProfile]
-    objective: str | None = None
-    solver: str = "auto"
-    deadline_s: float = 5.0
-    solvers: Solvers | None = None
-    rolling: Rolling = SIDE_BY_SIDE
-    # Deadline of all planning, None for none; each plan has `deadline_s`.
-    until: Deadline | None = None
-    # Add remedies for infeasible problems to plans.
-    explain: bool = True
-    # Plans that pipelines share.
-    plans: SolveCache | None = None
+class PolicyInputs(PlannerInputs):
+    """The ingredients of a policy, and the planners that it may be made of."""
 
     def profiled(self) -> Profiled:
         """ipa's planner and predictor over these profiles."""
-        return self._profiled(Allocation.FREE, Compat.TAIL)
+        return Profiled(self)
 
     def predictor(self) -> Predictor:
         """The predictor of configurations."""
@@ -198,7 +179,7 @@ class PolicyInputs:
 
     def published(self, compat: Compat = Compat.PAPER) -> Profiled:
         """IPA's planner as published: base allocation, and the latency formula of `compat`."""
-        return self._profiled(Allocation.BASE, compat)
+        return Profiled(self, compat=compat, allocation=Allocation.BASE)
 
     def ruled(self) -> RulePlanner:
         """The planner for autoscalers' rules."""
@@ -208,22 +189,6 @@ class PolicyInputs:
         """The set program of a single-stage pipeline; UsageError tells why there is none."""
         question = set_question(self.pipeline, self.profiles, 1.0, objective=self.objective)
         return SingleStagePipeline(self.pipeline, self.profiled(), question, self.rolling.of(self.pipeline))
-
-    def _profiled(self, allocation: Allocation, compat: Compat) -> Profiled:
-        return Profiled(
-            self.pipeline,
-            self.profiles,
-            objective=self.objective,
-            compat=compat,
-            allocation=allocation,
-            solver=self.solver,
-            deadline_s=self.deadline_s,
-            solvers=self.solvers,
-            rolling=self.rolling.of(self.pipeline),
-            explain=self.explain,
-            until=self.until,
-            plans=self.plans,
-        )
 
 
 @dataclass(frozen=True, slots=True)

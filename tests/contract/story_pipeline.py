@@ -12,7 +12,7 @@ from ipa.model.profile import ProfilePoint
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
 from ipa.policies.ours import Ours
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.policies.rules import Static
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 from tests.fakes.policy_contract import made_up_profile
@@ -72,7 +72,7 @@ def profiled() -> Profiled:
     """Planner and predictor of the pipeline, which do not ask where it runs."""
     made = pipeline("any", runs_of("any", "any"))
     profiles = {stage: made_up_profile(NAME, stage, VARIANTS, _points) for stage in STAGES}
-    return Profiled(made, profiles, compat=Compat.PAPER, solver="exact")
+    return Profiled(PlannerInputs(made, profiles, solver="exact"), compat=Compat.PAPER)
 
 
 def ours(made: Pipeline) -> Policy:

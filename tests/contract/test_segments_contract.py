@@ -13,10 +13,10 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from experiments.growth.sizes import sizes_of
+from ipa.adapters.signing import Keyring
 from ipa.adapters.store import Store, keeper, open_store, rows, segments
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.keeper import Keeper
-from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.record import Head, Recorded, verify_lines
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.ports import Attribution, ControlAction, PipelineControl

@@ -18,7 +18,7 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
 from ipa.policies.ours import Ours
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from tests.fakes.clock import VirtualClock
 from tests.fakes.metrics import FakeMetrics, Fault
 from tests.fakes.policy_contract import PIPELINE, PROFILES, SMALLEST
@@ -29,7 +29,7 @@ from tests.fakes.workload import FakeWorkload
 @cache
 def profiled() -> Profiled:
     """Planner and predictor of the pipeline. Without a solver, and without the time it took."""
-    return Profiled(PIPELINE, PROFILES, compat=Compat.PAPER, solver="exact")
+    return Profiled(PlannerInputs(PIPELINE, PROFILES, solver="exact"), compat=Compat.PAPER)
 
 
 def planner(pipeline: Pipeline, rate_rps: float, running: tuple[StageConfig, ...] = ()) -> Plan:
@@ -98,7 +98,7 @@ def made_loop(scenario: Scenario, policy: Policy, run_id: str, pipeline: Pipelin
     known = (
         profiled()
         if pipeline is PIPELINE
-        else Profiled(pipeline, PROFILES, compat=Compat.PAPER, solver="exact")
+        else Profiled(PlannerInputs(pipeline, PROFILES, solver="exact"), compat=Compat.PAPER)
     )
     how = {"predict": known.predict, "forecaster": scenario.forecaster, "window_s": 60.0}
     return loop_over(

@@ -22,7 +22,7 @@ from ipa.optimize.registry import BACKENDS
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import solve
 from ipa.policies.ours import Ours
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from tests.fakes.planner_agreement import apart, planned
 from tests.fakes.planner_brute import brute_force, size
 from tests.fakes.planner_graphs import random_graph_problem
@@ -69,7 +69,7 @@ def _freed(problem: PlanningProblem) -> Iterator[tuple[str, PlanningProblem]]:
 
 def test_s1_the_loop_holds_and_says_what_would_do(case: Case) -> None:
     tight = replace(PIPELINE, sla=Sla(0.03))
-    within = Profiled(tight, PROFILES, compat=Compat.PAPER, solver="exact")
+    within = Profiled(PlannerInputs(tight, PROFILES, solver="exact"), compat=Compat.PAPER)
 
     def planner(_pipeline: object, rate_rps: float, running: tuple[object, ...] = ()) -> Plan:
         return within.plan(tight, rate_rps, running)  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def test_s1_the_loop_holds_and_says_what_would_do(case: Case) -> None:
     assert decision.plan.relaxations[0] in decision.detail
     least_s = float(decision.plan.relaxations[0].split()[2])
     eased = replace(tight, sla=Sla(least_s))
-    relaxed = Profiled(eased, PROFILES, compat=Compat.PAPER, solver="exact")
+    relaxed = Profiled(PlannerInputs(eased, PROFILES, solver="exact"), compat=Compat.PAPER)
     rate_rps = decision.plan.rate_rps
     case.equal("plan at that SLA", relaxed.plan(eased, rate_rps).termination.value, "optimal")
     case.equal("writes", len(made.workload.writes), 0)
@@ -90,7 +90,7 @@ def test_s1_the_loop_holds_and_says_what_would_do(case: Case) -> None:
 
 def test_s1_the_loop_misses_the_sla_by_as_little_as_can_be_and_stays_there(case: Case) -> None:
     tight = replace(PIPELINE, sla=Sla(0.03))
-    known = Profiled(tight, PROFILES, compat=Compat.PAPER, solver="exact")
+    known = Profiled(PlannerInputs(tight, PROFILES, solver="exact"), compat=Compat.PAPER)
     policy = Ours(tight, known.plan, probe=known.probe)
     # Batches of eight wait to be full.
     slow = tuple(replace(config, batch_size=8) for config in SMALLEST)
@@ -271,7 +271,8 @@ def test_s7_ties_threads_and_seeds_make_no_difference(case: Case, monkeypatch: p
 def test_s7_no_flaps_from_ties(case: Case) -> None:
     """Each tick another solver plans; the load stands still."""
     solvers = ("exact", "highs", "gurobi")
-    by_solver = [Profiled(PIPELINE, PROFILES, compat=Compat.PAPER, solver=name) for name in solvers]
+    inputs = (PlannerInputs(PIPELINE, PROFILES, solver=name) for name in solvers)
+    by_solver = [Profiled(each, compat=Compat.PAPER) for each in inputs]
     calls = 0
 
     def planner(pipeline: object, rate_rps: float, running: tuple[object, ...] = ()) -> Plan:

@@ -28,7 +28,7 @@ from ipa.optimize.linear_program import Milp
 from ipa.optimize.problem import Compat
 from ipa.optimize.solve import solve
 from ipa.policies.ours import Ours
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from tests.fakes.planner_instances import random_problem
 from tests.fakes.world import PIPELINE, PROFILES, scenario
 from tests.faults.solvers import DYING, IGNORING, command
@@ -153,7 +153,7 @@ def test_s4_the_loop_holds_and_goes_on(case: Case) -> None:
     """In every other tick the processes of all plans die; the service does not."""
     bodies = [*DYING.values()]
     calls = 0
-    planned = Profiled(PIPELINE, PROFILES, compat=Compat.PAPER, solver="highs")
+    planned = Profiled(PlannerInputs(PIPELINE, PROFILES, solver="highs"), compat=Compat.PAPER)
 
     def planner(pipeline: Pipeline, rate_rps: float, running: Sequence[StageConfig] = ()) -> Plan:
         nonlocal calls

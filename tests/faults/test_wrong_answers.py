@@ -36,7 +36,7 @@ from ipa.optimize.problem import Compat
 from ipa.optimize.solve import solve
 from ipa.policies.ours import Ours
 from ipa.policies.planning import planning_problem
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.service.checks import checked_configs, pin_problems
 from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import imported
@@ -274,7 +274,7 @@ def _ocr() -> Pipeline:
 def taken_over(folder: Path) -> Iterator[Looped]:
     """A loop over an object that another hand wrote, with batches of a stage whose rows vary."""
     pipeline = at_cluster(VARYING)
-    brain = Profiled(pipeline, PROFILES, compat=Compat.PAPER, solver="exact")
+    brain = Profiled(PlannerInputs(pipeline, PROFILES, solver="exact"), compat=Compat.PAPER)
     with looped(
         folder,
         pipeline,

@@ -25,7 +25,7 @@ from ipa.model.rolling import DEPLOYMENT
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Planner
 from ipa.policies.ours import Ours
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render
@@ -76,7 +76,9 @@ class ByName:
 
 PLANNER = ByName()
 # One that knows how this target replaces replicas: what it can reach in little room is so there.
-ROLLING = Profiled(EXAMPLE, PROFILES, compat=Compat.PAPER, solver="exact", rolling=DEPLOYMENT, explain=False)
+ROLLING = Profiled(
+    PlannerInputs(EXAMPLE, PROFILES, solver="exact", rolling=DEPLOYMENT, explain=False), compat=Compat.PAPER
+)
 
 
 class WorldClock(VirtualClock):

@@ -11,7 +11,7 @@ from ipa.forecast.arrivals import request_times
 from ipa.model.observation import Forecast
 from ipa.model.pipeline import Sla
 from ipa.policies.ours import waiting_plan
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.stage import Pods
@@ -25,7 +25,7 @@ LONG = replace(
 
 def late_ratio(point_rps: float, upper_rps: float, times: float = 1.0) -> float:
     """The share of late requests where each minute has a peak, `times` as high as planned."""
-    profiled = Profiled(LONG, PROFILES, solver="exact")
+    profiled = Profiled(PlannerInputs(LONG, PROFILES, solver="exact"))
     forecast = Forecast(point_rps, upper_rps, 0.95, 20.0, "given", 1.0, peak_s=float(PEAK_S))
     plan = waiting_plan(profiled.probe, LONG, forecast, (), LONG.sla.latency_s)
     assert plan is not None and plan.rate_rps < upper_rps

@@ -18,11 +18,12 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, insert, inspect, select
 
 from ipa.adapters.processes import PRIVATE
+from ipa.adapters.signing import Keyring
 from ipa.adapters.store import database
 from ipa.adapters.store.schema import StoreTable
-from ipa.adapters.store.signing import Keyring, find_keyring
 from ipa.adapters.store.sqlite_file import (
     database_path,
+    find_keyring,
     locked_for_service,
     page_faults,
     read_only_uri,

@@ -16,12 +16,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
+from ipa.adapters.signing import Keyring
 from ipa.adapters.store import segments
 from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
 from ipa.adapters.store.rows import CHECKED_ROWS, INDEXED, ROWS, HotRows
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.segments import check_segment, check_signature, checked_rows
-from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.record import NOTHING, Chain, Head
 from ipa.control.store_admin import DAY_S, PruneReport, Retention
 from ipa.model.errors import ConfigurationError, RecordError

@@ -20,10 +20,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
+from ipa.adapters.signing import Keyring
 from ipa.adapters.store.database import snapshot
 from ipa.adapters.store.rows import CHECKED_ROWS, INDEXED, HotRows, pack, unpack
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
-from ipa.adapters.store.signing import Keyring
 from ipa.adapters.ttl_cache import LruCache
 from ipa.control.audit.record import (
     Chain,
@@ -128,8 +128,7 @@ def _signed(run: Checkpoint, rows: Sequence[Recorded], keyring: Keyring) -> Sign
         entries=entries_digest([row.digest for row in rows]),
         content=hashlib.sha256(block).hexdigest(),
     )
-    key_id, signature = keyring.sign(checkpoint.text) if keyring.can_sign else ("", "")
-    return SignedCheckpoint(checkpoint, key_id, signature, block)
+    return SignedCheckpoint(checkpoint, *keyring.sign(checkpoint.text), block)
 
 
 def stays(values: dict[str, Any]) -> bool:

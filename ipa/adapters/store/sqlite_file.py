@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from urllib.parse import quote, unquote, urlsplit
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL
 
-from ipa.adapters.processes import PRIVATE, FileLock, HeldError
+from ipa.adapters.processes import PRIVATE, FileLock, HeldError, create_private
+from ipa.adapters.signing import Keyring
 from ipa.model.errors import ConfigurationError, ConflictError, UnavailableError
 
 LOG = logging.getLogger("ipa.store")
@@ -82,25 +82,14 @@ def _unusable(path: Path, why: str) -> ConfigurationError:
     )
 
 
-def create_private(path: Path, content: bytes) -> None:
-    """Create the file atomically, for its owner only whatever the umask is, unless it exists."""
-    # mkstemp gives the file the mode 0600, and SQLite its log and shared memory that of the database.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(handle)
-        try:
-            os.link(name, path)
-        except FileExistsError:
-            return  # another process created it
-        except OSError:
-            # The file system does not support hard links.
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb") as stream:
-                stream.write(content)
-    finally:
-        Path(name).unlink()
+def find_keyring(url: URL, key_file: str = "") -> Keyring:
+    """Return the keyring of the file; by default the one beside an SQLite store, empty on PostgreSQL."""
+    if key_file:
+        return Keyring(Path(key_file))
+    name = url.database or ""
+    if url.get_backend_name() != "sqlite" or name.startswith("file:") or name in ("", ":memory:"):
+        return Keyring(None)
+    return Keyring(Path(f"{name}{BESIDE[-1]}"), may_make=True)
 
 
 def open_to_others(path: Path) -> list[tuple[Path, int]]:

@@ -19,14 +19,14 @@ from operator import attrgetter
 
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select, union
 
+from ipa.adapters.signing import Keyring
 from ipa.adapters.store import database
 from ipa.adapters.store.database import RECORD_LOCK, GroupCommit, low_disk, reading, snapshot, writing
 from ipa.adapters.store.keeper import Keeper
 from ipa.adapters.store.rows import GROUP, MOST_REMEMBERED, ROWS, HotRow, HotRows, fold
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, StateKind, upsert
 from ipa.adapters.store.segments import SegmentReader, read_segments, verify
-from ipa.adapters.store.signing import Keyring, find_keyring
-from ipa.adapters.store.sqlite_file import database_path
+from ipa.adapters.store.sqlite_file import database_path, find_keyring
 from ipa.adapters.store.state import (
     CONTROL,
     DECISION,

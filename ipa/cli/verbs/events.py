@@ -77,12 +77,12 @@ def audit(
             for line in service.audit(pipeline, after=after):
                 typer.echo(line)
         return
-    from ipa.bootstrap.stores import checkpoint_verifier
+    from ipa.bootstrap.keys import signature_verifier
     from ipa.control.audit.record import verify_lines
     from ipa.files.reading import lines_of
 
     lines = sys.stdin if str(check) == "-" else lines_of(check)
-    verifier = None if key is None else checkpoint_verifier(key)
+    verifier = None if key is None else signature_verifier(key)
     verified = verify_lines(lines, _anchors(anchor or ()), verifier)
     summaries, data = [], {}
     for name, each in verified.items():

@@ -21,7 +21,7 @@ from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.optimize.problem import Compat
 from ipa.policies.base import PolicyState, constrained
 from ipa.policies.ours import Ours
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.service.checks import checked_configs, pin_problems
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, Scenario, planner, scenario
 
@@ -97,7 +97,7 @@ def test_a_policy_that_ignores_a_bound_is_held(limits: dict[str, object]) -> Non
 
 def test_our_policy_plans_within_them() -> None:
     pipeline = bounded(memory_gib=16.0, accelerators={GPU: 1})
-    known = Profiled(pipeline, PROFILED, compat=Compat.PAPER, solver="exact")
+    known = Profiled(PlannerInputs(pipeline, PROFILED, solver="exact"), compat=Compat.PAPER)
     world = loop(pipeline, policy=Ours(pipeline, known.plan), rate_rps=6.0)
     for decision in world.ticks(30):
         held = pipeline.bounds.held(decision.configs)
@@ -123,7 +123,7 @@ def test_what_runs_above_a_bound_that_shrank_may_stay_but_not_be_planned() -> No
     # Slower removal would stay above the bound.
     limits = bounded(memory_gib=19.0).bounds
     assert limit_steps(fewer, LARGE, limits, max_step=1) == fewer
-    problem = Profiled(pipeline, PROFILED, compat=Compat.PAPER, solver="exact")
+    problem = Profiled(PlannerInputs(pipeline, PROFILED, solver="exact"), compat=Compat.PAPER)
     plan = problem.plan(constrained(pipeline, PolicyState(LARGE)), 2.0, LARGE)
     assert plan.configs and plan.resources.memory_gib <= 16.0
 
@@ -156,7 +156,7 @@ def test_digests_and_records_of_pipelines_without_them_are_as_before() -> None:
 
 def test_a_plan_with_accelerators_is_restored_from_a_record() -> None:
     pipeline = bounded()
-    known = Profiled(pipeline, PROFILED, compat=Compat.PAPER, solver="exact")
+    known = Profiled(PlannerInputs(pipeline, PROFILED, solver="exact"), compat=Compat.PAPER)
     plan = known.plan(pipeline, 2.0)
     assert plan.resources.amount(GPU) > 0
     assert restored(Plan, plain(plan)) == plan

@@ -13,7 +13,7 @@ from ipa.optimize import solve as solving
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.solve import SolveCache, solve
 from ipa.policies.planning import planning_problem
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.profiling.points import Allocation
 from tests.fakes.policy_contract import with_points
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
@@ -93,13 +93,13 @@ def test_only_the_newest_are_kept(solved: list[PlanningProblem]) -> None:
 
 
 def test_a_load_that_stands_still_is_planned_for_once(solved: list[PlanningProblem]) -> None:
-    known = Profiled(PIPELINE, PROFILES, solver="exact")
+    known = Profiled(PlannerInputs(PIPELINE, PROFILES, solver="exact"))
     plans = [known.plan(PIPELINE, 5.0, SMALLEST) for _ in range(3)]
     assert plans[0] is plans[2] and len(solved) == 1
     held = replace(PIPELINE, bounds=replace(PIPELINE.bounds, max_replicas=2))
     known.plan(held, 5.0, SMALLEST)
     assert len(solved) == 2
-    assert known.predict(SMALLEST, 5.0) == Profiled(PIPELINE, PROFILES).predict(SMALLEST, 5.0)
+    assert known.predict(SMALLEST, 5.0) == Profiled(PlannerInputs(PIPELINE, PROFILES)).predict(SMALLEST, 5.0)
 
 
 def test_what_ifs_that_differ_in_rate_or_sla_share_their_stages() -> None:

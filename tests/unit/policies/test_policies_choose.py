@@ -14,7 +14,7 @@ from ipa.optimize.problem import Compat
 from ipa.policies.base import PolicyState, constrained
 from ipa.policies.infadapter import MsPlus
 from ipa.policies.ours import GRID, MIN_RATE_RPS, Ours
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.policies.rules import Static
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, planner, profiled
@@ -42,7 +42,7 @@ RIVALS = ["ipa", "fa2-low", "fa2-high", "rim"]
 @pytest.mark.parametrize("rate_rps", RATES)
 @pytest.mark.parametrize("name", RIVALS)
 def test_no_rival_beats_ours_by_its_own_formula_of_latency(name: str, rate_rps: float) -> None:
-    by_paper = Profiled(PIPELINE, PROFILES, compat=Compat.PAPER, solver="exact")
+    by_paper = Profiled(PlannerInputs(PIPELINE, PROFILES, solver="exact"), compat=Compat.PAPER)
     best, other = by_paper.plan(PIPELINE, rate_rps), decide(name, rate_rps)
     assert best.objective is not None and other.objective is not None
     if other.rate_rps == rate_rps:
@@ -50,7 +50,7 @@ def test_no_rival_beats_ours_by_its_own_formula_of_latency(name: str, rate_rps: 
 
 
 def test_no_rival_that_meets_the_sla_beats_ours() -> None:
-    by_tail = Profiled(PIPELINE, PROFILES, compat=Compat.TAIL, solver="exact")
+    by_tail = Profiled(PlannerInputs(PIPELINE, PROFILES, solver="exact"), compat=Compat.TAIL)
     late, compared = 0, 0
     for rate_rps in RATES:
         best = decide("ours", rate_rps)
@@ -126,7 +126,7 @@ def test_a_stage_that_is_left_without_an_option_is_infeasible() -> None:
     """As where a variant that is pinned has no base allocation."""
     for stages in (PIPELINE.stages[:1], PIPELINE.stages):
         none = replace(PIPELINE, stages=tuple(replace(it, variants=()) for it in stages))
-        known = Profiled(replace(PIPELINE, stages=stages), PROFILES, solver="exact")
+        known = Profiled(PlannerInputs(replace(PIPELINE, stages=stages), PROFILES, solver="exact"))
         assert known.plan(none, 5.0).termination is Termination.INFEASIBLE
 
 
@@ -147,7 +147,7 @@ def test_the_largest_rate_that_can_be_carried_does_not_depend_on_the_load() -> N
 
 def test_where_no_plan_keeps_the_sla_the_one_that_misses_least_is_taken() -> None:
     tight = replace(PIPELINE, sla=Sla(0.03))
-    known = Profiled(tight, PROFILES, compat=Compat.PAPER, solver="exact")
+    known = Profiled(PlannerInputs(tight, PROFILES, solver="exact"), compat=Compat.PAPER)
     plan = Ours(tight, known.plan, probe=known.probe).decide(SEEN, expected(5.0), STATE)
     none = known.plan(tight, 5.0)
     least_s = float(none.relaxations[0].split()[2])
@@ -181,7 +181,7 @@ def test_excluded_variants_are_left_out_but_never_all_of_a_stage() -> None:
 @pytest.mark.parametrize("compat", [Compat.TAIL, Compat.PAPER])
 @pytest.mark.parametrize("rate_rps", [0.3, 4.0, 33.0, 120.0])
 def test_what_is_predicted_of_a_plan_is_what_the_planner_says(rate_rps: float, compat: Compat) -> None:
-    planned = Profiled(PIPELINE, PROFILES, compat=compat, solver="exact")
+    planned = Profiled(PlannerInputs(PIPELINE, PROFILES, solver="exact"), compat=compat)
     plan = planned.plan(PIPELINE, rate_rps)
     prediction = planned.predict(plan.configs, rate_rps)
     assert prediction is not None and prediction.feasible

@@ -11,7 +11,7 @@ from ipa.model.pipeline import Objective
 from ipa.model.profile import AS_MEASURED, ProfilePoint, Slowdown
 from ipa.optimize.problem import Compat
 from ipa.policies.base import PolicyState, corrected
-from ipa.policies.profiled import SLOWED, Profiled
+from ipa.policies.profiled import SLOWED, PlannerInputs, Profiled
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
@@ -20,8 +20,8 @@ SEEN = Observation("pages", 0.0, UNSEEN, UNSEEN, UNSEEN, ())
 SLOW = (Slowdown("detect", "small", 1.4), Slowdown("read", "big", 1.2))
 # The same world, said by the profiles themselves.
 SLOWED_PROFILES = {name: profile.slowed(SLOW) for name, profile in PROFILES.items()}
-PROFILED = Profiled(PIPELINE, PROFILES, compat=Compat.TAIL, solver="exact")
-TRUE = Profiled(PIPELINE, SLOWED_PROFILES, compat=Compat.TAIL, solver="exact")
+PROFILED = Profiled(PlannerInputs(PIPELINE, PROFILES, solver="exact"), compat=Compat.TAIL)
+TRUE = Profiled(PlannerInputs(PIPELINE, SLOWED_PROFILES, solver="exact"), compat=Compat.TAIL)
 
 
 def test_a_profile_that_is_slowed_takes_longer_and_carries_less() -> None:
@@ -65,7 +65,7 @@ def test_predictions_with_slowdowns_are_those_of_profiles_that_say_so() -> None:
 def test_services_are_those_of_the_profile_whatever_margins_are_planned_with() -> None:
     wary = Objective(beta=0.02, latency_margin_ratio=0.5, throughput_margin_ratio=-0.2)
     pipeline = replace(PIPELINE, objectives={"default": wary})
-    known = Profiled(pipeline, PROFILES, solver="exact").predict(SMALLEST, 1.0)
+    known = Profiled(PlannerInputs(pipeline, PROFILES, solver="exact")).predict(SMALLEST, 1.0)
     plain = PROFILED.predict(SMALLEST, 1.0)
     assert known is not None and plain is not None
     for service, bare, stage in zip(known.services, plain.services, ("detect", "read"), strict=True):
@@ -97,9 +97,8 @@ def test_every_policy_that_plans_heeds_them(name: str) -> None:
         policy.decide(SEEN, forecast, PolicyState(SMALLEST, slowdowns=each)) for each in (AS_MEASURED, slow)
     )
     assert plan.stages and plain.stages
-    true = Profiled(
-        PIPELINE, {key: profile.slowed(slow) for key, profile in PROFILES.items()}, compat=Compat.PAPER
-    )
+    slowed = {key: profile.slowed(slow) for key, profile in PROFILES.items()}
+    true = Profiled(PlannerInputs(PIPELINE, slowed), compat=Compat.PAPER)
     prediction = true.predict(plan.configs, plan.rate_rps)
     assert prediction is not None and prediction.carries
     before = true.predict(plain.configs, plain.rate_rps)
@@ -107,7 +106,7 @@ def test_every_policy_that_plans_heeds_them(name: str) -> None:
 
 
 def test_few_sets_of_slowdowns_are_kept() -> None:
-    known = Profiled(PIPELINE, PROFILES, solver="exact")
+    known = Profiled(PlannerInputs(PIPELINE, PROFILES, solver="exact"))
     for step in range(3 * SLOWED):
         assert known.predict(SMALLEST, 1.0, (Slowdown("detect", "small", 1.1 + step / 100),)) is not None
     assert len(known._slowed) == SLOWED

@@ -16,7 +16,7 @@ from ipa.model.rolling import DEPLOYMENT
 from ipa.policies import ours
 from ipa.policies.base import Configs, PolicyState
 from ipa.policies.ours import WAIT_RATIO, Frugal, waiting_plan
-from ipa.policies.profiled import Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
@@ -25,7 +25,7 @@ SEEN = Observation("pages", 0.0, UNSEEN, UNSEEN, UNSEEN, ())
 STATE = PolicyState(SMALLEST)
 # An SLA that leaves time to wait.
 LONG = replace(PIPELINE, sla=Sla(6.0), bounds=replace(PIPELINE.bounds, cores=None, max_replicas=50))
-PROFILED = Profiled(LONG, PROFILES, solver="exact")
+PROFILED = Profiled(PlannerInputs(LONG, PROFILES, solver="exact"))
 
 
 def forecast(point_rps: float, upper_rps: float, peak_s: float = 5.0) -> Forecast:

@@ -13,11 +13,11 @@ from random import Random
 import pytest
 from sqlalchemy import inspect
 
+from ipa.adapters.signing import Keyring
 from ipa.adapters.store import Store, copies, keeper, open_store, rows, segments
 from ipa.adapters.store.old_blocks import FORMAT_1
 from ipa.adapters.store.rows import FORMAT, unpack
 from ipa.adapters.store.schema import SegmentRow
-from ipa.adapters.store.signing import Keyring
 from ipa.adapters.store.state import DECISION, PLAN, PROFILE
 from ipa.control.audit.record import Recorded, head_of, verify_lines
 from ipa.control.audit.replay import inputs_in

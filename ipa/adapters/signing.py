@@ -14,13 +14,10 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from sqlalchemy.engine import URL
 
-from ipa.adapters.store.sqlite_file import create_private
+from ipa.adapters.processes import create_private
 from ipa.model.errors import ConfigurationError
 
-# Beside the file of an SQLite store.
-SUFFIX = ".key"
 BLOCK = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 HOW_TO_MAKE = "`openssl genpkey -algorithm ed25519` makes one; keep it with the backups of the store."
 # The first private key, which signs, and every key by its id.
@@ -39,24 +36,18 @@ class Keyring:
         self._lock = threading.Lock()
         self._keys: _Keys | None = None
 
-    @property
-    def can_sign(self) -> bool:
-        """True if there is a private key, or one can be created. ConfigurationError: the file is invalid."""
-        signing, known = self._read()
-        return signing is not None or (self._may_make and not known)
-
     def is_empty(self) -> bool:
         """True if there is no key to verify with."""
         return not self._read()[1]
 
     def sign(self, text: str) -> tuple[str, str]:
-        """Return the key's id and its signature of the text. ConfigurationError: there is no key."""
+        """Return the key's id and its signature of the text, both empty if there is no private key.
+
+        ConfigurationError: the file is invalid.
+        """
         signing, _ = self._read(make=True)
         if signing is None:
-            raise ConfigurationError(
-                f"there is no key to sign the record with in {self.path or 'IPA_STORE_KEY_FILE'}",
-                hint=f"Set IPA_STORE_KEY_FILE. {HOW_TO_MAKE}",
-            )
+            return "", ""
         return _key_id(signing.public_key()), b64encode(signing.sign(text.encode())).decode()
 
     def verifies(self, key_id: str, signature: str, text: str) -> bool:
@@ -103,16 +94,6 @@ class Keyring:
         except OSError as error:
             raise _unusable(self.path, str(error.strerror)) from error
         return _keys_in(self.path, data)
-
-
-def find_keyring(url: URL, key_file: str = "") -> Keyring:
-    """Return the keyring of the file; by default the one beside an SQLite store, empty on PostgreSQL."""
-    if key_file:
-        return Keyring(Path(key_file))
-    name = url.database or ""
-    if url.get_backend_name() != "sqlite" or name.startswith("file:") or name in ("", ":memory:"):
-        return Keyring(None)
-    return Keyring(Path(name + SUFFIX), may_make=True)
 
 
 def _keys_in(path: Path, data: bytes) -> _Keys:
