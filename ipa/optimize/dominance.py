@@ -35,7 +35,7 @@ def undominated(
     order = np.lexsort(columns[::-1])
     ranked = columns.take(order, axis=1)
     if len(order) <= CHUNK and (deadline is None or not deadline.passed):
-        return np.sort(order[~_covered_before(ranked, order, lasting)])
+        return np.sort(order[~_covered(ranked, ranked, order, order, lasting)])
     front = np.empty((len(columns), 0))
     front_at = np.zeros(0, dtype=np.intp)
     for start in range(0, ranked.shape[1], CHUNK):
@@ -45,22 +45,10 @@ def undominated(
         if front.shape[1]:
             free = ~_covered(front, block, front_at, at, lasting)
             block, at = block[:, free], at[free]
-        free = ~_covered_before(block, at, lasting)
+        free = ~_covered(block, block, at, at, lasting)
         front = np.hstack([front, block[:, free]])
         front_at = np.concatenate([front_at, at[free]])
     return np.sort(front_at)
-
-
-def _covered_before(block: Array, at: NDArray[np.intp], lasting: Sequence[int] | None) -> NDArray[np.bool_]:
-    """True for candidates of the block that an earlier one equals or undercuts; row 0 is ascending."""
-    count = block.shape[1]
-    within = BEFORE[:count, :count].copy()
-    for row in block[1:]:
-        np.logical_and(within, row[:, None] <= row[None, :], out=within)
-    if lasting is not None:
-        within &= _for_good(block, block, at, at, lasting)
-    covered: NDArray[np.bool_] = np.logical_or.reduce(within, axis=0)
-    return covered
 
 
 def _covered(
@@ -70,8 +58,13 @@ def _covered(
     at: NDArray[np.intp],
     lasting: Sequence[int] | None,
 ) -> NDArray[np.bool_]:
-    """True for candidates of the block that a kept one equals or undercuts; kept ones have less in row 0."""
-    covering = np.ones((front.shape[1], block.shape[1]), dtype=bool)
+    """True for candidates of the block that one of the front equals or undercuts.
+
+    Those of the front have less in row 0; if it is the block itself, which ascends there, earlier ones count.
+    """
+    count = block.shape[1]
+    is_own = front is block
+    covering = BEFORE[:count, :count].copy() if is_own else np.ones((front.shape[1], count), dtype=bool)
     for front_row, row in zip(front[1:], block[1:], strict=True):
         np.logical_and(covering, front_row[:, None] <= row[None, :], out=covering)
     if lasting is not None:

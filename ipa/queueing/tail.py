@@ -325,9 +325,14 @@ def sojourn(
     sizes between them lie on a line. None assumes that half the time of a full batch does not depend on its
     items. Sources, accuracy and limits: docs/explanation/queueing.md.
     """
-    shape, columns = _columns(
-        batch_size, replicas, service_mean_s, service_tail_s, rate_rps, items, timeout_s, service_one_s
-    )
+    if service_one_s is None:
+        service_one_s = np.asarray(service_mean_s) * (0.5 + 0.5 / np.asarray(batch_size))
+    given = [batch_size, replicas, service_mean_s, service_tail_s, rate_rps, items]
+    given += [np.inf if timeout_s is None else timeout_s, service_one_s]
+    arrays = [np.asarray(each, dtype=np.float64) for each in given]
+    shape = np.broadcast_shapes(*{each.shape for each in arrays})
+    # In the common shape, flat.
+    columns = [(each if each.shape == shape else np.broadcast_to(each, shape)).ravel() for each in arrays]
     size = columns[0].size
     if size <= BLOCK:
         mean_s, quantile_s = _block(columns, percentile)
@@ -362,27 +367,6 @@ def _block(columns: Sequence[Floats], percentile: float) -> tuple[Floats, Floats
     outputs: Any = OUT @ units + SHIFTS[:, None]
     endless = np.where(rate * full_s < b * n, 0.0, np.inf)
     return mean_of(parts, outputs, CONSTANTS) + endless, quantile_of(parts, outputs, CONSTANTS)
-
-
-def _columns(
-    batch_size: ArrayLike,
-    replicas: ArrayLike,
-    service_mean_s: ArrayLike,
-    service_tail_s: ArrayLike,
-    rate_rps: ArrayLike,
-    items: ArrayLike,
-    timeout_s: ArrayLike | None,
-    service_one_s: ArrayLike | None,
-) -> tuple[tuple[int, ...], list[Floats]]:
-    """The common shape of the arguments, and each argument in that shape, flat."""
-    given: list[Any] = [batch_size, replicas, service_mean_s, service_tail_s, rate_rps, items]
-    given.append(np.inf if timeout_s is None else timeout_s)
-    if service_one_s is None:
-        service_one_s = np.asarray(service_mean_s) * (0.5 + 0.5 / np.asarray(batch_size))
-    given.append(service_one_s)
-    arrays = [np.asarray(each, dtype=np.float64) for each in given]
-    shape = np.broadcast_shapes(*{each.shape for each in arrays})
-    return shape, [(each if each.shape == shape else np.broadcast_to(each, shape)).ravel() for each in arrays]
 
 
 # `sojourn`, or another formula with its arguments; arrays of one shape.
