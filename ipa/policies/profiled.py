@@ -54,22 +54,15 @@ class Profiled:
     """
 
     def __init__(
-        self,
-        inputs: PlannerInputs,
-        *,
-        compat: Compat = Compat.TAIL,
-        allocation: Allocation = Allocation.FREE,
+        self, inputs: PlannerInputs, *, compat: Compat = Compat.TAIL, allocation: Allocation = Allocation.FREE
     ) -> None:
-        question = PlanQuestion(inputs.pipeline, inputs.profiles, 1.0, inputs.objective)
+        question = PlanQuestion(inputs.pipeline, inputs.profiles, 1.0, inputs.objective, compat, allocation)
         rolling = inputs.rolling.of(inputs.pipeline)
-
-        def problem(allocation: Allocation, compat: Compat) -> PlanningProblem:
-            made = replace(question, compat=compat, allocation=allocation).problem()
-            return replace(made, rolling=rolling)
-
-        self._planned = problem(allocation, compat)
+        self._planned = replace(question.problem(), rolling=rolling)
         # Running replicas may have any measured size, whatever sizes are planned.
-        self._known = problem(Allocation.FREE, Compat.TAIL if compat is Compat.TAIL else Compat.PAPER)
+        formula = Compat.TAIL if compat is Compat.TAIL else Compat.PAPER
+        known = replace(question, compat=formula, allocation=Allocation.FREE)
+        self._known = replace(known.problem(), rolling=rolling)
         self._inputs = inputs
         self._slowed: dict[Slowdowns, tuple[PlanningProblem, PlanningProblem]] = {}
         self._plans = SolveCache(PLANS, inputs.plans)
