@@ -143,7 +143,8 @@ MEANINGS = {
     "`replay`: all results are the same",
     ExitCode.ERROR: "an internal error; something is unreachable or missing; `doctor` found a failure; "
     "`simulate`, `compare` and `experiment run`: a policy or forecaster failed at a tick",
-    ExitCode.CHANGED: "with `--detailed-exitcode`: there is a change; `replay`: a decision differs",
+    ExitCode.CHANGED: "with `--detailed-exitcode`: there is a change; `replay`: a decision differs; "
+    "`verify`: it is refuted",
     ExitCode.INFEASIBLE: "infeasible: no plan meets the constraints; a guard held a change back; `ci`: a "
     "rule is broken, or a profile changed without a measurement; `fit --strict`: there is a finding",
     ExitCode.CONFLICT: "a saved plan is stale, or a conflict; for `init` and `import`: the files "

@@ -86,9 +86,10 @@ class AttributedBody(Body):
 
 
 class ReplayBody(Body):
-    """The policy to replay a decision with; by default the one that made it."""
+    """The policy to replay a decision with; by default the one that made it. `certificate`: export it."""
 
     policy: Annotated[str, Field(max_length=64)] | None = None
+    certificate: bool = False
 
 
 class BoundsBody(Body):

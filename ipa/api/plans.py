@@ -134,10 +134,11 @@ async def replay_decision(
     """Re-run the decision from its recorded inputs: `same`, or what differs. Nothing is changed.
 
     With `policy`, compare with what that policy decides. `stale`: the pipeline or its profiles have changed;
-    `nothing`: the decision has no recorded inputs to re-run; `why` gives the reason.
+    `nothing`: the decision has no recorded inputs to re-run; `why` gives the reason. With `certificate`, a
+    result of `same` has the file for `ipa verify`.
     """
     place = context.limits.solves.enter(client_name(request.scope))
-    return await history.replay(caller, decision_id, body.policy, place)
+    return await history.replay(caller, decision_id, body.policy, place, certifies=body.certificate)
 
 
 @router.get("/fleet", tags=["fleet"])

@@ -1,4 +1,4 @@
-"""The service over the running application, its health checks, and replays of recorded decisions."""
+"""The service over the running application, and its health checks."""
 
 from __future__ import annotations
 
@@ -10,86 +10,16 @@ from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store import Store
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.bootstrap.app import App
-from ipa.bootstrap.pipeline_registry import choose_policy
-from ipa.control.audit.replay import ReplayResult, ReplaySetup, inputs_in, nothing, replay, stale
-from ipa.control.canonical import digest_of
+from ipa.control.audit.replay import REPLAY_S, Replayer
 from ipa.control.election import ALONE, LeaderStatus
-from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop
-from ipa.control.ports import Clock, DecisionLog
-from ipa.model.decision import Decision
-from ipa.model.errors import DeadlineError, IpaError
+from ipa.control.loop.time_limit import TimeLimit
+from ipa.control.ports import Clock
+from ipa.model.errors import IpaError
 from ipa.model.observation import Missing, MissingReason
-from ipa.model.pipeline import Pipeline
-from ipa.model.profile import StageProfile
-from ipa.optimize.deadline import Deadline
-from ipa.policies.base import is_stateful
 from ipa.policies.registry import POLICIES
-from ipa.policies.table import PolicyInputs
 from ipa.service.live_state import runs_nothing
 from ipa.service.service import DependencyCheck, Service
-
-# Seconds for all plans of one decision together; it mostly takes a tenth of one.
-REPLAY_S = 10.0
-# Decisions that a policy with memory is shown first: one each 5 s, they are the 300 s that the HPA looks
-# back.
-EARLIER = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Replayer:
-    """Replays recorded decisions with their recorded forecasts."""
-
-    log: DecisionLog
-    within_s: float = REPLAY_S
-
-    def __call__(
-        self,
-        decision: Decision,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        policy: str | None = None,
-    ) -> ReplayResult:
-        """The result of the replay, by `policy` or the recorded one.
-
-        Errors: UsageError (no such policy, or not for this pipeline), RecordError, DeadlineError.
-        """
-        inputs = inputs_in(decision)
-        if isinstance(inputs, ReplayResult):
-            return inputs
-        if not POLICIES.is_known(inputs.policy):
-            why = f"policy {inputs.policy!r} decided it, which this service does not have"
-            return nothing(decision, why)
-        moved = stale(decision, inputs, pipeline, digest_of(profiles), policy or inputs.policy)
-        if moved is not None:
-            return moved
-        until, was = Deadline(self.within_s), inputs.made_of
-        policy_inputs = PolicyInputs(
-            pipeline,
-            profiles,
-            was.objective,
-            was.solver,
-            was.deadline_s,
-            supervised,
-            inputs.rolling,
-            until=until,
-        )
-        chosen, decides = choose_policy(policy or inputs.policy, policy_inputs, self.within_s)
-        deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(policy_inputs))
-        is_taught = decides.name != inputs.policy and is_stateful(decides)
-        earlier = (
-            self.log.decisions(decision.pipeline, limit=EARLIER, before_tick=decision.tick)
-            if is_taught
-            else ()
-        )
-        result = replay(decision, inputs, deciding, tuple(reversed(earlier)))
-        if until.passed:
-            raise DeadlineError(
-                f"{decision.decision_id} was not replayed within {self.within_s:g} s",
-                hint="A replay plans again with the same solver and limits.",
-            )
-        return result
-
 
 # Seconds for which the result of reading the store counts.
 CHECKED_S = 5.0
@@ -172,7 +102,12 @@ def make_service(app: App) -> Service:
         plans=app.store.plans,
         answers=app.store.answers,
         planner=planner,
-        replayer=Replayer(app.store),
+        replayer=Replayer(
+            app.store,
+            solvers=supervised,
+            limited=lambda name: TimeLimit(str(POLICIES.find(name)), REPLAY_S),
+            sign=app.store.keyring.sign,
+        ),
         standing=standing,
         health=ServiceHealth(app.store, StoreCheck(app.store.check, app.clock), standing, app.loops).checks,
         clock=app.clock,

@@ -34,6 +34,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
         ),
         "events": ("events", "ipa events", "ipa events video --since 42 --no-follow"),
         "audit": ("events", "ipa audit > record.jsonl", "ipa audit --check record.jsonl"),
+        "verify": ("events", "ipa verify decision.json", "ipa verify decision.json --key ipa.sqlite3.key"),
         "url": ("probe", "ipa url video", "ipa url video --curl"),
         "infer": ("probe", "ipa infer video -f request.json", "ipa infer video --timeout 1s -o json"),
         "probe": (

@@ -132,9 +132,9 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         """The control of the pipeline after a request such as POST `pause`; options go to httpx."""
         return self._ask(method, pipeline_path(pipeline, *rest), **options)
 
-    def replay(self, decision_id: str, policy: str | None) -> JsonObject:
-        """The result of replaying the decision from its recorded inputs."""
-        body = {} if policy is None else {"policy": policy}
+    def replay(self, decision_id: str, **options: Any) -> JsonObject:
+        """The result of replaying the decision, by another `policy` or with its `certificate`, if given."""
+        body = {name: value for name, value in options.items() if value}
         return self._ask("POST", f"decisions/{quote(decision_id, safe='')}:replay", json=body)
 
     def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:

@@ -26,11 +26,11 @@ FEW = 256
 STAFFING = 0.5
 
 
-def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
-    """The program of a problem without options that only plans worse than a known one have.
+def narrow_program(problem: PlanningProblem, deadline: Deadline, known: float = -inf) -> Program:
+    """The program of a problem without options that only plans worse than a `known` worth have.
 
-    The known plan is the running one if that is in time, else one with about the usual number of replicas of
-    each point. All options are kept if neither is in time, or if times are cheap to compute.
+    Without one it is that of the running plan if that is in time, else of one with about the usual number of
+    replicas of each point. All options are kept if neither is in time, or if times are cheap to compute.
     """
     draft = draft_of(problem)
     if problem.compat is not Compat.TAIL or len(draft.point) <= FEW:
@@ -38,8 +38,7 @@ def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
     at_most = _worth_at_most(problem, draft)
     if at_most is None:
         return program_of(problem, draft)
-    known = -inf
-    if problem.running:
+    if known == -inf and problem.running:
         unchanged = draft.numbers[PLACE["changes"]] == 0
         known = _good(problem, draft.take(np.flatnonzero(unchanged)), deadline)
     if known == -inf:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
-from ipa.model.errors import DeadlineError
-from ipa.model.plan import Plan, Termination
+from ipa.model.errors import DeadlineError, SolverError
+from ipa.model.errors import Problem as Fault
+from ipa.model.plan import Plan, Termination, in_words
 from ipa.model.serving import unbatched_note
+from ipa.optimize.backends.label_setting import best_at_least
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
 from ipa.optimize.dominance import reduce_program
 from ipa.optimize.linear_program import Solvers
-from ipa.optimize.plans import plan_of
+from ipa.optimize.plans import plan_of, verify
 from ipa.optimize.prefilter import narrow_program
 from ipa.optimize.problem import Compat, PlanningProblem
+from ipa.optimize.program import ProgramAnswer, evaluate
 from ipa.optimize.registry import AUTO, EXACT, check_solver
 from ipa.optimize.relaxations import relaxations
-from ipa.optimize.solver_selection import PROVED, answer
+from ipa.optimize.solver_selection import CONTRADICTION, PROVED, answer
 
 
 def solve(
@@ -73,6 +76,29 @@ def proved_plan(problem: PlanningProblem, deadline: Deadline) -> Plan:
     if plan.termination not in PROVED:
         raise DeadlineError("the time was too short to know the best plan")
     return plan
+
+
+def verify_claim(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> None:
+    """Check that the plan is valid, and that none is worth more than its bound; without a bound, the first.
+
+    SolverError lists what is not so. DeadlineError: whether there is a better plan is not known in time.
+    """
+    verify(problem, plan)
+    better, claim = None, "no plan is feasible"
+    bound = plan.objective if plan.termination is Termination.OPTIMAL else plan.bound
+    if plan.termination is Termination.INFEASIBLE:
+        better = proved_plan(problem, deadline)
+    elif bound is not None:
+        claim, least = f"no plan is worth more than {bound:.6g}", bound + CONTRADICTION * max(1.0, abs(bound))
+        # Most of what the bound excludes is dropped before its times are computed.
+        program = reduce_program(narrow_program(problem, deadline, least))
+        if all(len(stage) for stage in program.stages):
+            chosen = best_at_least(program, least, deadline)
+            if chosen and evaluate(program, chosen).objective >= least:
+                better = plan_of(problem, program, EXACT, ProgramAnswer(Termination.FEASIBLE, chosen))
+    if better is not None and better.stages:
+        words = f"{in_words(better.configs)} meets all limits and is worth {better.objective:.6g}"
+        raise SolverError("the bound is wrong", problems=[Fault(f"the claim is that {claim}, but {words}")])
 
 
 # A solve that used at most this share of its time left nothing untried.

@@ -167,7 +167,7 @@ def is_recordable(memory: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PolicyInputs(PlannerInputs):
-    """The ingredients of a policy, and the planners that it may be made of."""
+    """The ingredients of a policy. `objective` None is the pipeline's default."""
 
     def profiled(self) -> Profiled:
         """ipa's planner and predictor over these profiles."""

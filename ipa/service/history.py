@@ -102,7 +102,12 @@ def newest_first(
 
 
 async def replay(
-    caller: Caller, decision_id: str, policy: str | None, place: AbstractAsyncContextManager[None]
+    caller: Caller,
+    decision_id: str,
+    policy: str | None,
+    place: AbstractAsyncContextManager[None],
+    *,
+    certifies: bool = False,
 ) -> ReplayResult:
     """Replay the decision in a thread, by `policy` or its own policy, after entering `place`.
 
@@ -112,7 +117,8 @@ async def replay(
     decision, pipeline = await to_thread.run_sync(_recorded, caller, decision_id, policy)
     profiles = caller.service.profiles(pipeline.name)
     async with place:
-        return await to_thread.run_sync(caller.service.replayer, decision, pipeline, profiles, policy)
+        replayer = caller.service.replayer
+        return await to_thread.run_sync(replayer, decision, pipeline, profiles, policy, certifies)
 
 
 def _recorded(caller: Caller, decision_id: str, policy: str | None) -> tuple[Decision, Pipeline]:

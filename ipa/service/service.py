@@ -201,9 +201,9 @@ class DependencyCheck:
     required: bool = False
 
 
-# The result by the policy of that name (None: the one that made the decision). Errors: UsageError (the policy
-# cannot have the pipeline), RecordError, DeadlineError.
-ReplayDecision = Callable[[Decision, Pipeline, Mapping[str, StageProfile], str | None], ReplayResult]
+# The result by the policy of that name (None: the one that made the decision), with a certificate if true.
+# Errors: UsageError (the policy cannot have the pipeline), RecordError, DeadlineError.
+ReplayDecision = Callable[[Decision, Pipeline, Mapping[str, StageProfile], str | None, bool], ReplayResult]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
+import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ import yaml
 
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
-from ipa.bootstrap.service import Replayer
 from ipa.clients.http import HttpClient
-from ipa.model.decision import Action, Decision
+from ipa.control.audit.replay import Replayer
+from ipa.model.decision import Action, Decision, ReasonCode
+from tests.fakes.children import run_process
 from tests.fakes.commands import Ipa
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline, over
 from tests.fakes.viewed import again, decided, taken
@@ -164,24 +166,26 @@ def test_the_first_where_two_policies_part_has_both_plans(ipa: Ipa, world: FakeW
     assert out == "ours decides the same in all 5 decisions that could be replayed\n"
 
 
-def timeless(values: Any) -> str:
-    """The answer, without the time that solving took."""
-    return re.sub(r'"solve_s": [0-9.e-]+', "", json.dumps(values))
-
-
-def test_the_four_forms_say_the_same(ipa: Ipa) -> None:
-    for words in (["--limit", "5"], [a_change().decision_id]):
-        out = ipa(*words, "-o", "json").out
-        values = yaml.safe_load(ipa(*words, "-o", "yaml").out)
-        assert timeless(values) == timeless(json.loads(out))
-        assert "|---" in ipa(*words, "-o", "md").out
+def test_a_certificate_is_verified_without_the_service(ipa: Ipa, world: FakeWorld, tmp_path: Path) -> None:
+    file, text = tmp_path / "decision.json", ipa(a_change().decision_id, "--certificate").out
+    values = json.loads(text)
+    values["plans"][0]["latency_s"] = 0.1
+    for content, code, words in ((text, 0, "verified"), (json.dumps(values), 2, "by arithmetic, not 0.1")):
+        file.write_text(content)
+        run = run_process([Path(sys.executable).with_name("ipa"), "verify", file], cwd=tmp_path)
+        assert run.returncode == code and words in run.stdout, run
+    # There is none of a decision that is not the same again.
+    at = world.recorded.index(a_change())
+    world.recorded[at] = replace(world.recorded[at], reason=ReasonCode.REBATCH)
+    assert "apply.rebatch" in ipa(a_change().decision_id, "--certificate", code=2).out
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         (["--first"], 64, "--first needs a second policy"),
-        (["x", "--first", "--policy", "hpa"], 64, "it takes no ID"),
+        (["x", "--first", "--policy", "hpa"], 64, "takes no ID"),
+        (["--certificate"], 64, "--certificate needs the ID of a decision"),
         (["nope"], 1, "there is no decision 'nope'"),
         (["--policy", "nope"], 65, "there is no policy 'nope'"),
         (["--policy", "infadapter"], 64, "cannot be planned as a set"),

@@ -20,7 +20,6 @@ from ipa.api.app import create_app
 from ipa.api.context import ApiContext, Streams
 from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.pipeline_registry import Roster
-from ipa.bootstrap.service import Replayer
 from ipa.control.audit.record import (
     Chain,
     Entry,
@@ -32,6 +31,7 @@ from ipa.control.audit.record import (
     of_control,
     of_decision,
 )
+from ipa.control.audit.replay import Replayer
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE
 from ipa.control.engine.actuation import ActuationPhase

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 from ipa.api.context import ApiContext
-from ipa.bootstrap.service import Replayer
+from ipa.control.audit.replay import Replayer
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -13,12 +14,19 @@ from subprocess import check_output
 import pytest
 
 from ipa.adapters.store import open_store
-from ipa.bootstrap.service import Replayer
-from ipa.control.audit.replay import ReplayOutcome, ReplayResult, ReplaySetup, inputs_in, replay
+from ipa.control.audit.replay import (
+    Replayer,
+    ReplayResult,
+    ReplaySetup,
+    inputs_in,
+    replay,
+    verify_certificate,
+)
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import ChangeRequest, PlannerProvenance
 from ipa.control.engine.tick import is_outcome
 from ipa.control.ports import Freeze, Signals, StagePin
+from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.forecast.arrivals import steps
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
@@ -38,7 +46,7 @@ DECLARED = replace(PIPELINE, fallback=Fallback(20.0, after_ticks=3, recover_tick
 
 def check_same(decision: Decision, replayed: ReplayResult) -> None:
     """It is the decision itself, word for word, but for times and rounding."""
-    assert (replayed.outcome, replayed.differences, replayed.notes) == (ReplayOutcome.SAME, (), ()), decision
+    assert (replayed.outcome, replayed.differences, replayed.notes) == ("same", (), ()), decision
     again = replayed.again
     assert again is not None
     assert again.inputs_digest == decision.inputs_digest
@@ -187,7 +195,8 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
 RATES = tuple(float(rate) for rate in steps((4.0, 40), (16.0, 50), (4.0, 45), (38.0, 45), (3.0, 60)))
 SLOW = slower(1.6)
 SETUP = SimSetup(
-    PIPELINE,
+    # With the numbers of a file: a certificate has them.
+    pipeline_from_mapping(pipeline_to_mapping(PIPELINE)),
     PROFILES,
     RATES,
     seed=7,
@@ -207,7 +216,7 @@ RUNS = {
     "slow to start": replace(SETUP, truth=SLOW, readiness_s=12.0),
     "cluster": replace(SETUP, cluster=KUBERNETES),
     "canary": replace(
-        SETUP, cluster=KUBERNETES, pipeline=replace(PIPELINE, canary=Canary(5, 20.0)), kills=()
+        SETUP, cluster=KUBERNETES, pipeline=replace(SETUP.pipeline, canary=Canary(5, 20.0)), kills=()
     ),
 }
 
@@ -221,6 +230,9 @@ def test_every_decision_of_a_simulated_run_is_taken_again_as_it_was(name: str) -
     again = Replayer(store)
     for decision in decisions:
         check_same(decision, again(decision, setup.pipeline, setup.profiles))
+    for decision in decisions[::4]:
+        result = again(decision, setup.pipeline, setup.profiles, None, True)
+        assert verify_certificate(json.loads(json.dumps(result.certificate)), "it").faults == ()
     assert len(decisions) >= 45
 
 

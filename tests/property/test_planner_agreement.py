@@ -13,9 +13,11 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from ipa.model.errors import SolverError
 from ipa.model.plan import Plan
+from ipa.optimize.deadline import Deadline
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.solve import solve
+from ipa.optimize.solve import solve, verify_claim
 from tests.amounts import many
 from tests.fakes.planner_agreement import KINDS, examples, kinds_of, planned, randoms, small_chain
 from tests.fakes.planner_brute import size
@@ -58,12 +60,15 @@ def test_plans_are_exact_in_three_resources_at_once(part: int) -> None:
             continue
         verdict = planned(problem, MOST)
         assert verdict.enumerated and not verdict.faults, (seed - 1, verdict)
-        plan = solve(problem, "exact", explain=False)
         free = replace(problem, bounds=replace(problem.bounds, memory_gib=None, accelerators={}))
+        plan, best = (solve(each, "exact", explain=False) for each in (problem, free))
+        verify_claim(problem, plan, Deadline(inf))
+        # Without the limits it is not the best plan, and its bound is none.
+        if best.objective is not None and (plan.objective is None or best.objective > plan.objective + 1e-4):
+            with pytest.raises(SolverError, match="the bound is wrong"):
+                verify_claim(free, plan, Deadline(inf))
         counts += Counter(
-            enumerated=1,
-            feasible=int(verdict.feasible),
-            binding=int(plan.configs != solve(free, "exact", explain=False).configs),
+            enumerated=1, feasible=int(verdict.feasible), binding=int(plan.configs != best.configs)
         )
     # Memory or accelerators decide often enough, and not by leaving nothing.
     assert counts["feasible"] >= counts["enumerated"] / 4 and counts["binding"] >= counts["enumerated"] / 5

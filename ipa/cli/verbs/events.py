@@ -1,4 +1,4 @@
-"""The verbs about the record: `ipa events`, `ipa audit` and `ipa replay`."""
+"""The verbs about the record: `ipa events`, `ipa audit`, `ipa replay` and `ipa verify`."""
 
 from __future__ import annotations
 
@@ -132,6 +132,9 @@ def replay(
     before: str | None = typer.Option(
         None, "--before", metavar="ID", help="replay those before this decision"
     ),
+    certificate: bool = typer.Option(
+        False, "--certificate", help="with ID: print its certificate, for `ipa verify`"
+    ),
     place: Place,
 ) -> None:
     """Re-run recorded decisions from their inputs and compare the results.
@@ -140,10 +143,10 @@ def replay(
     """
     from ipa.cli.views.result_text import detail, listed, parted_nowhere
 
-    if first and policy is None:
-        raise UsageError("--first needs a second policy", hint="Name it with --policy NAME.")
-    if first and decision_id is not None:
-        raise UsageError("--first looks through several decisions, so it takes no ID")
+    if first and (policy is None or decision_id is not None):
+        raise UsageError("--first needs a second policy and takes no ID", hint="Name it with --policy NAME.")
+    if certificate and (decision_id is None or policy is not None):
+        raise UsageError("--certificate needs the ID of a decision, and takes no --policy")
     output = place.output
     with place.client() as service:
         if decision_id is not None:
@@ -153,7 +156,7 @@ def replay(
                     f"{decision_id} is a decision of pipeline {decision['pipeline']!r}, not of {pipeline!r}",
                     hint=f"`ipa history {pipeline} --all` lists its own.",
                 )
-            pairs = [_again(service, decision, policy)]
+            pairs = [_again(service, decision, policy, certificate=certificate)]
         else:
             decisions = service.decisions(pipeline, limit=limit, before=before, inputs=False)["decisions"]
             pairs = []
@@ -164,14 +167,14 @@ def replay(
                     step(decision["decision_id"])
                     if first and _outcome(pairs[-1]) == "differs":
                         break
-    if decision_id is not None:
-        show(output, pairs[0], *detail(pairs[0]))
-    elif not first:
+    if decision_id is None and not first:
         show(output, pairs, *listed(pairs, policy))
-    elif pairs and _outcome(pairs[-1]) == "differs":
-        show(output, pairs[-1], *detail(pairs[-1]))
-    else:
+    elif decision_id is None and not (pairs and _outcome(pairs[-1]) == "differs"):
         show(output, None, *parted_nowhere(pairs, str(policy)))
+    elif values := pairs[-1]["replayed"]["certificate"]:
+        show(Output.JSON, values)
+    else:
+        show(output, pairs[-1], *detail(pairs[-1]))
     outcomes = set(map(_outcome, pairs))
     # Decisions without recorded inputs count only if one was requested by name.
     is_stale = "stale" in outcomes or (decision_id is not None and "nothing" in outcomes)
@@ -179,10 +182,33 @@ def replay(
         raise typer.Exit(ExitCode.CHANGED if "differs" in outcomes else ExitCode.CONFLICT)
 
 
-def _again(service: HttpClient, decision: dict[str, Any], policy: str | None) -> Pair:
-    replayed = service.replay(decision["decision_id"], policy)
+def _again(service: HttpClient, decision: dict[str, Any], policy: str | None, **options: bool) -> Pair:
+    replayed = service.replay(decision["decision_id"], policy=policy, **options)
     return {"decision": {**decision, "inputs": ""}, "replayed": replayed}
 
 
 def _outcome(pair: Pair) -> str:
     return str(pair["replayed"]["outcome"])
+
+
+def verify(
+    file: Path = typer.Argument(metavar="FILE", help="certificate"),
+    *,
+    key: Path | None = typer.Option(
+        None, "--key", metavar="FILE", help="PEM file of the key that must have signed it"
+    ),
+    output: Output = OUTPUT,
+) -> None:
+    """Verify the certificate of a decision without a service.
+
+    Exit code 2: it is refuted, with each claim that does not hold and the computed value.
+    """
+    from ipa.bootstrap.keys import signature_verifier
+    from ipa.control.audit.replay import verify_certificate
+    from ipa.files.reading import read_json
+
+    found = verify_certificate(read_json(file), str(file), None if key is None else signature_verifier(key))
+    words = {"refuted": found.faults, "holds": found.verified, "not checked": found.unchecked}
+    lines = [f"  {each}: {claim}" for each, claims in words.items() for claim in claims]
+    show(output, found, [f"{file}: {'refuted' if found.faults else 'verified'}", *lines])
+    raise typer.Exit(ExitCode.CHANGED if found.faults else ExitCode.OK)

@@ -2,36 +2,53 @@
 
 The engine is a pure function of the recorded inputs: the same pipeline, profiles and policy give the same
 decision. If they do not, the result lists the differences. If the pipeline or profiles changed, it is stale.
+
+A certificate is a decision with all that a replay of it needs. To verify it, the claimed plans answer for the
+solver, after their figures, limits and bounds were checked.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import chain
 from math import isclose
 from typing import Any
 
 import ipa
-from ipa.control.canonical import digest, digest_of, plain, restored
+from ipa.control.audit.record import Verifies
+from ipa.control.canonical import canonical_json, digest, digest_of, plain, restored
 from ipa.control.engine.state import EngineState, PlannerProvenance, TickRequest
 from ipa.control.engine.tick import (
     OUTCOME,
     DecisionInputs,
     is_outcome,
+    made_of,
     on_tick,
     read_inputs,
     remembered,
     version_of,
 )
+from ipa.control.ports import DecisionLog
+from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.decision import Decision
-from ipa.model.errors import InputError, RecordError
+from ipa.model.errors import DeadlineError, InputError, IpaError, RecordError, SolverError
+from ipa.model.measured import with_profiles
 from ipa.model.observation import Forecast, LoadHistory
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig, in_words
+from ipa.model.profile import StageProfile
+from ipa.model.recording import recorded_as
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.linear_program import Solvers
+from ipa.optimize.problem import PlanningProblem
+from ipa.optimize.solve import SolveCache, verify_claim
 from ipa.policies.base import Policy, Predictor, is_stateful
+from ipa.policies.registry import POLICIES
+from ipa.policies.table import PolicyInputs, Runner, at_once, make_policy
 
 # Durations, which are no part of a result, and figures that follow from configurations and profiles.
 NO_RESULT = frozenset({"solve_s", "beside", "cost_usd_per_hour", "prices"})
@@ -43,6 +60,17 @@ ROUNDING = 1e-4
 MOST = 20
 # The most characters of each.
 LONGEST = 200
+# Seconds for all plans of one decision together; it mostly takes a tenth of one.
+REPLAY_S = 10.0
+# Decisions that a policy with memory is shown first: one each 5 s, they are the 300 s that the HPA looks
+# back.
+EARLIER = 60
+CERTIFICATE = "ipa.certificate/1"
+# The fields of a certificate that are not signed.
+SEAL = ("key_id", "signature")
+UNSIGNED = "signature: there is none, so that anybody may have made up the decision and its inputs"
+# The fields of a decision that `replay` compares, or that it reads.
+REPLAYED = ("inputs", "inputs_digest", *COMPARED)
 
 
 class ReplayOutcome(StrEnum):
@@ -71,7 +99,8 @@ class ReplayResult:
 
     `why` is the cause if it could not be replayed, `notes` lists changes since then. `again` is the new
     decision without inputs, None if it could not be replayed. For the same policy, action, reason,
-    configurations and plan are compared; for another one the configurations and the plan.
+    configurations and plan are compared; for another one the configurations and the plan. `certificate` is
+    that of the decision if it was requested and the replay is the same.
     """
 
     decision_id: str
@@ -81,6 +110,7 @@ class ReplayResult:
     notes: tuple[str, ...] = ()
     differences: tuple[ReplayDifference, ...] = ()
     again: Decision | None = None
+    certificate: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,27 +149,6 @@ def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
 def nothing(decision: Decision, why: str) -> ReplayResult:
     """The result for a decision that cannot be replayed."""
     return ReplayResult(decision.decision_id, "", ReplayOutcome.NOTHING, why)
-
-
-def stale(
-    decision: Decision, inputs: DecisionInputs, pipeline: Pipeline, profiles: str, policy: str
-) -> ReplayResult | None:
-    """The result if pipeline or profiles (by their digest) changed since then; None if they did not."""
-    moved = []
-    # A shadow policy's decisions have the pipeline's name with an @.
-    if digest_of(replace(pipeline, name=decision.pipeline)) != inputs.pipeline:
-        moved.append("the pipeline has changed since")
-    if profiles != inputs.made_of.profiles:
-        moved.append("the profiles were measured again since")
-    if not moved:
-        return None
-    return ReplayResult(
-        decision.decision_id,
-        policy,
-        ReplayOutcome.STALE,
-        " and ".join(moved),
-        _versions(inputs, ipa.__version__),
-    )
 
 
 def replay(
@@ -267,3 +276,205 @@ def _leaves(what: str, recorded: Any, again: Any) -> Iterator[ReplayDifference]:
 def _shortened(value: Any) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+class ClaimedPlans(SolveCache):
+    """Answers for the solver with a claimed plan of the same rate and SLA that is true, else makes the plan.
+
+    `unchecked` are claims whose bound could not be checked in time, `added` the plans that were made.
+    """
+
+    def __init__(self, claimed: Sequence[Plan] = ()) -> None:
+        super().__init__(0)
+        self._deadline, self._left, self.added = Deadline(REPLAY_S), dict(enumerate(claimed)), list[Plan]()
+        self._false, self.unchecked = dict[int, list[str]](), list[str]()
+
+    def solve(self, problem: PlanningProblem, *args: Any, **options: Any) -> Plan:
+        """The claimed plan; without a true one as `SolveCache.solve`."""
+        for at, plan in self._left.items():
+            if (plan.rate_rps, plan.sla_s) != (problem.rate_rps, problem.sla_s):
+                continue
+            try:
+                verify_claim(problem, plan, self._deadline)
+            except SolverError as error:
+                self._false.setdefault(at, [f"plans.{at}: {fault}" for fault in error.problems])
+                continue
+            except DeadlineError as error:
+                self.unchecked.append(f"plans.{at}.bound: {error.message}")
+            del self._left[at]
+            return plan
+        self.added.append(super().solve(problem, *args, **options))
+        return self.added[-1]
+
+    @property
+    def faults(self) -> list[str]:
+        """The claims that were not used, with what is false; if there are none, the claims that lack."""
+        unused = [self._false.get(at, [f"plans.{at}: the decision does not weigh it"]) for at in self._left]
+        wanted = (f"{plan.rate_rps:g} rps within {plan.sla_s:g} s" for plan in self.added)
+        lacking = [f"plans: there is none for {words}, which the decision weighs" for words in wanted]
+        return [*chain.from_iterable(unused)] or lacking
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A decision, and what it follows from: the pipeline, its profiles, and the `plans` that were weighed.
+
+    `file` has the keys of the pipeline's file; `bounds` and `stages`, without variants, are those on its
+    target (`Target.shape`). `signature` is by the store's key `key_id`; both are empty if it has none.
+    """
+
+    kind: str
+    version: str
+    file: object = field(metadata=recorded_as("pipeline"))
+    bounds: Bounds
+    stages: tuple[Stage, ...]
+    profiles: Mapping[str, StageProfile]
+    decision: Decision
+    plans: tuple[Plan, ...]
+    key_id: str = ""
+    signature: str = ""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline on its target. InputError: its file is wrong, or contradicts other fields."""
+        read = pipeline_from_mapping(self.file)
+        pairs = zip(self.stages, read.stages, strict=False)
+        stages = tuple(replace(shaped, variants=own.variants) for shaped, own in pairs)
+        pipeline = replace(read, bounds=self.bounds, stages=stages)
+        if plain(pipeline_to_mapping(pipeline)) != self.file:
+            raise InputError("/pipeline contradicts /bounds or /stages")
+        if missing := [stage.name for stage in pipeline.served if stage.name not in self.profiles]:
+            raise InputError(f"/profiles has none of {', '.join(missing)}")
+        return with_profiles(pipeline, self.profiles)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayer:
+    """Replays recorded decisions with their recorded forecasts.
+
+    `log` has the decisions for another policy with a memory. `limited` gives the runner of a policy by name,
+    and `sign` the id of a key with its signature of a text.
+    """
+
+    log: DecisionLog | None = None
+    within_s: float = REPLAY_S
+    solvers: Solvers | None = None
+    limited: Callable[[str], Runner] = lambda _: at_once
+    sign: Callable[[str], tuple[str, str]] = lambda _: ("", "")
+
+    def __call__(
+        self,
+        decision: Decision,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        policy: str | None = None,
+        certifies: bool = False,
+        *,
+        plans: SolveCache | None = None,
+    ) -> ReplayResult:
+        """The result of the replay, by `policy` or the recorded one, with a certificate if it `certifies`.
+
+        `plans` answers for the solver. Errors: UsageError (no such policy, or not for this pipeline),
+        RecordError, DeadlineError.
+        """
+        inputs = inputs_in(decision)
+        if isinstance(inputs, ReplayResult):
+            return inputs
+        if not POLICIES.is_known(inputs.policy):
+            return nothing(decision, f"policy {inputs.policy!r} decided it, which is not installed here")
+        name, was = policy or inputs.policy, inputs.made_of
+        moved = []
+        # A shadow policy's decisions have the pipeline's name with an @.
+        if digest_of(replace(pipeline, name=decision.pipeline)) != inputs.pipeline:
+            moved.append("the pipeline has changed since")
+        if digest_of(profiles) != was.profiles:
+            moved.append("the profiles were measured again since")
+        if moved:
+            why, notes = " and ".join(moved), _versions(inputs, ipa.__version__)
+            return ReplayResult(decision.decision_id, name, ReplayOutcome.STALE, why, notes)
+        until, solved = Deadline(self.within_s), ClaimedPlans()
+        policy_inputs = PolicyInputs(
+            pipeline,
+            profiles,
+            was.objective,
+            was.solver,
+            was.deadline_s,
+            self.solvers,
+            inputs.rolling,
+            until=until,
+            plans=plans or solved,
+        )
+        decides = make_policy(name, policy_inputs, self.limited(name))
+        deciding = ReplaySetup(pipeline, decides, policy_inputs.predictor(), made_of(policy_inputs))
+        earlier: Sequence[Decision] = ()
+        if self.log is not None and name != inputs.policy and is_stateful(decides):
+            earlier = self.log.decisions(decision.pipeline, limit=EARLIER, before_tick=decision.tick)
+        result = replay(decision, inputs, deciding, tuple(reversed(earlier)))
+        if until.passed:
+            raise DeadlineError(
+                f"{decision.decision_id} was not replayed within {self.within_s:g} s",
+                hint="A replay plans again with the same solver and limits.",
+            )
+        if not certifies or result.outcome is not ReplayOutcome.SAME:
+            return result
+        stages = tuple(replace(stage, variants=()) for stage in pipeline.stages)
+        known = (pipeline_to_mapping(pipeline), pipeline.bounds, stages, profiles, decision)
+        values = plain(Certificate(CERTIFICATE, ipa.__version__, *known, tuple(solved.added)))
+        sealed = dict(zip(SEAL, self.sign(signed_text(values)), strict=True))
+        return replace(result, certificate=values | sealed)
+
+
+def signed_text(values: Mapping[str, Any]) -> str:
+    """The text of a certificate's values that is signed."""
+    return canonical_json({name: each for name, each in values.items() if name not in SEAL})
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The outcome in words: `faults` refute a certificate, each with the claimed and the computed value."""
+
+    faults: tuple[str, ...]
+    verified: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+
+def verify_certificate(values: Any, where: str, verifies: Verifies | None = None) -> Verification:
+    """Check all that the certificate in the values claims; `verifies` checks its signature, if given.
+
+    InputError: it is none, or lacks something; it names the field, and `where` the certificate.
+    """
+    kind = values.get("kind") if isinstance(values, dict) else None
+    try:
+        if kind != CERTIFICATE:
+            raise InputError(f"its kind is {kind!r}, not {CERTIFICATE!r}")
+        certificate = restored(Certificate, values)
+        decision, claims = certificate.decision, ClaimedPlans(certificate.plans)
+        result = Replayer()(decision, certificate.pipeline, certificate.profiles, plans=claims)
+        if result.again is None and not result.policy:
+            raise InputError(result.why)
+    except RecordError as error:
+        return Verification((f"decision.inputs: {error.message}",))
+    except (IpaError, ArithmeticError, LookupError, ValueError) as error:
+        hint = "`ipa replay PIPELINE ID --certificate > FILE` writes one."
+        raise InputError(f"{where} is no certificate that can be verified: {error}", hint=hint) from error
+    if result.again is None:
+        return Verification((f"decision: it does not follow from what the file holds: {result.why}",))
+    faults, unchecked = claims.faults, [*claims.unchecked, *result.notes]
+    claimed, again = (
+        {name: each for name, each in plain(it).items() if name not in REPLAYED}
+        for it in (decision, result.again)
+    )
+    for each in (*result.differences, *_leaves("", claimed, again)):
+        faults.append(f"decision.{each.what} is claimed as {each.recorded}, its inputs give {each.again}")
+    verified = [
+        f"decision: {decision.reason} follows from its inputs, the profiles and the plans",
+        f"plans: {len(certificate.plans)} as the profiles give them, within all limits, none above its bound",
+    ]
+    by = f"the key {certificate.key_id!r}"
+    if verifies is None:
+        unchecked.append(f"signature: by {by}; --key FILE checks it" if certificate.key_id else UNSIGNED)
+    elif verifies(certificate.key_id, certificate.signature, signed_text(values)):
+        verified.append(f"signature: {by} signed it")
+    else:
+        faults.append(f"signature: claimed is one by {by}, and no such key of the file signed this text")
+    return Verification(tuple(faults), () if faults else tuple(verified), tuple(unchecked))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipa.bootstrap.service import Replayer
-from ipa.control.audit.replay import ReplayOutcome
+from ipa.control.audit.replay import Replayer, ReplayOutcome
 from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.shadow import shadow_world

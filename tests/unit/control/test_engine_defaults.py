@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.engine.state import EngineState, PlannerProvenance
+from ipa.control.engine.state import PlannerProvenance
 from ipa.model.observation import LoadHistory
 from ipa.settings import Settings
 
@@ -22,12 +22,6 @@ def test_guards_take_the_defaults_of_the_settings() -> None:
     }
     assert not any(getattr(guards, name) for name in OFF)
     assert PlannerProvenance().deadline_s == settings.solver_deadline_s
-
-
-def test_a_pipeline_is_blocked_after_three_refused_writes_and_starts_with_none() -> None:
-    guards, state = GuardSettings(), EngineState()
-    assert (guards.max_conflicts, guards.max_drifts) == (3, 3)
-    assert state.conflicts == 0
 
 
 @pytest.mark.parametrize(
