@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event, insert, text
 from ipa.adapters.store import Store, database
 from ipa.adapters.store.rows import fold
 from ipa.adapters.store.schema import EntryRow
-from ipa.control.audit.record import Head, Recorded, head_of, verify_lines
+from ipa.control.audit.record import Recorded
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConflictError, RecordError, UnavailableError
@@ -156,16 +156,6 @@ def test_it_goes_on_after_a_tail_was_cut_and_still_shows_it(filled: Store, hands
         filled.verify("ocr")
 
 
-def test_an_export_is_verified_without_the_store(filled: Store) -> None:
-    lines = [entry.line() for entry in filled.entries(0, 100)]
-    verified = verify_lines(lines, {"ocr": filled.verify("ocr").head})
-    assert {name: each.entries for name, each in verified.items()} == {"ocr": 6, "other": 2}
-    with pytest.raises(RecordError, match="'ocr' is damaged: entry 3 was removed"):
-        verify_lines([line for line in lines if '"decision_id":"ocr-3"' not in line], {})
-    with pytest.raises(RecordError, match="removed from the end"):
-        verify_lines(lines[:-1], {"ocr": filled.verify("ocr").head})
-
-
 def test_a_control_without_its_entry_is_not_kept(
     filled: Store, hands: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,10 +226,3 @@ def test_a_decision_that_cannot_be_recorded_takes_no_other_with_it(store: Store)
         results = [pool.submit(store.record, each) for each in (*decisions, other)]
     assert [type(each.exception()) for each in results] == [*[type(None)] * 5, ConflictError]
     assert (store.verify("ocr").entries, store.verify("video").entries) == (1, 4)
-
-
-def test_a_head_is_read_again_as_it_was_written() -> None:
-    head = Head(12, "a" * 64)
-    assert head_of(str(head)) == head
-    with pytest.raises(ValueError, match="is not a head"):
-        head_of("12:abc")

@@ -60,28 +60,23 @@ def test_every_guide_has_something_to_run() -> None:
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_its_commands_are_right(
-    guide: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    guide: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     world = FakeWorld().play(30)
     services = world.services()
     if guide == "take-a-decision-again":
-        monkeypatch.chdir(tmp_path)
         world = taken()
         del world.recorded[:-12]
         services = again(world)
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
-    for whole in lines(guide):
-        line, _, file = whole.partition(" > ")
+    for line in lines(guide):
         words = shlex.split(line.removeprefix("export "))
         if words[0] == "ipa" and words[1] in ONLY_PARSED:
             parsed(words[1:])
         elif words[0] == "ipa":
             world.clock.wait(timedelta(seconds=1).total_seconds())
             code = run([NAMES.get(word, word) for word in words[1:]])
-            printed = capfd.readouterr()
-            assert code == (2 if DIFFERS in words else 0), f"{line}\n{printed}"
-            if file:
-                Path(file).write_text(printed.out)
+            assert code == (2 if DIFFERS in words else 0), f"{line}\n{capfd.readouterr()}"
         elif words[0] == "kubectl":
             assert [
                 w for w in words if w.startswith("deploy/") and is_path(w) and not (ROOT / w).exists()

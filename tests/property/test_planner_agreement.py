@@ -63,7 +63,6 @@ def test_plans_are_exact_in_three_resources_at_once(part: int) -> None:
         free = replace(problem, bounds=replace(problem.bounds, memory_gib=None, accelerators={}))
         plan, best = (solve(each, "exact", explain=False) for each in (problem, free))
         verify_claim(problem, plan, Deadline(inf))
-        # Without the limits it is not the best plan, and its bound is none.
         if best.objective is not None and (plan.objective is None or best.objective > plan.objective + 1e-4):
             with pytest.raises(SolverError, match="the bound is wrong"):
                 verify_claim(free, plan, Deadline(inf))

@@ -60,7 +60,6 @@ WRONG: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "too few replicas": (lambda plan: with_stage(plan, replicas=1), "carries"),
     "stages left out": (lambda plan: replace(plan, stages=plan.stages[:1]), "stages"),
     "an objective above its bound": (lambda plan: replace(plan, bound=(plan.objective or 0) - 1e-3), "bound"),
-    "a stage that is quicker": (lambda plan: with_stage(plan, mean_s=0.01), "first.mean_s is"),
     "half of the requests": (lambda plan: with_stage(plan, share_percent=50), "50 % of the requests"),
     "another gap": (lambda plan: replace(plan, gap=0.5), "gap is"),
     "no plan": (lambda plan: replace(plan, termination=Termination.INFEASIBLE), "infeasible"),

@@ -11,7 +11,7 @@ from ipa.model.pipeline import Objective
 from ipa.model.profile import AS_MEASURED, ProfilePoint, Slowdown
 from ipa.optimize.problem import Compat
 from ipa.policies.base import PolicyState, corrected
-from ipa.policies.profiled import SLOWED, PlannerInputs, Profiled
+from ipa.policies.profiled import PlannerInputs, Profiled
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
@@ -103,10 +103,3 @@ def test_every_policy_that_plans_heeds_them(name: str) -> None:
     assert prediction is not None and prediction.carries
     before = true.predict(plain.configs, plain.rate_rps)
     assert before is not None and not before.carries
-
-
-def test_few_sets_of_slowdowns_are_kept() -> None:
-    known = Profiled(PlannerInputs(PIPELINE, PROFILES, solver="exact"))
-    for step in range(3 * SLOWED):
-        assert known.predict(SMALLEST, 1.0, (Slowdown("detect", "small", 1.1 + step / 100),)) is not None
-    assert len(known._slowed) == SLOWED
