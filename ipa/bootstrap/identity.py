@@ -35,7 +35,7 @@ def make_authenticators(
         # A separate client, so that reviews and the loops' calls do not wait for each other.
         client = kube_client(settings)
         resources.callback(client.close)
-        kind, places = cluster_target().access()
+        kind, places = cluster_target(settings).access()
         authenticators.append(KubeIdentities(client, clock, kind, places, settings.kube_audience))
     return tuple(authenticators)
 

@@ -79,9 +79,9 @@ def is_target(at: str) -> bool:
     return at.partition(":")[0] in TARGETS
 
 
-def cluster_target() -> Target:
-    """The target that runs pipelines on Kubernetes, and whose manifests a file may hold."""
-    return next(target for target in targets() if target.on_kubernetes)
+def cluster_target(settings: Settings) -> Target:
+    """The target of the settings if it runs pipelines on Kubernetes, else the first one that does."""
+    return next(target for target in (find_target(settings), *targets()) if target.on_kubernetes)
 
 
 def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) -> None:

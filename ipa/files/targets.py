@@ -20,6 +20,7 @@ TARGETS = Registry(
     {
         "kubernetes": "ipa.targets.seldon.target:SELDON",
         "seldon": "ipa.targets.seldon.target:SELDON",
+        "deployments": "ipa.targets.deployments.target:DEPLOYMENTS",
         "local": "ipa.targets.local.target:LOCAL",
         "simulated": "ipa.targets.simulated.target:SIMULATED",
         "scale": "ipa.targets.scale.target:SCALE",
@@ -65,8 +66,7 @@ class TargetSections:
 @cache
 def target_sections() -> Mapping[str, TargetSections]:
     """The sections of every target that has some, by key. PluginError if a target cannot be loaded."""
-    all_sections = [TARGETS.load(name).sections for name in TARGETS]
-    return {sections.key: sections for sections in all_sections if sections.key}
+    return {it.key: it for name in TARGETS if (it := TARGETS.load(name).sections).key}
 
 
 def check_batches(document: Document, pipeline: Pipeline) -> None:

@@ -21,7 +21,7 @@ from ipa.targets.gitops import GitOpsWorkload, Repository
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render
-from ipa.targets.seldon.manifest_edit import Manifest
+from ipa.targets.seldon.target import SELDON
 from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
@@ -67,7 +67,9 @@ class GitOpsHarness(Settling):
         git(folder, "clone", "--quiet", "--bare", str(self.remote), str(self.ours))
         self.manifests = Repository(self.ours, "main", "origin", "ipa <ipa@example.com>", timeout_s=30.0)
         self.cluster = KubeWorkload(self.client, layout_of)
-        self.workload: Workload = GitOpsWorkload(self.cluster, self.manifests, PATH, Manifest, decision)
+        self.workload: Workload = GitOpsWorkload(
+            self.cluster, self.manifests, PATH, SELDON.manifest, decision
+        )
 
     def sync(self) -> None:
         """The GitOps tool makes the cluster what the branch says."""
@@ -95,7 +97,7 @@ class GitOpsHarness(Settling):
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
         text = self.manifests.read(self.name)
-        manifest = Manifest(self.pipeline, text, self.name)
+        manifest = SELDON.manifest(self.pipeline, text, self.name)
         wanted = [
             replace(config, replicas=replicas) if config.stage == stage else config
             for config in manifest.configs()

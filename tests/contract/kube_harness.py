@@ -9,19 +9,25 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import DEPLOYMENT
 from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from ipa.targets.deployments.target import DEPLOYMENTS
+from ipa.targets.kubernetes.split import PartRole
+from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import PartRole, layout_of, parts_of
+from ipa.targets.seldon.layouts import layout_of, parts_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, is_split, seldon_of, with_seldon
+from ipa.targets.seldon.target import SELDON
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
-from tests.fakes.kube.samples import create
+from tests.fakes.kube.samples import as_deployments, create
 
 TIMEOUT_S = 10.0
 
@@ -73,16 +79,17 @@ def replicas_of(pipeline: Pipeline, stage: str) -> tuple[str, int]:
 class FakeKubeHarness(Settling):
     """On the fake: time is ticks."""
 
+    target: KubernetesTarget = SELDON
+
     def __init__(self, folder: Path, pipeline: Pipeline | None = None) -> None:
         self.kube = FakeKube()
         self.kube.__enter__()
         self.client = KubeClient.from_kubeconfig(str(self.kube.kubeconfig(folder)), TIMEOUT_S)
-        self.seldon = KubeWorkload(self.client, layout_of)
-        self.workload: Workload = self.seldon
+        self.workload: Workload = KubeWorkload(self.client, self.target.layout_of)
         self.pipeline = pipeline or contract_pipeline()
 
     def deploy(self, configs: Sequence[StageConfig]) -> None:
-        create(self.client, self.pipeline, configs)
+        create(self.client, self.pipeline, configs, target=self.target)
 
     def let_time_pass(self) -> None:
         self.kube.tick()
@@ -96,12 +103,27 @@ class FakeKubeHarness(Settling):
         self.kube.edit("default", name, scale)
 
     def remove(self) -> None:
-        for name in layout_of(self.pipeline).names:
-            self.kube.store.delete("seldondeployments", "default", name)
+        for name in self.target.layout_of(self.pipeline).names:
+            self.kube.store.delete(self.target.kind.plural, "default", name)
 
     def close(self) -> None:
         self.client.close()
         self.kube.__exit__()
+
+
+class DeploymentsHarness(FakeKubeHarness):
+    """Plain Deployments on the fake."""
+
+    target = DEPLOYMENTS
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, as_deployments(contract_pipeline()))
+
+    def scale_by_another_hand(self, stage: str, replicas: int) -> None:
+        def scale(deployment: dict) -> None:
+            deployment["spec"]["replicas"] = replicas
+
+        self.kube.edit("default", f"{NAME}-{stage}-model", scale, "deployments")
 
 
 class ClusterHarness(Settling):
@@ -122,8 +144,7 @@ class ClusterHarness(Settling):
         self.pipeline = pipeline
         self.layout = layout_of(pipeline)
         self.client = KubeClient.from_kubeconfig(kubeconfig, TIMEOUT_S)
-        self.seldon = KubeWorkload(self.client, layout_of)
-        self.workload: Workload = self.seldon
+        self.workload: Workload = KubeWorkload(self.client, layout_of)
         configuration = client.Configuration()
         config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         self._api = client.ApiClient(configuration)
@@ -169,6 +190,13 @@ class ClusterHarness(Settling):
         self.remove()
         self.client.close()
         self._api.close()
+
+
+def kubeconfig_of_cluster() -> str:
+    kubeconfig = os.environ.get("IPA_TEST_KUBECONFIG")
+    if not kubeconfig:
+        pytest.skip("needs a cluster with the SeldonDeployment CRD; set IPA_TEST_KUBECONFIG")
+    return kubeconfig
 
 
 def cluster_pipeline() -> Pipeline:

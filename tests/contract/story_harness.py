@@ -32,17 +32,19 @@ from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.base import Policy
+from ipa.targets.deployments.target import DEPLOYMENTS
+from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
-from ipa.targets.seldon.section import seldon_of
+from ipa.targets.seldon.target import SELDON
 from tests.contract.story_crasher import Crasher
-from tests.contract.story_pipeline import NAME, Configs, pipeline, profiled, runs_of
+from tests.contract.story_pipeline import NAME, STAGES, Configs, pipeline, profiled, runs_of
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, Trouble
+from tests.fakes.kube.api import Request
 from tests.fakes.kube.cluster import POD_SECURITY, cores_of
-from tests.fakes.kube.samples import create
+from tests.fakes.kube.samples import as_deployments, create
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import loop_over
@@ -105,6 +107,7 @@ class Story:
     clock: Clock
     settings: GuardSettings
     patience_ticks: int
+    target: KubernetesTarget = SELDON
     # Whether a pod that crashes was never ready, so that no old one goes for it. Fake pods are for a moment.
     old_pods_stay = True
 
@@ -113,10 +116,9 @@ class Story:
 
         self.pipeline, self.rate_rps = made, 5.0
         self.electing: list[LeaseLeadership] = []
-        assert seldon_of(made) is not None
-        self.namespace = seldon_of(made).namespace
+        self.namespace = made.namespace
         self.client = KubeClient.from_kubeconfig(kubeconfig, CALL_S)
-        self.workload = KubeWorkload(self.client, layout_of)
+        self.workload = KubeWorkload(self.client, self.target.layout_of)
         self.store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
         configuration = client.Configuration()
         config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
@@ -175,7 +177,7 @@ class Story:
 
     def deploy(self, configs: Configs) -> None:
         """Run the pipeline so; return when everything is ready."""
-        create(self.client, self.pipeline, configs)
+        create(self.client, self.pipeline, configs, target=self.target)
         self.eventually(lambda: self.state().settled, "the first deploy settles")
 
     def eventually(self, holds: Callable[[], Any], what: str) -> Any:
@@ -210,13 +212,18 @@ class Story:
             and any(container["name"] == stage for container in pod["spec"]["containers"])
         )
 
-    def edit_by_another_hand(self, change: Callable[[Json], None]) -> None:
+    def component(self, spec: Json, stage: str) -> Json:
+        """The part of the spec that has the stage's replicas."""
+        part: Json = spec["predictors"][0]["componentSpecs"][STAGES.index(stage)]
+        return part
+
+    def scale_by_another_hand(self, stage: str, replicas: int) -> None:
         """Read, change and put the SeldonDeployment, as `kubectl edit` does."""
         from kubernetes.client import ApiException
 
         for _ in range(STEPS):
             live = self._custom.get_namespaced_custom_object(*self._place, NAME)
-            change(live)
+            self.component(live["spec"], stage)["replicas"] = replicas
             try:
                 self._custom.replace_namespaced_custom_object(*self._place, NAME, live)
                 return
@@ -228,11 +235,6 @@ class Story:
 
     def delete_by_another_hand(self, name: str = NAME) -> None:
         self._custom.delete_namespaced_custom_object(*self._place, name)
-
-    def names(self) -> list[str]:
-        objects, _ = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
-        names = [str(each["metadata"]["name"]) for each in objects]
-        return [name for name in names if name.startswith(NAME)]
 
     def pods_are_fake(self) -> bool:
         """True if no kubelet starts the containers (kwok); such pods are ready whatever their image is."""
@@ -292,6 +294,54 @@ class FakeStory(Story):
     def close(self) -> None:
         super().close()
         self.kube.__exit__()
+
+
+class DeploymentsStory(FakeStory):
+    """On plain Deployments. Its object is all of them, by name."""
+
+    target = DEPLOYMENTS
+
+    def __init__(self, folder: Path) -> None:
+        # The ticks in which something was written: a decision writes one object or several.
+        self._written: set[int] = set()
+        super().__init__(folder)
+        self.pipeline = as_deployments(self.pipeline)
+        self.kube.before = self._note
+
+    def _note(self, request: Request) -> None:
+        if request.verb == "patch" and not request.is_dry_run:
+            self._written.add(self.kube.cluster.now)
+
+    def object(self) -> Json:
+        names = self.target.layout_of(self.pipeline).names
+        parts = {name: self.client.get(kinds.DEPLOYMENT, self.namespace, name) for name in names}
+        uids = [part["metadata"]["uid"] for part in parts.values()]
+        return {"metadata": {"uid": uids}, "spec": {name: part["spec"] for name, part in parts.items()}}
+
+    def generation(self) -> int:
+        return len(self._written)
+
+    def pods(self, stage: str) -> frozenset[str]:
+        pods, _ = self.client.list_all(kinds.POD, self.namespace, {"app": f"{NAME}-{stage}-model"})
+        return frozenset(pod["metadata"]["uid"] for pod in pods)
+
+    def component(self, spec: Json, stage: str) -> Json:
+        part: Json = spec[f"{NAME}-{stage}-model"]
+        return part
+
+    def scale_by_another_hand(self, stage: str, replicas: int) -> None:
+        change = partial(dict.update, replicas=replicas)
+        name = f"{NAME}-{stage}-model"
+        self.kube.edit(self.namespace, name, lambda live: change(live["spec"]), "deployments")
+
+    def delete_by_another_hand(self, name: str = "") -> None:
+        for each in self.target.layout_of(self.pipeline).names:
+            self.kube.store.delete("deployments", self.namespace, each)
+
+    def create_by_another_hand(self, configs: Sequence[StageConfig]) -> None:
+        for body in self.target.render(self.pipeline, configs):
+            if body["kind"] == "Deployment":
+                self.kube.store.create("deployments", self.namespace, body)
 
 
 class ClusterStory(Story):
@@ -366,8 +416,10 @@ class ClusterStory(Story):
     def _clear(self) -> None:
         from kubernetes.client import ApiException
 
+        objects, _ = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
+        names = [name for it in objects if (name := it["metadata"]["name"]).startswith(NAME)]
         for delete in (
-            *(partial(self.delete_by_another_hand, name) for name in self.names()),
+            *(partial(self.delete_by_another_hand, name) for name in names),
             lambda: self._leases.delete_namespaced_lease(NAME, self.namespace),
             lambda: self._core.delete_namespaced_resource_quota(NAME, self.namespace),
             lambda: self._core.delete_namespaced_limit_range(NAME, self.namespace),

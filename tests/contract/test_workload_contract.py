@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -19,10 +18,12 @@ from ipa.model.plan import StageConfig
 from tests.contract.gitops_harness import GitOpsHarness
 from tests.contract.kube_harness import (
     ClusterHarness,
+    DeploymentsHarness,
     FakeKubeHarness,
     cluster_pipeline,
     cluster_split_pipeline,
     contract_pipeline,
+    kubeconfig_of_cluster,
     split,
 )
 from tests.contract.local_harness import MARKS as ON_THIS_MACHINE
@@ -35,21 +36,15 @@ from tests.contract.workload_harness import WorkloadHarness
 Configs = tuple[StageConfig, ...]
 
 
-def _kubeconfig() -> str:
-    kubeconfig = os.environ.get("IPA_TEST_KUBECONFIG")
-    if not kubeconfig:
-        pytest.skip("needs a cluster with the SeldonDeployment CRD; set IPA_TEST_KUBECONFIG")
-    return kubeconfig
-
-
 HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
     "gitops-git": GitOpsHarness,
     "kube-fake": FakeKubeHarness,
     "toy": ToyHarness,
     "local": LocalHarness,
     "kube-fake-split": lambda folder: FakeKubeHarness(folder, split(contract_pipeline())),
-    "kube-cluster": lambda _: ClusterHarness(_kubeconfig(), cluster_pipeline()),
-    "kube-cluster-split": lambda _: ClusterHarness(_kubeconfig(), cluster_split_pipeline()),
+    "deployments-fake": DeploymentsHarness,
+    "kube-cluster": lambda _: ClusterHarness(kubeconfig_of_cluster(), cluster_pipeline()),
+    "kube-cluster-split": lambda _: ClusterHarness(kubeconfig_of_cluster(), cluster_split_pipeline()),
 }
 NODES = {"node": NodeHarness, "node-split": partial(NodeHarness, is_split=True)}
 ON_A_CLUSTER = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("cluster")]

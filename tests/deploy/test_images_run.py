@@ -21,7 +21,7 @@ import ipa
 from ipa.files import load_pipelines, load_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.layouts import PORT
+from ipa.targets.kubernetes.split import PORT
 from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
 from ipa.targets.seldon.target import SELDON
 from tests.deploy.pods import GIVE_UP_S, Container, Mounted, RunnableImage, loopback_up, why_not

@@ -34,7 +34,6 @@ from ipa.service.doctor import gitops_findings
 from ipa.settings import Settings
 from ipa.targets.gitops import Git, GitOpsWorkload, Repository, gitops_faults
 from ipa.targets.seldon.manifest import render
-from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.target import SELDON
 from tests.contract.gitops_harness import PATH, GitOpsHarness, git, person_writes
 from tests.fakes.clock import VirtualClock
@@ -181,7 +180,7 @@ class Overtaken(Repository):
 
 def test_a_push_that_somebody_overtook_is_refused_and_changes_nothing(harness: GitOpsHarness) -> None:
     manifests = Overtaken(harness)
-    workload = GitOpsWorkload(harness.cluster, manifests, PATH, Manifest)
+    workload = GitOpsWorkload(harness.cluster, manifests, PATH, SELDON.manifest)
     with pytest.raises(ConflictError, match="moved during the write"):
         workload.write(harness.pipeline, a_change(harness))
     assert git(harness.remote, "log", "-1", "--format=%an", "main") == "ann\n"
@@ -200,7 +199,7 @@ def test_a_branch_without_a_remote_is_moved_only_from_where_it_was_read(harness:
             return made
 
     for kind, error in ((Moved, ConflictError), (Repository, None)):
-        workload = GitOpsWorkload(harness.cluster, kind(harness.person, "main"), PATH, Manifest)
+        workload = GitOpsWorkload(harness.cluster, kind(harness.person, "main"), PATH, SELDON.manifest)
         state = workload.read(harness.pipeline)
         change = Change("d-1", "ipa-contract", state.revision, FIRST, MORE, 30.0)
         if error:
@@ -291,7 +290,7 @@ def test_what_is_not_there_is_said(harness: GitOpsHarness) -> None:
 def test_the_cluster_behind_the_manifest_is_not_settled(harness: GitOpsHarness) -> None:
     """As long as the tool has not passed, nothing is decided upon what only the branch says."""
     text = harness.manifests.read(harness.name)
-    person_writes(harness.person, harness.name, Manifest(harness.pipeline, text, "x").changed(MORE))
+    person_writes(harness.person, harness.name, SELDON.manifest(harness.pipeline, text, "x").changed(MORE))
     assert not harness.workload.read(harness.pipeline).settled
     change = a_change(harness)
     assert harness.workload.rollout(harness.pipeline, change).phase is RolloutPhase.PROGRESSING
@@ -372,4 +371,4 @@ def test_the_service_writes_the_file_and_reads_the_cluster(tmp_path: Path, root:
         assert kube.writes == []
     changed = git(tmp_path / "clone", "show", "main:video.yaml")
     assert changed.startswith("# Of the vision team.\n") and changed != text
-    assert Manifest(pipeline, changed, "video.yaml").configs() == more
+    assert SELDON.manifest(pipeline, changed, "video.yaml").configs() == more

@@ -42,7 +42,6 @@ from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.locate import orchestrator_remedy
 from ipa.targets.seldon.manifest import read, render
-from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape
 from ipa.targets.seldon.target import SELDON
 from ipa.targets.seldon.variants import at_cluster, unbatched_stages
@@ -162,8 +161,8 @@ def test_g8_whatever_asks_for_batches_there_is_refused_with_the_remedy(case: Cas
         "render": lambda: SELDON.render(VARYING, BATCHED),
         "two parts": lambda: render(VARYING, parts),
         "patch": lambda: patch_to(VARYING, _live(running), BATCHED),
-        "manifest": lambda: Manifest(VARYING, yaml.safe_dump(running), "x.yaml").changed(BATCHED),
-        "manifest that batches, another variant": lambda: Manifest(
+        "manifest": lambda: SELDON.manifest(VARYING, yaml.safe_dump(running), "x.yaml").changed(BATCHED),
+        "manifest that batches, another variant": lambda: SELDON.manifest(
             VARYING, yaml.safe_dump(running_batched), "x.yaml"
         ).changed([replace(BATCHED[0], variant="big"), BATCHED[1]]),
         "request": lambda: checked_configs(pipeline, BATCHED),
@@ -208,7 +207,8 @@ def test_g8_a_saved_plan_and_a_manifest_are_refused_on_the_command_line(
     assert "stage 'detect' has batch size 1 in one SeldonDeployment, since its fan_out is 6" in shown.err
     err = ipa("render", "ocr", "--plan", "plan.json", code=65).err
     case.equal("the remedy", "`seldon: {shape: split}`" in err, True)
-    manifest = Manifest(at_cluster(load_pipeline(Path("pipelines/ocr/pipeline.yaml"))), shown.out, "ocr.yaml")
+    ocr = at_cluster(load_pipeline(Path("pipelines/ocr/pipeline.yaml")))
+    manifest = SELDON.manifest(ocr, shown.out, "ocr.yaml")
     with pytest.raises(InputError, match=r"`seldon: \{shape: split\}`"):
         manifest.changed(tuple(plan_in(plan, "the plan").configs))
     assert "stage 'recognise' has batch size 1" in ipa("validate", "pipelines/ocr").err

@@ -18,7 +18,7 @@ from ipa.model.plan import StageConfig
 from ipa.optimize.solve import solve
 from ipa.policies.planning import planning_problem
 from ipa.targets.seldon.manifest import render
-from ipa.targets.seldon.manifest_edit import Manifest
+from ipa.targets.seldon.target import SELDON
 from ipa.targets.seldon.variants import at_cluster
 from tests.amounts import many
 
@@ -63,7 +63,7 @@ def ran(draw: st.DrawFn) -> tuple[StageConfig, ...]:
 @example(running=planned(RATES[0]), rate_rps=RATES[2])
 def test_a_plan_differs_iff_the_patch_is_not_empty(running: tuple[StageConfig, ...], rate_rps: float) -> None:
     text = yaml.safe_dump(render(video(), running), sort_keys=False)
-    manifest, wanted = Manifest(video(), text, "video.yaml"), planned(rate_rps)
+    manifest, wanted = SELDON.manifest(video(), text, "video.yaml"), planned(rate_rps)
     live = {
         "revision": "1",
         "stages": [{"config": asdict(config)} for config in manifest.configs()],

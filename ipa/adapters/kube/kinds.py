@@ -99,7 +99,7 @@ def observer(kind: ResourceKind) -> RbacRole:
         *_rights(AUTOSCALER, "list"),
         *_rights(POD, "list"),
     )
-    return RbacRole("observer", "reading workloads", rights)
+    return RbacRole("observer", "reading workloads", tuple(dict.fromkeys(rights)))
 
 
 def actor(kind: ResourceKind) -> RbacRole:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -20,10 +21,15 @@ from ipa.adapters.kube.kinds import (
     actor,
     observer,
 )
-from ipa.model.errors import ForbiddenError, IpaError, NotFoundError, UnavailableError
+from ipa.adapters.prometheus.doctor import metrics_checks
+from ipa.adapters.prometheus.queries import Dialect
+from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
+from ipa.model.parts import Configs
+from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings, words
 from ipa.targets.kubernetes.layout import at
+from ipa.targets.kubernetes.target import KubernetesTarget
 
 SERVER = "api server"
 # The service's account, which its installation names.
@@ -32,33 +38,116 @@ ACCOUNT = "--serviceaccount=NAMESPACE:NAME"
 DEAD_LEASES = 4
 
 
-def cluster_checks(
+@dataclass(frozen=True, slots=True)
+class OwnChecks:
+    """A target's contribution to the checks of a cluster.
+
+    `scrape` is the remedy for missing series, whose names `dialect_of` returns. If `check` is not empty, it
+    names the check that the kind of object is there, and `install` is its remedy. `others` are checks beside
+    those of all targets; `look` returns more findings about a pipeline with its running configuration.
+    """
+
+    scrape: str
+    dialect_of: Callable[[Pipeline], Dialect]
+    check: str = ""
+    install: str = ""
+    others: Callable[[KubeClient, Sequence[str]], list[DoctorCheck]] = lambda client, spaces: []
+    look: Callable[[KubeClient, Pipeline, Configs], Iterable[Finding]] = lambda client, pipeline, running: ()
+
+
+def checks_of(
+    target: KubernetesTarget,
+    settings: Settings,
+    pipelines: Mapping[str, Pipeline],
+    namespaces: Sequence[str],
+    own: OwnChecks,
+    *,
+    elects: bool,
+) -> list[DoctorCheck]:
+    """Checks of the cluster and the pipelines' series; without `namespaces`, in the pipelines' own."""
+    placed = {name: it for name, it in pipelines.items() if target.placed(it)}
+    series = metrics_checks(
+        settings, {name: (it, own.dialect_of(it)) for name, it in placed.items()}, own.scrape
+    )
+    try:
+        client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
+    except IpaError as error:
+        wrong = [failed(SERVER, error)]
+        return [*series, DoctorCheck(SERVER, lambda: wrong)]
+    spaces = list(namespaces) or sorted({it.namespace for it in placed.values()})
+
+    kind, after = target.kind.kind.lower(), own.check or SERVER
+    looks = {name: partial(_deployed, target, client, settings, it, own) for name, it in placed.items()}
+    return [
+        *series,
+        *_cluster_checks(target, client, settings, spaces, placed.values(), own, elects=elects),
+        *own.others(client, spaces),
+        *(DoctorCheck(f"{kind} of {name}", look, after=after) for name, look in looks.items()),
+    ]
+
+
+def _deployed(
+    target: KubernetesTarget, client: KubeClient, settings: Settings, pipeline: Pipeline, own: OwnChecks
+) -> Iterator[Finding]:
+    """Check that the pipeline's objects exist and may be written."""
+    layout, section = target.layout_of(pipeline), pipeline.targets[target.sections.key]
+    name, place = f"{layout.kind.kind.lower()} of {pipeline.name}", f"{layout.namespace}/{section.name}"
+    running: Configs = ()
+    if refused := layout.admission_fault(client):
+        remedy = f"{layout.command} | kubectl apply --dry-run=server -f -"
+        yield fail(f"pod security for {pipeline.name}", refused, remedy)
+    try:
+        state = target.workload_of(client, settings.install).read(pipeline)
+    except NotFoundError as error:
+        message = error.message if len(layout.names) > 1 else f"{place} does not exist"
+        yield warn(name, message, f"{layout.command} | kubectl apply -f -")
+    except DriftError as error:
+        yield failed(name, error, f"ipa status {pipeline.name}")
+    else:
+        running = tuple(stage.config for stage in state.stages)
+        rolling = "" if state.settled else "; still rolling out"
+        lost = filter(None, (state.problem, *(stage.lost for stage in state.stages)))
+        message = f"{place} runs {', '.join(map(str, running))}{rolling}"
+        if wrong := "; ".join(dict.fromkeys(lost)):
+            remedy = f"kubectl get deployments,events -n {layout.namespace}"
+            yield fail(name, f"{message}; {wrong}", remedy)
+        else:
+            yield ok(name, message)
+    yield from own.look(client, pipeline, running)
+
+
+def _cluster_checks(
+    target: KubernetesTarget,
     client: KubeClient,
     settings: Settings,
     namespaces: Sequence[str],
-    kind: ResourceKind,
-    names: Callable[[str], tuple[str, ...]],
+    placed: Collection[Pipeline],
+    own: OwnChecks,
     *,
-    check: str,
-    install: str,
     elects: bool,
 ) -> list[DoctorCheck]:
-    """The checks of a cluster: the API server first, all others once it has answered.
+    """The checks of a cluster: the API server first, all others once it has answered."""
+    kind = target.kind
 
-    `kind` is the target's kind of object; `check` is the name of its check and `install` the remedy. `names`
-    returns the names of the objects in a namespace: a role may be restricted to them.
-    """
+    def names(space: str) -> tuple[str, ...]:
+        """The names of the objects in the namespace, to which a role may be restricted."""
+        places = (place for pipeline in placed for place in target.places_of(pipeline))
+        return tuple(name for where, name in places if where == space)
+
+    def of_kind(role: RbacRole) -> RbacRole:
+        return replace(role, name=f"{target.role_prefix}{role.name}")
+
     lease_name = settings.lease_name or f"{settings.install}-serving"
-    checks = [
-        DoctorCheck(SERVER, lambda: _server(client)),
-        DoctorCheck(check, lambda: [_kind(client, kind, check, install)], after=SERVER),
-    ]
+    checks = [DoctorCheck(SERVER, lambda: _server(client))]
+    if own.check:
+        look_up = partial(_kind, client, kind, own.check, own.install)
+        checks.append(DoctorCheck(own.check, lambda: [look_up()], after=SERVER))
     for space in namespaces:
         known = {kind.plural: names(space), LEASE.plural: (lease_name,)}
-        roles = {observer(kind): (Severity.FAIL, "without it the service sees nothing")}
+        roles = {of_kind(observer(kind)): (Severity.FAIL, "without it the service sees nothing")}
         if settings.actuation == "cluster":
             meaning = "advisory and shadow mode do not need it, the others do"
-            roles[actor(kind)] = Severity.WARN, meaning
+            roles[of_kind(actor(kind))] = Severity.WARN, meaning
         if settings.leader_election != "off" and settings.lease_namespace in ("", space):
             meaning = "without it a service in a pod never leads, unless IPA_LEADER_ELECTION=off"
             roles[ELECTOR] = Severity.WARN, meaning

@@ -31,6 +31,8 @@ POINTER = "/metadata/annotations"
 KEY = f"{POINTER}/{ANNOTATION.replace('/', '~1')}"
 VERSION = "/metadata/resourceVersion"
 OURS = "ipa-serving"
+KEDA_LABEL = "scaledobject.keda.sh/name"
+REMOVE_IT = "another controller owns its replicas; remove it first"
 # The digits of a digest of uids: enough that objects made anew never have those of before.
 UIDS = 12
 
@@ -129,6 +131,8 @@ class Layout(ABC):
     """The objects of one pipeline. All methods except `admission_fault` are pure."""
 
     kind: ClassVar[ResourceKind]
+    # The name of its target.
+    target: ClassVar[str]
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -147,6 +151,11 @@ class Layout(ABC):
     def entry(self) -> ObjectRef:
         """The object where requests enter."""
         return ObjectRef(self.kind, self.namespace, self.names[-1])
+
+    @property
+    def command(self) -> str:
+        """The command that prints its objects, for messages."""
+        return f"ipa render {self.pipeline.name} --at {self.target}"
 
     @abstractmethod
     def render(self, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
@@ -171,13 +180,49 @@ class Layout(ABC):
     def changed(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Json:
         """One of the objects in its new form; fields of other writers stay. Errors as `changes`."""
 
+    @property
+    def scaled(self) -> tuple[str, ...]:
+        """The names of the objects that no autoscaler may scale; all of them by default."""
+        return self.names
+
     @abstractmethod
+    def drift(self, problems: Sequence[str]) -> DriftError:
+        """The error for objects that do not match the pipeline, which are not written then."""
+
     def check_autoscalers(self, running: Running, autoscalers: Sequence[Json]) -> None:
-        """DriftError names every workload that one of these HorizontalPodAutoscalers scales against plans."""
+        """DriftError names every stage whose Deployment, or object, a HorizontalPodAutoscaler scales.
+
+        Each would undo the other's changes. KEDA's ScaledObjects need no check of their own: each creates a
+        HorizontalPodAutoscaler.
+        """
+        stages = {place.deployment: place.title for place in running.places}
+        problems = []
+        for autoscaler in autoscalers:
+            target = at(autoscaler, "spec", "scaleTargetRef") or {}
+            kind, name = target.get("kind"), str(target.get("name", ""))
+            scaled = at(autoscaler, "metadata", "labels", KEDA_LABEL)
+            made_by = f" (of KEDA's ScaledObject {scaled!r})" if scaled else ""
+            title = stages.get(name) if kind == "Deployment" else None
+            if title is None and kind == self.kind.kind and name in self.scaled:
+                title = "every stage"
+            if title is not None:
+                words = f"HorizontalPodAutoscaler {autoscaler['metadata']['name']!r}{made_by}"
+                problems.append(f"{title}: {words} scales {kind} {name}: {REMOVE_IT}")
+        if problems:
+            raise self.drift(problems)
 
     def admission_fault(self, client: KubeClient) -> str:
         """The reason why the namespace refuses the pipeline's pods, with the remedy; else empty."""
         return ""
+
+
+def drift_error(what: str, pipeline: Pipeline, problems: Sequence[str]) -> DriftError:
+    """The error for an object that does not match its pipeline, which is not written then."""
+    return DriftError(
+        f"{what} does not match pipeline {pipeline.name!r}",
+        problems=[Problem(problem) for problem in problems],
+        hint="Restore it, or change the pipeline's file to match; until then it is not written.",
+    )
 
 
 def enforced_pod_security(client: KubeClient, namespace: str) -> str:

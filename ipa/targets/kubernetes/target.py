@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
 from ipa.control.loop.scheduler import StopSignal
-from ipa.control.ports import Metrics
+from ipa.control.ports import Metrics, PipelineManifest
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.model.serving import Unhonoured
 from ipa.settings import Settings
 from ipa.targets import base
 
 if TYPE_CHECKING:
     from ipa.adapters.kube.client import KubeClient
+    from ipa.simulate.cluster import ClusterSettings
+    from ipa.simulate.metrics import MetricsSettings
     from ipa.targets.kubernetes.layout import Layout
     from ipa.targets.kubernetes.workload import KubeWorkload
 
@@ -27,7 +30,11 @@ class KubernetesTarget(base.Target):
     """Objects of one kind on a Kubernetes cluster; a subclass defines the kind and reads its metrics."""
 
     kind: ClassVar[ResourceKind]
+    # Of the files and names of the roles on its kind of object, which no other target needs.
+    role_prefix: ClassVar[str] = ""
     on_kubernetes = True
+    # Pods are scraped every 5 to 15 s, and a rate needs two samples.
+    rate_window_s = 30.0
 
     @abstractmethod
     def layout_of(self, pipeline: Pipeline) -> Layout:
@@ -36,6 +43,36 @@ class KubernetesTarget(base.Target):
     @abstractmethod
     def metrics(self, site: base.Site) -> Metrics:
         """The reader of the metrics of the site's pipelines."""
+
+    def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
+        """Keys of the pipeline without effect; those that the section `ignores` are left out."""
+        ignored = getattr(pipeline.targets.get(self.sections.key), "ignores", ())
+        return [fault for fault in super().unhonoured(pipeline) if fault.key not in ignored]
+
+    def unfit(self, pipeline: Pipeline) -> str:
+        """The reason why the pipeline cannot run there: it has no section for the target."""
+        if self.placed(pipeline):
+            return ""
+        return f"it has no {self.sections.key} section, so it can only be planned"
+
+    def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
+        """The pipeline with its objects in that namespace."""
+        if not self.placed(pipeline):
+            return pipeline
+        section = replace(pipeline.targets[self.sections.key], namespace=namespace)
+        return replace(pipeline, targets={**pipeline.targets, self.sections.key: section})
+
+    def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
+        """The monitoring of replicas: counters are scraped every five seconds."""
+        from ipa.simulate.metrics import ON_CLUSTER
+
+        return super().simulation(pipeline)[0], ON_CLUSTER
+
+    def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
+        """The pipeline's objects in the text of a file."""
+        from ipa.targets.kubernetes.manifest_edit import Manifest
+
+        return Manifest(self.layout_of(pipeline), text, path)
 
     def places_of(self, pipeline: Pipeline) -> list[tuple[str, str]]:
         """Namespace and name of each of its objects; empty if it cannot run on this target."""
@@ -94,3 +131,10 @@ class KubernetesTarget(base.Target):
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """Every object of the pipeline with these configurations."""
         return self.layout_of(pipeline).render(configs)
+
+
+def port_forward_note(service: str, namespace: str) -> str:
+    """The ways to reach the Service at that URL."""
+    host, _, port = service.removeprefix("http://").partition(":")
+    forward = f"kubectl -n {namespace} port-forward svc/{host.partition('.')[0]} {port}"
+    return f"reachable from within the cluster, or at http://127.0.0.1:{port} by `{forward}`"

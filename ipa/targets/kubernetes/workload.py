@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import AUTOSCALER, POD, ObjectRef
+from ipa.adapters.kube.kinds import DEPLOYMENT as DEPLOYMENTS
 from ipa.adapters.kube.transport import Json
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
@@ -69,7 +70,7 @@ class KubeWorkload:
         running = layout.observe(objects)
         autoscalers, _ = self._client.list_all(AUTOSCALER, layout.namespace)
         layout.check_autoscalers(running, autoscalers)
-        states = self._look(layout, running)
+        states = self._look(layout, running, objects)
         count = len(running.places)
         stages = tuple(
             StageState(config, state.ready, state.lost, part)
@@ -151,7 +152,7 @@ class KubeWorkload:
             is_back = is_moved and running.configs == in_millicores(change.previous)
             phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
             return Rollout(phase, "another writer replaced the change")
-        return judge(self._look(layout, running), change.lost)
+        return judge(self._look(layout, running, objects), change.lost)
 
     def _read_objects(self, layout: Layout) -> Objects:
         """All objects. Errors: NotFoundError, IncompleteError; UnavailableError for an outdated one."""
@@ -234,8 +235,12 @@ class KubeWorkload:
         """Undo the writes before a refused one, the last first: each step leads back to a safe prefix."""
         for left, (name, live) in reversed(list(enumerate(written.items(), 1))):
             try:
-                restored = layout.changed(name, live, layout.read(name, before[name]))
-                self._patch(layout, live, patch_of(live, restored))
+                # A controller may have moved its generation since, as that of Deployments does.
+                now = self._read_object(layout, name)
+                if layout.read(name, now) != layout.read(name, live):
+                    raise ConflictError(f"{name}: was changed since it was written")
+                restored = layout.changed(name, now, layout.read(name, before[name]))
+                self._patch(layout, now, patch_of(now, restored))
             except IpaError as error:
                 words = (
                     f"; undoing it failed too: {error.message}; the objects written so far are safe to run"
@@ -244,14 +249,17 @@ class KubeWorkload:
         words = f"; the {len(written)} objects written before it were restored" if written else ""
         raise _with_progress(cause, 0, total, words) from cause
 
-    def _look(self, layout: Layout, running: Running) -> list[DeploymentState]:
+    def _look(self, layout: Layout, running: Running, objects: Objects) -> list[DeploymentState]:
         """The state of all Deployments that serve: of the stages' places, then of those `beside` them.
 
         Pods are listed only for Deployments that wait for something.
         """
         states = []
         for place in (*running.places, *running.beside):
-            deployment = self._client.get_deployment(layout.namespace, place.deployment)
+            if layout.kind is DEPLOYMENTS:
+                deployment: Json | None = objects[place.deployment]
+            else:
+                deployment = self._client.get_deployment(layout.namespace, place.deployment)
             state = DeploymentState(place, deployment)
             if deployment is not None and state.waits:
                 labels = deployment["spec"]["selector"]["matchLabels"]

@@ -7,23 +7,17 @@ from contextlib import suppress
 from functools import partial
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.prometheus.doctor import metrics_checks
-from ipa.model.errors import (
-    DriftError,
-    ForbiddenError,
-    InputError,
-    IpaError,
-    NotFoundError,
-    UnavailableError,
-)
-from ipa.model.findings import DoctorCheck, Finding, fail, failed, ok, warn
+from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
+from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn
+from ipa.model.parts import Configs
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
-from ipa.targets.kubernetes.doctor import SERVER, cluster_checks
+from ipa.targets.kubernetes.doctor import OwnChecks
+from ipa.targets.kubernetes.doctor import checks_of as cluster_checks
 from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.seldon import locate
 from ipa.targets.seldon.metrics import dialect_of
-from ipa.targets.seldon.section import SeldonTarget, seldon_of
+from ipa.targets.seldon.section import SeldonTarget
 from ipa.targets.seldon.variants import batch_faults
 
 CRD = "seldon crd"
@@ -44,28 +38,13 @@ def checks_of(
     elects: bool,
 ) -> list[DoctorCheck]:
     """Checks of the cluster and the pipelines' series; without `namespaces`, in the pipelines' own."""
-    placed = {name: it for name, it in pipelines.items() if seldon_of(it) is not None}
-    series = metrics_checks(settings, {name: (it, dialect_of(it)) for name, it in placed.items()}, SCRAPE)
-    try:
-        client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
-    except IpaError as error:
-        wrong = [failed(SERVER, error)]
-        return [*series, DoctorCheck(SERVER, lambda: wrong)]
-    spaces = list(namespaces) or sorted({it.namespace for it in placed.values()})
 
-    def names(space: str) -> tuple[str, ...]:
-        places = (place for pipeline in placed.values() for place in target.places_of(pipeline))
-        return tuple(name for where, name in places if where == space)
+    def others(client: KubeClient, spaces: Sequence[str]) -> list[DoctorCheck]:
+        operator = partial(_operator, client)
+        return [DoctorCheck("seldon operator", lambda: map(operator, spaces[:1]), after=CRD)]
 
-    cluster = partial(cluster_checks, client, settings, spaces, locate.SELDON_DEPLOYMENT, names)
-    operator = partial(_operator, client)
-    deployed = {name: partial(_deployed, target, client, settings, it) for name, it in placed.items()}
-    return [
-        *series,
-        *cluster(check=CRD, install=INSTALL_SELDON, elects=elects),
-        DoctorCheck("seldon operator", lambda: map(operator, spaces[:1]), after=CRD),
-        *(DoctorCheck(f"seldondeployment of {name}", it, after=CRD) for name, it in deployed.items()),
-    ]
+    own = OwnChecks(SCRAPE, dialect_of, CRD, INSTALL_SELDON, others, partial(_look, target))
+    return cluster_checks(target, settings, pipelines, namespaces, own, elects=elects)
 
 
 def _operator(client: KubeClient, namespace: str) -> Finding:
@@ -93,40 +72,14 @@ def _operator(client: KubeClient, namespace: str) -> Finding:
     return warn(name, "no webhook objects to a graph node without a container (dry run)", look)
 
 
-def _deployed(
-    target: KubernetesTarget, client: KubeClient, settings: Settings, pipeline: Pipeline
+def _look(
+    target: KubernetesTarget, client: KubeClient, pipeline: Pipeline, running: Configs
 ) -> Iterator[Finding]:
-    """Check that the pipeline's SeldonDeployment exists and may be written."""
-    name = f"seldondeployment of {pipeline.name}"
-    section, layout = locate.target_of(pipeline), target.layout_of(pipeline)
-    place = f"{section.namespace}/{section.name}"
-    refused = layout.admission_fault(client)
-    if refused:
-        yield fail(
-            f"pod security for {pipeline.name}",
-            refused,
-            f"ipa render {pipeline.name} | kubectl apply --dry-run=server -f -",
-        )
-    try:
-        state = target.workload_of(client, settings.install).read(pipeline)
-    except NotFoundError:
-        yield warn(name, f"{place} does not exist", f"ipa render {pipeline.name} | kubectl apply -f -")
-    except DriftError as error:
-        yield failed(name, error, f"ipa status {pipeline.name}")
-    else:
-        running = tuple(stage.config for stage in state.stages)
-        rolling = "" if state.settled else "; still rolling out"
-        lost = filter(None, (state.problem, *(stage.lost for stage in state.stages)))
-        message = f"{place} runs {', '.join(map(str, running))}{rolling}"
-        if wrong := "; ".join(dict.fromkeys(lost)):
-            yield fail(name, f"{message}; {wrong}", f"kubectl get deployments,events -n {section.namespace}")
-        else:
-            yield ok(name, message)
-        # Batches that give requests the rows of others.
-        faults = batch_faults(pipeline, running)
-        if faults:
-            yield fail(name, "; ".join(faults), f"ipa apply {pipeline.name} --rate R")
-    # Objects whose orchestrators the operator writes for ever.
+    """Batches that give requests the rows of others, and orchestrators that are written for ever."""
+    if faults := batch_faults(pipeline, running):
+        name = f"seldondeployment of {pipeline.name}"
+        yield fail(name, "; ".join(faults), f"ipa apply {pipeline.name} --rate R")
+    layout = target.layout_of(pipeline)
     for each in layout.names:
         with suppress(NotFoundError):
             sdep = client.get(layout.kind, layout.namespace, each)

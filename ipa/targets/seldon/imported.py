@@ -17,21 +17,28 @@ from ipa.model.pipeline import Objective, Pipeline, Stage, StageKind, Variant
 from ipa.model.resources import BESIDE_CORES, Dimension
 from ipa.settings import Settings
 from ipa.targets.base import Imported, ImportRequest
+from ipa.targets.kubernetes.containers import (
+    BATCH_SIZE,
+    BATCH_TIME,
+    IMPLEMENTATION,
+    SERVER_ENV,
+    amounts_of,
+    env_entry,
+)
 from ipa.targets.kubernetes.layout import at
+from ipa.targets.kubernetes.manifest_edit import objects_in
+from ipa.targets.kubernetes.split import LABEL_PIPELINE
 from ipa.targets.seldon.locate import (
     AUTOSCALERS,
     ENDLESS_WRITES,
-    LABEL_PIPELINE,
     SELDON_DEPLOYMENT,
     SEPARATE_ENGINE,
     containers_of,
-    env_entry,
     nodes_of,
     orchestrator_remedy,
     stages_of,
 )
-from ipa.targets.seldon.manifest import amounts_of, protocol_of, read_predictor
-from ipa.targets.seldon.manifest_edit import seldondeployments
+from ipa.targets.seldon.manifest import protocol_of, read_predictor
 from ipa.targets.seldon.section import (
     KEY,
     SeldonRun,
@@ -40,7 +47,7 @@ from ipa.targets.seldon.section import (
     WireProtocol,
     is_microservice,
 )
-from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, IMPLEMENTATION, NO_BATCHES, OPERATORS_ENV
+from ipa.targets.seldon.variants import NO_BATCHES
 
 # What a pipeline's file has no place for stays in the SeldonDeployment, which is patched, never replaced.
 KNOWN_OF_PREDICTOR = {
@@ -62,7 +69,7 @@ def import_pipeline(settings: Settings, request: ImportRequest) -> Imported:
     Errors: NotFoundError, UsageError (there are several), InputError, those of the client.
     """
     if request.file is not None:
-        there = seldondeployments(read_utf8(request.file), str(request.file))
+        there = objects_in(read_utf8(request.file), str(request.file), SELDON_DEPLOYMENT)
         named = f" {request.workload!r}" if request.workload else ""
         nothing = f"{request.file} has no SeldonDeployment{named}"
     else:
@@ -170,9 +177,9 @@ def _stage(
     amounts = {kind: parse_quantity(amount) for kind, amount in limits if "/" in kind}
     run = SeldonRun(
         container.get("image"),
-        node.get("modelUri"),
         implementation,
         env,
+        model_uri=node.get("modelUri"),
         accelerators={kind: float(count) for kind, count in amounts.items() if count},
         server=_server(node, container, protocol),
         **{each.attribute: _amount(each, stage.name, container, notes) for each in BESIDE_CORES},
@@ -211,7 +218,7 @@ def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
     env: dict[str, str] = {}
     for entry in container.get("env") or ():
         key = str(entry.get("name"))
-        if key in OPERATORS_ENV or key in (BATCH_SIZE, BATCH_TIME):
+        if key in SERVER_ENV or key in (BATCH_SIZE, BATCH_TIME):
             continue
         if "valueFrom" in entry:
             notes.append(f"stage {name!r}: env {key} comes from elsewhere (valueFrom); it stays as it is")

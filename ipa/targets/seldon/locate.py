@@ -10,28 +10,27 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import md5
 from typing import Any
 
-from ipa.adapters.kube.kinds import ResourceKind, parse_quantity
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.kube.transport import Json
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Edge, Pipeline, Stage, StageKind
-from ipa.targets.kubernetes.layout import Served, at
+from ipa.targets.kubernetes.containers import ContainerPlace, container_name, env_entry
+from ipa.targets.kubernetes.layout import REMOVE_IT, Served, at, drift_error
+from ipa.targets.kubernetes.split import LABEL_PIPELINE, LONGEST_NAME
 from ipa.targets.seldon.section import SeldonTarget, seldon_of
-from ipa.targets.seldon.variants import ENV, RESOURCES, Field, owned_env
+from ipa.targets.seldon.variants import runs_of
 
 SELDON_DEPLOYMENT = ResourceKind("machinelearning.seldon.io", "v1", "seldondeployments", "SeldonDeployment")
-LABEL_PIPELINE = "ipa-serving/pipeline"
 SEPARATE_ENGINE, NO_ENGINE = "seldon.io/engine-separate-pod", "seldon.io/no-engine"
 ENDLESS_WRITES = (
     "the operator writes the orchestrator's Deployment for ever, since svcOrchSpec.replicas is not there"
 )
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
-REMOVE_IT = "another controller owns its replicas; remove it first"
-KEDA_LABEL = "scaledobject.keda.sh/name"
 INSIDE_OUT = (StageKind.OUTPUT_TRANSFORMER, StageKind.COMBINER)
 # A router of the executor's own; it knows two branches.
 SPLIT = "RANDOM_ABTEST"
@@ -39,89 +38,28 @@ SPLIT_BRANCHES = 2
 # What Seldon's executor does by itself for a node without a container, but for the one that we know.
 OTHER_BUILT_IN = frozenset({"SIMPLE_MODEL", "SIMPLE_ROUTER", "AVERAGE_COMBINER"})
 EVEN_SHARE = 0.5
-# The operator hashes names of Deployments that would not fit a DNS label.
-LONGEST_NAME = 63
-
-FROM_ELSEWHERE = "a value from elsewhere (valueFrom)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageLocation(Served):
+class StageLocation(ContainerPlace):
     """A stage's componentSpec, container and graph node: references into one SeldonDeployment.
 
     `predictor` is the index of its predictor, `index` that of the componentSpec within. `replicas` is the
     effective value of the three levels.
     """
 
-    stage: Stage
-    component: Json
-    container: Json
-    node: Json
     predictor: int = 0
     index: int = 0
 
-    def value(self, field: Field) -> object:
-        """The field's value; None if it is missing.
-
-        For resources it is the limit, which Kubernetes also takes as the request of an extended resource.
-        """
-        part, name = field
-        if part == RESOURCES:
-            return at(self.container, RESOURCES, "limits", name)
-        if part != ENV:
-            owner: Json = getattr(self, part)
-            return owner.get(name)
-        entry = env_entry(self.container, name)
-        if entry is None:
-            return None
-        return FROM_ELSEWHERE if "valueFrom" in entry else entry.get("value", "")
-
-    def put(self, fields: Mapping[Field, object]) -> None:
-        """Set the fields to their values; None removes a field."""
-        for (part, name), value in fields.items():
-            if part == ENV:
-                entry, env = env_entry(self.container, name), self.container.get("env") or ()
-                if entry is not None and value is not None:
-                    entry["value"] = value
-                elif value is not None:
-                    self.container["env"] = [*env, {"name": name, "value": value}]
-                elif entry is not None:
-                    self.container["env"] = [it for it in env if it.get("name") != name]
-            elif part != RESOURCES:
-                _put(getattr(self, part), name, value)
-            else:
-                for kind in ("requests", "limits"):
-                    amounts = at(self.container, RESOURCES, kind) or {}
-                    if value is not None or name in amounts:
-                        self.container[RESOURCES] = self.container.get(RESOURCES) or {}
-                        self.container[RESOURCES][kind] = amounts
-                        _put(amounts, name, value)
-
     def carries(self, pod: Json) -> bool:
         """True if the pod, or pod template, has the stage's container as in the SeldonDeployment."""
-        wanted, node = self.container, self.node
-        there = next((it for it in pod.get("containers") or () if it["name"] == wanted["name"]), None)
-        if there is None or ("image" in wanted and there.get("image") != wanted["image"]):
+        if not ContainerPlace.carries(self, pod):
             return False
-        # Ours alone: the operator sets env of its own over what others have put there.
-        for name in owned_env(self.stage):
-            entry, own = env_entry(wanted, name), env_entry(there, name)
-            if entry is not None and (own is None or own.get("value", "") != entry.get("value", "")):
-                return False
-        for kind in ("requests", "limits"):
-            # As numbers: the server may write 500m as 0.5. What is not asked for may be defaulted.
-            for name, amount in (at(wanted, RESOURCES, kind) or {}).items():
-                if parse_quantity(at(there, RESOURCES, kind, name)) != parse_quantity(amount):
-                    return False
         # The operator hands the model URI to an init container that fetches it, as its first argument.
+        node = self.node
         fetcher = f"{node['name']}-model-initializer"
         fetchers = [init for init in pod.get("initContainers") or () if init["name"] == fetcher]
         return not fetchers or "modelUri" not in node or node["modelUri"] in (fetchers[0].get("args") or ())
-
-    def cores(self, pod: Json) -> float:
-        """The cores of the stage's container in a pod or a pod template."""
-        named = (it for it in at(pod, "spec", "containers") or () if it["name"] == self.container["name"])
-        return sum(float(parse_quantity(at(it, RESOURCES, "requests", "cpu")) or 0) for it in named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,19 +91,6 @@ class OrchestratorLocation(Served):
         return True
 
 
-def _put(owner: Json, key: str, value: object) -> None:
-    if value is None:
-        owner.pop(key, None)
-    else:
-        owner[key] = value
-
-
-def env_entry(container: Json, name: str) -> Json | None:
-    """The effective entry of that name: of several, Kubernetes takes the last."""
-    entries = [entry for entry in container.get("env") or () if entry.get("name") == name]
-    return entries[-1] if entries else None
-
-
 def containers_of(component: Json) -> list[Json]:
     """The containers of a componentSpec; empty if it has none, which the schema allows."""
     return at(component, "spec", "containers") or []
@@ -184,11 +109,6 @@ def target_of(pipeline: Pipeline) -> SeldonTarget:
             hint="Add `seldon: {name: ..., namespace: ..., predictor: ...}`.",
         )
     return section
-
-
-def container_name(stage: Stage) -> str:
-    """The name of the stage's container and graph node."""
-    return stage.container or stage.name
 
 
 def node_type(stage: Stage) -> str:
@@ -231,7 +151,7 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     problems += _misplaced(nest(pipeline), nodes)
     places: list[StageLocation] = []
     for stage in pipeline.served:
-        place = _place(stage, sdep, index, nodes, problems)
+        place = _place(pipeline, stage, sdep, index, nodes, problems)
         if place is None:
             continue
         if place.index in {other.index for other in places}:
@@ -273,7 +193,12 @@ def _misplaced(nested: Nested, nodes: list[tuple[tuple[str, ...], Json]]) -> lis
 
 
 def _place(
-    stage: Stage, sdep: Json, predictor: int, nodes: list[tuple[tuple[str, ...], Json]], problems: list[str]
+    pipeline: Pipeline,
+    stage: Stage,
+    sdep: Json,
+    predictor: int,
+    nodes: list[tuple[tuple[str, ...], Json]],
+    problems: list[str],
 ) -> StageLocation | None:
     """The stage's place; None, with a problem added, unless its node is there exactly once."""
     name, title = container_name(stage), f"stage {stage.name!r}"
@@ -296,13 +221,14 @@ def _place(
     beside = [each["name"] for each in containers_of(component)]
     # As the operator names it.
     deployment = "-".join([str(sdep["metadata"]["name"]), str(whole["name"]), str(index), *beside])
+    # The operator hashes names of Deployments that would not fit a DNS label.
     if len(deployment) > LONGEST_NAME:
         deployment = f"seldon-{md5(deployment.encode(), usedforsecurity=False).hexdigest()}"
     return StageLocation(
         deployment=deployment,
         replicas=next((level for level in levels if level is not None), 1),
         title=title,
-        stage=stage,
+        runs=runs_of(pipeline, stage),
         component=component,
         container=container,
         node=node,
@@ -345,14 +271,10 @@ def orchestrator_remedy(sdep: Json) -> str:
     return f"kubectl patch sdep {place} --type=json -p '{json.dumps(operations)}'" if operations else ""
 
 
-def drift(pipeline: Pipeline, problems: list[str]) -> DriftError:
+def drift(pipeline: Pipeline, problems: Sequence[str]) -> DriftError:
     """The error for an object that does not match its pipeline, which is not written then."""
     target = target_of(pipeline)
-    return DriftError(
-        f"SeldonDeployment {target.namespace}/{target.name} does not match pipeline {pipeline.name!r}",
-        problems=[Problem(problem) for problem in problems],
-        hint="Restore it, or change the pipeline's file to match; until then it is not written.",
-    )
+    return drift_error(f"SeldonDeployment {target.namespace}/{target.name}", pipeline, problems)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,48 +12,34 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from ipa.adapters.kube.kinds import MILLICORES, cpu_quantity, parse_quantity
+from ipa.adapters.kube.kinds import cpu_quantity
 from ipa.adapters.kube.transport import Json
 from ipa.model import parts as shared
-from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.base import check_parts
+from ipa.targets.kubernetes.containers import (
+    bare_container,
+    check_configs,
+    container_name,
+    in_reading_order,
+)
 from ipa.targets.kubernetes.layout import at
+from ipa.targets.kubernetes.split import LABEL_PIPELINE
 from ipa.targets.seldon.locate import (
-    LABEL_PIPELINE,
     SEPARATE_ENGINE,
     SPLIT,
     Nested,
     StageLocation,
-    container_name,
     drift,
-    env_entry,
     locate,
     nest,
     node_type,
     object_of,
     target_of,
 )
-from ipa.targets.seldon.section import (
-    SeldonTarget,
-    WireProtocol,
-    is_microservice,
-    seldon_of,
-    with_seldon,
-)
-from ipa.targets.seldon.variants import (
-    BATCH_SIZE,
-    ENV,
-    RESOURCES,
-    Field,
-    accelerator_kinds,
-    batch_faults,
-    check_variants,
-    fields_of,
-    requested,
-    variant_fields,
-)
+from ipa.targets.seldon.section import SeldonTarget, WireProtocol, with_seldon
+from ipa.targets.seldon.variants import batch_faults, check_variants, runs_of
 
 # Without a number of its own the operator writes the orchestrator's Deployment for ever.
 ONE_ORCHESTRATOR: Mapping[str, Any] = {"replicas": 1}
@@ -61,46 +47,17 @@ ONE_ORCHESTRATOR: Mapping[str, Any] = {"replicas": 1}
 MOST = 10
 # The pipeline with one of the predictors it may have, and what that runs.
 Named = tuple[Pipeline, shared.Configs]
-# What restricted PodSecurity asks of every container.
-RESTRICTED: Mapping[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "runAsNonRoot": True,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-# The keys of a container in the order in which people read them.
-KEYS = ("name", "image", "env", "resources", "securityContext")
 
 
-def check_configs(
-    pipeline: Pipeline, configs: Sequence[StageConfig], running: Sequence[StageConfig] = ()
-) -> None:
-    """InputError lists the faults of configurations that must not be written.
+def check(pipeline: Pipeline, configs: Sequence[StageConfig], running: Sequence[StageConfig] = ()) -> None:
+    """InputError as `check_configs`, and for batches that would mix up requests.
 
-    These are wrong stages or variants, numbers below one, and batches that would mix up requests. A stage
-    that already is `running` with that variant and batch size may keep them: a first step may be elsewhere.
+    A stage that already is `running` with that variant and batch size may keep them: a first step may be
+    elsewhere.
     """
-    problems = []
-    if [config.stage for config in configs] != [stage.name for stage in pipeline.served]:
-        problems.append("there must be one configuration for every stage, in the order of the stages")
-    for config in configs:
-        # Seldon leaves a stage without replicas in state Creating for ever.
-        least = {"replicas": config.replicas, "batch size": config.batch_size}
-        problems += [
-            f"stage {config.stage!r}: {what} {number} must be 1 or more"
-            for what, number in least.items()
-            if number < 1
-        ]
-        if round(config.cores * MILLICORES) < 1:
-            problems.append(f"stage {config.stage!r}: cores {config.cores} must be 0.001 or more")
     known = {(config.stage, config.variant, config.batch_size) for config in running}
     new = [it for it in configs if (it.stage, it.variant, it.batch_size) not in known]
-    problems += batch_faults(pipeline, new)
-    if problems:
-        raise InputError(
-            f"these configurations do not fit pipeline {pipeline.name!r}",
-            problems=[Problem(problem) for problem in problems],
-        )
+    check_configs(pipeline, configs, batch_faults(pipeline, new))
 
 
 def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
@@ -128,7 +85,7 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
 
 def _predictor(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
     """The predictor that runs the configurations: one componentSpec for every stage."""
-    check_configs(pipeline, configs)
+    check(pipeline, configs)
     target = target_of(pipeline)
     engine = dict(ONE_ORCHESTRATOR)
     # The cores that are counted for it if these are not the operator's default.
@@ -136,25 +93,21 @@ def _predictor(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, 
         engine["resources"] = {"requests": {"cpu": cpu_quantity(target.orchestrator_cores)}}
     components, nodes = [], {}
     for stage, config in zip(pipeline.served, configs, strict=True):
-        name = container_name(stage)
-        container: Json = {"name": name, "env": [], "resources": {"requests": {}, "limits": {}}}
-        container["securityContext"] = deepcopy(dict(RESTRICTED)) | {"runAsNonRoot": not target.run_as_root}
+        name, container = container_name(stage), bare_container(stage, run_as_root=target.run_as_root)
         place = StageLocation(
             deployment="",
             replicas=config.replicas,
             title="",
-            stage=stage,
+            runs=runs_of(pipeline, stage),
             component={},
             container=container,
             node={"name": name, "type": node_type(stage)},
         )
-        fields = fields_of(pipeline, stage, config)
-        # In the order of its env. Requests and limits are equal, so that latency is as measured: no cores
-        # borrowed from neighbours, none lent.
-        for part in ("replicas", "cores", "variant", "batch_size"):
-            place.put(fields[part])
-        ordered = {key: container[key] for key in KEYS if key in container}
-        components.append({**place.component, "spec": {"containers": [ordered]}})
+        # Requests and limits are equal, so that latency is as measured: no cores borrowed from neighbours,
+        # none lent.
+        for fields in place.fields(pipeline, config).values():
+            place.put(fields)
+        components.append({**place.component, "spec": {"containers": [in_reading_order(container)]}})
         nodes[stage.name] = place.node
     graph = _node(nest(pipeline), nodes)
     return {"name": target.predictor, "svcOrchSpec": engine, "componentSpecs": components, "graph": graph}
@@ -181,13 +134,8 @@ def read_predictor(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
         remedy = f"say `seldon: {{protocol: {protocol}}}` in the pipeline's file"
         problems.append(f"its protocol is {protocol}, not {own}; {remedy}")
     for place in locate(pipeline, sdep):
-        variant, difference = _recognise(pipeline, place)
-        batch, cores = _batch_size(pipeline, place, variant), _cores(place)
-        if variant is None:
-            problems.append(f"{place.title} runs none of its variants; {difference}")
-        problems += [f"{place.title}: {fault}" for fault in (batch, cores) if isinstance(fault, str)]
-        if variant is not None and isinstance(batch, int) and isinstance(cores, float):
-            configs.append(StageConfig(place.stage.name, variant, batch, cores, place.replicas))
+        config = place.read(pipeline, problems)
+        configs += [config] if config is not None else []
     if problems:
         raise drift(pipeline, problems)
     return tuple(configs)
@@ -200,63 +148,6 @@ def protocol_of(sdep: Json) -> WireProtocol | None:
     text = str(at(sdep, "spec", "protocol") or "")
     known = {each.value: each for each in WireProtocol}
     return known.get(named.get(text, text))
-
-
-def _recognise(pipeline: Pipeline, place: StageLocation) -> tuple[str | None, str]:
-    """The running variant, or None and in words how the nearest one differs from the manifest."""
-    differing: dict[str, list[tuple[str, str]]] = {}
-    kinds = sorted(accelerator_kinds(pipeline, place.stage))
-    for variant in place.stage.variants:
-        if seldon_of(variant) is None:
-            continue
-        amounts = requested(pipeline, place.stage, variant.name)
-        fields: dict[Field, str | None] = {(RESOURCES, kind): amounts.get(kind) for kind in kinds}
-        differences = differing[variant.name] = []
-        for field, value in (variant_fields(place.stage, variant.name) | fields).items():
-            (part, name), live = field, place.value(field)
-            is_same = live == value
-            if part == RESOURCES:
-                is_same = parse_quantity(live or 0) == parse_quantity(value or 0)
-            if not is_same:
-                shown = ["absent" if it is None else repr(it) for it in (live, value)]
-                words = f"env {name}" if part == ENV else name
-                differences.append((part, f"{words} is {shown[0]}, not {shown[1]}"))
-        if not differences:
-            return variant.name, ""
-    if not differing:
-        return None, "none of its variants has a `seldon:` section"
-    # Accelerators tell no variant from another.
-    nearest = min(differing, key=lambda name: sum(part != RESOURCES for part, _ in differing[name]))
-    return None, f"nearest is {nearest!r}: {'; '.join(words for _, words in differing[nearest])}"
-
-
-def _batch_size(pipeline: Pipeline, place: StageLocation, variant: str | None) -> int | str:
-    entry = env_entry(place.container, BATCH_SIZE)
-    is_alone = variant is not None and is_microservice(pipeline, place.stage.variant(variant))
-    if entry is None or is_alone:
-        return 1
-    text = str(entry.get("value", ""))
-    if not text.isdecimal():
-        return f"env {BATCH_SIZE} is {text!r}, not a whole number"
-    # 0 is MLServer's own word for no batching.
-    return max(1, int(text))
-
-
-def amounts_of(container: Json, resource: str) -> dict[str, Any]:
-    """The container's request and limit of the resource, if present."""
-    known = {kind: at(container, "resources", kind) or {} for kind in ("requests", "limits")}
-    return {kind: amounts[resource] for kind, amounts in known.items() if resource in amounts}
-
-
-def _cores(place: StageLocation) -> float | str:
-    amounts = amounts_of(place.container, "cpu")
-    if not amounts:
-        return "has no resources.requests.cpu and no resources.limits.cpu"
-    cores, *others = map(parse_quantity, amounts.values())
-    if cores is None or any(other != cores for other in others):
-        shown = ", ".join(f"resources.{kind}.cpu is {amount!r}" for kind, amount in amounts.items())
-        return f"{shown}; they must be equal"
-    return float(cores)
 
 
 def read(pipeline: Pipeline, sdep: Json) -> shared.Configs:
@@ -351,8 +242,6 @@ def change_predictor(pipeline: Pipeline, sdep: Json, wanted: Sequence[StageConfi
     """Write the wanted configurations into the pipeline's predictor in the object."""
     check_variants(pipeline)
     running = read_predictor(pipeline, sdep)
-    check_configs(pipeline, wanted, running)
+    check(pipeline, wanted, running)
     for place, now, then in zip(locate(pipeline, sdep), running, in_millicores(wanted), strict=True):
-        for part, fields in fields_of(pipeline, place.stage, then).items():
-            if getattr(now, part) != getattr(then, part):
-                place.put(fields)
+        place.change(pipeline, now, then)

@@ -15,8 +15,9 @@ from ipa.model.masking import mask_url, without_user
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.settings import Settings
+from ipa.targets.kubernetes.target import port_forward_note
 from ipa.targets.requests import check_url, probe_http, shown, v2_fault
-from ipa.targets.seldon.layouts import PartRole, parts_of
+from ipa.targets.seldon.layouts import parts_of
 from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.section import WireProtocol, is_split
 
@@ -41,7 +42,7 @@ def address(pipeline: Pipeline, settings: Settings, endpoint: str = "") -> Reque
     target = target_of(pipeline)
     protocol, gateway, path = target.protocol, settings.gateway_url, PATHS[target.protocol]
     if is_split(pipeline):
-        (router,) = (part for part in parts_of(pipeline) if part.role is PartRole.ROUTER)
+        *_, router = parts_of(pipeline)
         gateway, service, path = "", router.service, f"/v2/models/{pipeline.name}/infer"
     else:
         service = f"http://{target.name}-{target.predictor}.{target.namespace}:{REST_PORT}"
@@ -52,9 +53,7 @@ def address(pipeline: Pipeline, settings: Settings, endpoint: str = "") -> Reque
         why = "several predictors share its requests, each with its own Service"
         note = f"{why}. Give the gateway in front of them: --gateway or IPA_GATEWAY_URL."
         return RequestAddress(protocol=protocol, note=note)
-    host, _, port = service.removeprefix("http://").partition(":")
-    forward = f"kubectl -n {target.namespace} port-forward svc/{host.partition('.')[0]} {port}"
-    note = f"reachable from within the cluster, or at http://127.0.0.1:{port} by `{forward}`"
+    note = port_forward_note(service, target.namespace)
     return RequestAddress(service + path, protocol, note)
 
 

@@ -9,19 +9,18 @@ from typing import Annotated, Any, overload
 
 from ipa.files.document import Document
 from ipa.files.forms import section
-from ipa.files.targets import Env, TargetSections
+from ipa.files.targets import TargetSections
 from ipa.model.forms import (
     NUMBER,
     UNIQUE,
-    Accelerators,
     Duration,
     Name,
-    PositiveMemory,
     ValueForm,
     entries,
 )
 from ipa.model.pipeline import DEFAULT_NAMESPACE, Pipeline, Variant
 from ipa.model.recording import NEVER, UNLESS_DEFAULT
+from ipa.targets.kubernetes.containers import ContainerRun
 
 KEY = "seldon"
 
@@ -92,20 +91,22 @@ class SeldonTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class SeldonRun:
-    """A variant's settings on Seldon: the container's image, env and resources, and the model it loads.
+class SeldonRun(ContainerRun):
+    """A variant's settings on Seldon: its container and the model it loads.
 
     `server` None: the protocol's own, MLServer for v2.
     """
 
-    image: str | None = None
     model_uri: str | None = None
-    implementation: str | None = None
-    env: Env = field(default_factory=dict)
-    memory_gib: PositiveMemory | None = None
-    accelerators: Accelerators = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
     server: ServerKind | None = field(default=None, metadata=UNLESS_DEFAULT)
     """microservice: it answers each request by itself (batch size 1); else mlserver."""
+
+    @property
+    def node(self) -> Mapping[str, str | None]:
+        """The model's URI, and the prepackaged server (MLFLOW_SERVER); a class in an image has a dot."""
+        server = self.implementation
+        is_class = server is not None and "." in server
+        return {"implementation": None if is_class else server, "modelUri": self.model_uri}
 
 
 @overload

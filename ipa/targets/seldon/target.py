@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ipa.control.ports import Metrics, PipelineManifest
+from ipa.control.ports import Metrics
 from ipa.model.findings import DoctorCheck
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, RequestAddress
@@ -14,6 +14,7 @@ from ipa.model.rolling import DEPLOYMENT
 from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
 from ipa.settings import Settings
 from ipa.targets import base
+from ipa.targets.kubernetes import split
 from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.section import (
@@ -24,13 +25,10 @@ from ipa.targets.seldon.section import (
     is_microservice,
     is_split,
     seldon_of,
-    with_seldon,
 )
 from ipa.targets.seldon.variants import at_cluster, unbatched_stages
 
 if TYPE_CHECKING:
-    from ipa.simulate.cluster import ClusterSettings
-    from ipa.simulate.metrics import MetricsSettings
     from ipa.targets.kubernetes.layout import Layout
 
 # The predictors of one SeldonDeployment that may share its requests.
@@ -42,12 +40,6 @@ SINGLE = ServingSemantics(
     rebatch=Rebatch.NEW_REPLICAS,
     drops_late=False,
     most_parts=MOST_PREDICTORS,
-)
-# Our router and queues before the replicas.
-SPLIT = ServingSemantics(
-    rolling=DEPLOYMENT,
-    rebatch=Rebatch.NEW_REPLICAS,
-    runs_graphs=False,
 )
 # The shape that honours a key which the other one does not.
 HONOURED_BY = {"drop_after": Shape.SPLIT, "sets": Shape.SINGLE, "canary": Shape.SINGLE, "graph": Shape.SINGLE}
@@ -63,12 +55,10 @@ class Seldon(KubernetesTarget):
     title = "target kubernetes"
     workload = "the SeldonDeployment"
     sections = replace(SECTIONS, unbatched=unbatched_stages)
-    # Seldon is scraped every 5 to 15 s, and a rate needs two samples.
-    rate_window_s = 30.0
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """The shape's semantics: replicas batch by themselves (single), or queues batch (split)."""
-        return SPLIT if is_split(pipeline) else SINGLE
+        return split.SERVING if is_split(pipeline) else SINGLE
 
     def place(self, pipeline: Pipeline) -> str:
         """The words "Seldon", and the pipeline's shape."""
@@ -83,18 +73,8 @@ class Seldon(KubernetesTarget):
         if section is None:
             return faults
         there = {key: f"; or use `seldon: {{shape: {shape}}}`" for key, shape in HONOURED_BY.items()}
-        faults = [
-            replace(fault, remedy=fault.remedy + there.get(fault.key, ""))
-            for fault in faults
-            if fault.key not in section.ignores
-        ]
+        faults = [replace(fault, remedy=fault.remedy + there.get(fault.key, "")) for fault in faults]
         return [*faults, *_section_faults(pipeline, section)]
-
-    def unfit(self, pipeline: Pipeline) -> str:
-        """The reason why the pipeline cannot run there: it has no `seldon:` section."""
-        if self.placed(pipeline):
-            return ""
-        return "it has no seldon section, so it can only be planned"
 
     def shape(self, pipeline: Pipeline, profiles: base.Profiles) -> Pipeline:
         """The pipeline with the cores of orchestrator, router and queues, and stages that must not batch."""
@@ -103,12 +83,6 @@ class Seldon(KubernetesTarget):
     def starting_section(self, pipeline: str, namespace: str) -> Mapping[str, Any]:
         """The section of a SeldonDeployment with the pipeline's name."""
         return {"name": pipeline, "namespace": namespace}
-
-    def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
-        """The monitoring of replicas: counters are scraped every five seconds."""
-        from ipa.simulate.metrics import ON_CLUSTER
-
-        return super().simulation(pipeline)[0], ON_CLUSTER
 
     def layout_of(self, pipeline: Pipeline) -> Layout:
         """The metrics of Seldon's executor or of ipa's router and queues, by the shape of each pipeline."""
@@ -137,10 +111,6 @@ class Seldon(KubernetesTarget):
 
         return checks_of(self, settings, pipelines, namespaces, elects=elects)
 
-    def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
-        """The pipeline with its SeldonDeployment in that namespace."""
-        return with_seldon(pipeline, namespace=namespace) if self.placed(pipeline) else pipeline
-
     def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
         """The address by the gateway of the settings, or by the Service of the pipeline's shape."""
         if not self.placed(pipeline):
@@ -162,12 +132,6 @@ class Seldon(KubernetesTarget):
         from ipa.targets.seldon.imported import import_pipeline
 
         return import_pipeline(self.settings_at(settings, where), request)
-
-    def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
-        """The SeldonDeployments in the text of a file."""
-        from ipa.targets.seldon.manifest_edit import Manifest
-
-        return Manifest(pipeline, text, path)
 
 
 def _section_faults(pipeline: Pipeline, section: SeldonTarget) -> list[Unhonoured]:

@@ -16,6 +16,7 @@ from tests.fakes.kube.store import ApiError, Json, Store
 LIST_KINDS = {
     "seldondeployments": ("machinelearning.seldon.io/v1", "SeldonDeploymentList"),
     "deployments": ("apps/v1", "DeploymentList"),
+    "services": ("v1", "ServiceList"),
     "pods": ("v1", "PodList"),
     "events": ("v1", "EventList"),
     "horizontalpodautoscalers": ("autoscaling/v2", "HorizontalPodAutoscalerList"),

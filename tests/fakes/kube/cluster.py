@@ -26,6 +26,8 @@ HTTP_PORT, GRPC_PORT = 9000, 9500
 # Of the first container of a pod.
 METRICS_PORT = 6000
 NODE = "worker-1"
+# Where the Deployment controller writes the number of a template.
+REVISION = "deployment.kubernetes.io/revision"
 
 
 class Trouble(StrEnum):
@@ -179,6 +181,8 @@ class Cluster:
         return _as_deployment(metadata, name, labels, replicas, pod)
 
     def _roll(self, deployment: Json) -> None:
+        if self._number(deployment):
+            return
         namespace = deployment["metadata"]["namespace"]
         wanted, template = deployment["spec"]["replicas"], deployment["spec"]["template"]["spec"]
         pods = self._pods_of(deployment)
@@ -209,6 +213,19 @@ class Cluster:
             spare -= is_ready(pod)
             self.store.delete("pods", namespace, pod["metadata"]["name"])
         self._count(deployment, refused)
+
+    def _number(self, deployment: Json) -> bool:
+        """Note another template in an annotation, as the controller does, which moves the generation.
+
+        An operator's own Deployments are rolled at once, since it takes a tick to write them.
+        """
+        template = json.dumps(deployment["spec"]["template"], sort_keys=True)
+        annotations = deployment["metadata"].setdefault("annotations", {})
+        is_new = not _owner(deployment) and annotations.get(REVISION) != template
+        if is_new:
+            annotations[REVISION] = template
+            self.store.replace("deployments", deployment)
+        return is_new
 
     def _refusal(self, deployment: Json, spec: Json) -> str:
         """The API server's reason to refuse such a pod of the Deployment; empty if it does not."""
@@ -305,14 +322,14 @@ class Cluster:
         self.store.replace("seldondeployments", {**sdep, "status": {"state": state}})
 
     def _deployments(self) -> list[Json]:
-        """Those of SeldonDeployments; pods of others are not made."""
+        """Those of SeldonDeployments and of pipelines; pods of others are not made."""
         deployments = self.store.everything("deployments")
-        return [each for each in deployments if "ownerReferences" in each["metadata"]]
+        return [each for each in deployments if _owner(each) or is_of_pipeline(each)]
 
     def _collect_garbage(self) -> None:
         owners = {sdep["metadata"]["uid"] for sdep in self.store.everything("seldondeployments")}
         for deployment in self._deployments():
-            if deployment["metadata"]["ownerReferences"][0]["uid"] not in owners:
+            if _owner(deployment) not in ("", *owners):
                 self.store.delete(
                     "deployments", deployment["metadata"]["namespace"], deployment["metadata"]["name"]
                 )
@@ -324,7 +341,7 @@ class Cluster:
     def _children(self, sdep: Json) -> list[Json]:
         deployments = self.store.find("deployments", sdep["metadata"]["namespace"])
         uid = sdep["metadata"]["uid"]
-        return [one for one in deployments if one["metadata"]["ownerReferences"][0]["uid"] == uid]
+        return [one for one in deployments if _owner(one) == uid]
 
     def _named(self, sdep: Json, names: Any) -> list[Json]:
         return [one for one in self._children(sdep) if one["metadata"]["name"] in names]
@@ -336,6 +353,16 @@ class Cluster:
     def _is_ready(self, deployment: Json) -> bool:
         status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
         return status.get("readyReplicas", 0) >= wanted > 0 and status.get("updatedReplicas") == wanted
+
+
+def _owner(deployment: Json) -> str:
+    """The uid of the Deployment's owner; empty if it has none."""
+    return str(next(iter(deployment["metadata"].get("ownerReferences") or ()), {}).get("uid", ""))
+
+
+def is_of_pipeline(deployment: Json) -> bool:
+    """True if the Deployment is one that `ipa render` makes."""
+    return "ipa-serving/role" in (deployment["metadata"].get("labels") or {})
 
 
 def _is_restricted(container: Json) -> bool:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.model.pipeline import Objective, OutputRows, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from ipa.targets.deployments.section import KEY, DeploymentsTarget
+from ipa.targets.kubernetes.containers import ContainerRun
 from ipa.targets.kubernetes.layout import ANNOTATION, revision_of
-from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
+from ipa.targets.seldon.target import SELDON
+
+SERVICE = ResourceKind("", "v1", "services", "Service")
 
 
 def sample_pipeline() -> Pipeline:
@@ -56,14 +64,40 @@ def sample_configs() -> tuple[StageConfig, ...]:
     )
 
 
-def create(client: KubeClient, pipeline: Pipeline, configs: Sequence[StageConfig], install: str = "") -> str:
+def as_deployments(pipeline: Pipeline, **section: Any) -> Pipeline:
+    """The same pipeline on plain Deployments, with these fields of its section; a model's URI is env."""
+
+    def run_of(run: SeldonRun) -> ContainerRun:
+        uri = {"MLSERVER_MODEL_URI": run.model_uri} if run.model_uri else {}
+        image = run.image or "registry.example/server:1"
+        return ContainerRun(image, env={**run.env, **uri}, memory_gib=run.memory_gib)
+
+    def moved(variant: Variant) -> Variant:
+        return replace(variant, targets={KEY: run_of(variant.targets["seldon"])})
+
+    seldon: SeldonTarget = pipeline.targets["seldon"]
+    own = DeploymentsTarget(seldon.name, "registry.example/ipa:1", seldon.namespace, **section)
+    stages = tuple(replace(it, variants=tuple(map(moved, it.variants))) for it in pipeline.stages)
+    return replace(pipeline, stages=stages, targets={KEY: own})
+
+
+def create(
+    client: KubeClient,
+    pipeline: Pipeline,
+    configs: Sequence[StageConfig],
+    install: str = "",
+    target: KubernetesTarget = SELDON,
+) -> str:
     """Create the pipeline's objects as `ipa render | kubectl apply -f -` does, and return their revision.
 
     They are claimed by the install, if there is one.
     """
-    layout = layout_of(pipeline)
+    layout = target.layout_of(pipeline)
     made = {}
     for body in layout.render(configs):
+        if body["kind"] != layout.kind.kind:
+            client.create(SERVICE, layout.namespace, body)
+            continue
         if install:
             body["metadata"]["annotations"] = {ANNOTATION: install}
         made[body["metadata"]["name"]] = client.create(layout.kind, layout.namespace, body)

@@ -99,12 +99,14 @@ class FakeKube(Listening):
         """Let that go wrong next."""
         self.faults.add(Fault(kind, **when))
 
-    def edit(self, namespace: str, name: str, change: Callable[[Json], None]) -> None:
-        """Change a SeldonDeployment by another hand."""
+    def edit(
+        self, namespace: str, name: str, change: Callable[[Json], None], of: str = "seldondeployments"
+    ) -> None:
+        """Change an object by another hand."""
         with self.store.lock:
-            live = self.store.get("seldondeployments", namespace, name)
+            live = self.store.get(of, namespace, name)
             change(live)
-            self.store.replace("seldondeployments", live)
+            self.store.replace(of, live)
 
     def expire_lists(self) -> None:
         """Let every continue token be too old."""

@@ -252,7 +252,7 @@ def test_a_hand_made_change_is_drift(doctor: Doctor, kube: FakeKube) -> None:
 def test_a_pipeline_that_is_not_deployed(doctor: Doctor, kube: FakeKube) -> None:
     kube.store.delete(SDEPS, "default", "video")
     one = doctor()["seldondeployment of video"]
-    assert (one.state, one.remedy) == (Severity.WARN, "ipa render video | kubectl apply -f -")
+    assert (one.state, one.remedy) == (Severity.WARN, "ipa render video --at kubernetes | kubectl apply -f -")
 
 
 def test_a_second_service_is_seen_by_its_lease(

@@ -12,21 +12,23 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube import kinds
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
-from ipa.adapters.kube.kinds import ObjectRef
+from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.kube.watch import Watcher
 from ipa.control.election import LeaseTimes
 from ipa.control.loop.scheduler import SystemClock
 from ipa.model.access import Operation
 from ipa.model.decision import Change, Event, ReasonCode
+from ipa.model.pipeline import Pipeline
+from ipa.targets.deployments.target import DEPLOYMENTS
+from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.reviews import User
-from tests.fakes.kube.samples import create, sample_configs, sample_pipeline
+from tests.fakes.kube.samples import as_deployments, create, sample_configs, sample_pipeline
 
 Verbs = set[tuple[str, str, str]]
 PIPELINE = sample_pipeline()
@@ -43,17 +45,9 @@ def allowed(role: Path) -> Verbs:
     }
 
 
-@pytest.fixture
-def roles(root: Path) -> tuple[Verbs, Verbs, Verbs, Verbs]:
-    folder = root / "deploy" / "rbac"
-    names = ("observer", "actor", "elector", "reviewer")
-    observer, actor, elector, reviewer = (allowed(folder / f"{name}.yaml") for name in names)
-    return observer, actor, elector, reviewer
-
-
-def watch(kube: FakeKube, client: KubeClient) -> None:
+def watch(kube: FakeKube, client: KubeClient, kind: ResourceKind) -> None:
     """A list and a watch of all that is watched."""
-    watcher = Watcher(client, "models", SELDON_DEPLOYMENT, lambda namespace, name: None, VirtualClock())
+    watcher = Watcher(client, "models", kind, lambda namespace, name: None, VirtualClock())
     watcher.step()
     kube.fault(FaultKind.EXPIRED, verb="watch")
     watcher.step()
@@ -80,29 +74,34 @@ def review(kube: FakeKube, client: KubeClient) -> None:
     assert [ada.may(operation, "models") for operation in Operation] == [False] * len(Operation)
 
 
+@pytest.mark.parametrize(
+    ("target", "pipeline"), [(SELDON, PIPELINE), (DEPLOYMENTS, as_deployments(PIPELINE, run_as_root=True))]
+)
 def test_the_roles_are_exactly_the_verbs_used(
-    roles: tuple[Verbs, Verbs, Verbs, Verbs], tmp_path: Path
+    target: KubernetesTarget, pipeline: Pipeline, root: Path, tmp_path: Path
 ) -> None:
     """A change watched while it rolls, a lost answer read back, Events, an election, reviews."""
-    observer, actor, elector, reviewer = roles
+    names = (f"{target.role_prefix}observer", f"{target.role_prefix}actor", "elector", "reviewer")
+    folder = root / "deploy" / "rbac"
+    observer, actor, elector, reviewer = (allowed(folder / f"{name}.yaml") for name in names)
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        workload = KubeWorkload(client, layout_of)
-        create(client, PIPELINE, CONFIGS)
+        workload = KubeWorkload(client, target.layout_of)
+        create(client, pipeline, CONFIGS, target=target)
         kube.tick(6)
         kube.verbs.clear()
-        revision = workload.read(PIPELINE).revision
+        revision = workload.read(pipeline).revision
         wanted = (replace(CONFIGS[0], replicas=3), *CONFIGS[1:])
         change = Change("d-1", "sample", revision, CONFIGS, wanted, 60.0)
-        watch(kube, client)
+        watch(kube, client, target.kind)
         read_only = kube.verbs.copy()
         kube.fault(FaultKind.LOST_AFTER, verb="patch", is_dry_run=False)
-        workload.write(PIPELINE, change)
+        workload.write(pipeline, change)
         kube.tick()
-        workload.rollout(PIPELINE, change)
-        sink = KubeEvents(client, SystemClock(), SELDON.entry_of)
+        workload.rollout(pipeline, change)
+        sink = KubeEvents(client, SystemClock(), target.entry_of)
         for _ in range(2):
-            sink.emit(PIPELINE, Event(ReasonCode.DRIFT, "kubectl", is_warning=True))
+            sink.emit(pipeline, Event(ReasonCode.DRIFT, "kubectl", is_warning=True))
         acted = kube.verbs.copy()
         kube.verbs.clear()
         elect(client)

@@ -292,7 +292,8 @@ def test_every_alert_is_tried_where_it_fires_and_where_it_does_not(alert: Alert)
 
 def test_the_monitor_of_all_pipelines_takes_routers_and_queues_alone() -> None:
     """By what Seldon's operator puts on pods: the labels of a SeldonDeployment are not among that."""
-    from ipa.targets.seldon.layouts import PORT, PartRole, parts_of
+    from ipa.targets.kubernetes.split import PORT, PartRole
+    from ipa.targets.seldon.layouts import parts_of
     from tests.contract.kube_harness import split
     from tests.fakes.kube.samples import sample_pipeline
 
@@ -304,7 +305,7 @@ def test_the_monitor_of_all_pipelines_takes_routers_and_queues_alone() -> None:
     taken = {
         part.name
         for part in parts_of(split(sample_pipeline()))
-        if re.fullmatch(relabeling["regex"], f"{part.name};{part.pipeline.stages[0].container}")
+        if re.fullmatch(relabeling["regex"], f"{part.name};{part.own.container}")
     }
     wanted = {it.name for it in parts_of(split(sample_pipeline())) if it.role is not PartRole.MODEL}
     assert taken == wanted

@@ -21,7 +21,6 @@ from ipa.model.errors import (
 from ipa.model.pipeline import Edge, Objective, Pipeline, Sla, Stage, StageKind, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.layouts import layout_of, parts_of
-from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of, with_seldon
 from ipa.targets.seldon.target import SELDON
 from tests.amounts import many
@@ -30,7 +29,7 @@ from tests.fakes.kube import FaultKind
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.store import ApiError
-from tests.unit.targets.seldon.conftest import World
+from tests.unit.targets.conftest import World
 
 Json = dict[str, Any]
 Configs = tuple[StageConfig, ...]
@@ -227,18 +226,18 @@ def test_batching_in_the_model_or_another_queue_is_drift_of_that_object(world: W
 
 def test_a_rendered_file_reads_back_and_is_changed_where_it_differs() -> None:
     text = yaml.safe_dump_all(SELDON.render(PIPELINE, CONFIGS), sort_keys=False)
-    manifest = Manifest(PIPELINE, text, "sample.yaml")
+    manifest = SELDON.manifest(PIPELINE, text, "sample.yaml")
     assert manifest.configs() == CONFIGS
     wanted = (config("detect", variant="d-l"), config("read", batch_size=8), CONFIGS[2])
     changed = manifest.changed(wanted)
-    assert Manifest(PIPELINE, changed, "sample.yaml").configs() == wanted
+    assert SELDON.manifest(PIPELINE, changed, "sample.yaml").configs() == wanted
     pairs = zip(text.splitlines(), changed.splitlines(), strict=True)
     differing = [new.strip() for old, new in pairs if old != new]
     assert differing == [
         *("image: registry.example/detect:l", "memory: 2048Mi", "memory: 2048Mi", "value: '8'"),
     ]
     with pytest.raises(NotFoundError, match="has no SeldonDeployment models/sample-detect-model"):
-        Manifest(PIPELINE, yaml.safe_dump_all(SELDON.render(PIPELINE, CONFIGS)[1:]), "sample.yaml")
+        SELDON.manifest(PIPELINE, yaml.safe_dump_all(SELDON.render(PIPELINE, CONFIGS)[1:]), "sample.yaml")
 
 
 def test_an_autoscaler_of_a_model_is_named_with_its_stage_and_one_of_a_queue_is_let_be(world: World) -> None:

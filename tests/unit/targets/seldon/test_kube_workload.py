@@ -12,7 +12,7 @@ from ipa.model.errors import ConflictError
 from tests.fakes.kube import FaultKind, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
-from tests.unit.targets.seldon.conftest import World
+from tests.unit.targets.conftest import World
 
 Json = dict[str, Any]
 PIPELINE = sample_pipeline()

@@ -15,6 +15,7 @@ from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import Pipeline, Sla, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.base import ImportRequest
+from ipa.targets.kubernetes.containers import BATCH_SIZE
 from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import (
@@ -27,7 +28,7 @@ from ipa.targets.seldon.section import (
     with_seldon,
 )
 from ipa.targets.seldon.target import SELDON
-from ipa.targets.seldon.variants import BATCH_SIZE, NO_BATCHES, WITH_MLSERVER, at_cluster
+from ipa.targets.seldon.variants import NO_BATCHES, WITH_MLSERVER, at_cluster
 from tests.fakes.kube.patching import patch_to
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 

@@ -1,4 +1,4 @@
-"""SeldonDeployments in a file of a repository: read, and changed in place with a small diff."""
+"""Objects of a pipeline in a file of a repository: read, and changed in place with a small diff."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from typing import Any
 
 import yaml
 
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.kube.transport import Json
 from ipa.model.errors import InputError, NotFoundError, Problem
-from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.kubernetes.layout import Operation, differences
-from ipa.targets.seldon.layouts import layout_of
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.kubernetes.layout import Layout, Operation, differences
 
 
 class Manifest:
-    """The text of a file that holds the pipeline's SeldonDeployments, perhaps among other documents.
+    """The text of a file that holds the layout's objects, perhaps among other documents.
 
     InputError if the text is not YAML or one of them is incomplete, NotFoundError if one is missing.
     """
 
-    def __init__(self, pipeline: Pipeline, text: str, path: str) -> None:
-        self._layout, self._text, self._path = layout_of(pipeline), text, path
+    def __init__(self, layout: Layout, text: str, path: str) -> None:
+        self._layout, self._text, self._path = layout, text, path
         self._documents = _load_documents(text, path)
         self._at = {name: self._find(name) for name in self._layout.names}
         self._objects = {name: self._documents[at] for name, at in self._at.items()}
@@ -35,8 +33,8 @@ class Manifest:
             return self._layout.observe(self._objects).configs
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(
-                f"{self._path}: its {SELDON_DEPLOYMENT.kind} is incomplete: {type(error).__name__} {error}",
-                hint=f"`ipa render {self._layout.pipeline.name}` prints a complete one.",
+                f"{self._path}: its {self._layout.kind.kind} is incomplete: {type(error).__name__} {error}",
+                hint=f"`{self._layout.command}` prints a complete one.",
             ) from error
 
     def changed(self, wanted: Sequence[StageConfig]) -> str:
@@ -98,7 +96,7 @@ class Manifest:
         """The index of the named document; one without a namespace belongs to the pipeline's."""
         names, own = [], self._layout.namespace
         for index, document in enumerate(self._documents):
-            metadata = _metadata(document)
+            metadata = _metadata(document, self._layout.kind)
             if metadata is None:
                 continue
             namespace = metadata.get("namespace") or own
@@ -106,15 +104,14 @@ class Manifest:
                 return index
             names.append(f"{namespace}/{metadata.get('name')}")
         raise NotFoundError(
-            f"{self._path} has no {SELDON_DEPLOYMENT.kind} {own}/{wanted}",
-            hint=f"The file has: {', '.join(names) or 'none'}. "
-            f"`ipa render {self._layout.pipeline.name}` prints one.",
+            f"{self._path} has no {self._layout.kind.kind} {own}/{wanted}",
+            hint=f"The file has: {', '.join(names) or 'none'}. `{self._layout.command}` prints one.",
         )
 
 
-def seldondeployments(text: str, path: str) -> list[dict[str, Any]]:
-    """Every SeldonDeployment among the documents of a file; InputError if it is not YAML."""
-    return [document for document in _load_documents(text, path) if _metadata(document) is not None]
+def objects_in(text: str, path: str, kind: ResourceKind) -> list[dict[str, Any]]:
+    """Every object of the kind among the documents of a file; InputError if it is not YAML."""
+    return [document for document in _load_documents(text, path) if _metadata(document, kind) is not None]
 
 
 def _load_documents(text: str, path: str) -> list[Any]:
@@ -131,8 +128,8 @@ def _load_documents(text: str, path: str) -> list[Any]:
         raise InputError(f"{path} cannot be read as YAML: {error}") from error
 
 
-def _metadata(document: Any) -> Json | None:
-    is_one = isinstance(document, dict) and document.get("kind") == SELDON_DEPLOYMENT.kind
+def _metadata(document: Any, kind: ResourceKind) -> Json | None:
+    is_one = isinstance(document, dict) and document.get("kind") == kind.kind
     metadata = document.get("metadata") if is_one else None
     return metadata if isinstance(metadata, dict) else None
 

@@ -12,8 +12,9 @@ from ipa.control.ports import Rollout
 from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import create, sample_configs, sample_pipeline
@@ -35,7 +36,7 @@ def client(kube: FakeKube, tmp_path: Path) -> Iterator[KubeClient]:
 @pytest.fixture
 def workload(kube: FakeKube, client: KubeClient) -> KubeWorkload:
     """The sample pipeline, ready on the fake cluster."""
-    made = KubeWorkload(client, layout_of)
+    made = KubeWorkload(client, SELDON.layout_of)
     create(client, sample_pipeline(), sample_configs())
     kube.tick(10)
     return made
@@ -47,9 +48,11 @@ Configs = tuple[StageConfig, ...]
 class World:
     """A workload on the fake, a pipeline of the sample's stages created there and ready."""
 
-    def __init__(self, kube: FakeKube, client: KubeClient, pipeline: Pipeline) -> None:
-        self.kube, self.pipeline, self.workload = kube, pipeline, KubeWorkload(client, layout_of)
-        create(client, pipeline, sample_configs())
+    def __init__(
+        self, kube: FakeKube, client: KubeClient, pipeline: Pipeline, target: KubernetesTarget = SELDON
+    ) -> None:
+        self.kube, self.pipeline, self.workload = kube, pipeline, KubeWorkload(client, target.layout_of)
+        create(client, pipeline, sample_configs(), target=target)
         kube.tick(8)
         kube.writes.clear()
         kube.requests.clear()
