@@ -194,7 +194,7 @@ def url(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[str]:
         targets = folder / "pods.json"
         targets.write_text(json.dumps(pods(pages, resources)))
         # That of router and queues goes by the number of a port, which no page here has.
-        _, *monitors = yaml.safe_load_all((root / "deploy/prometheus/podmonitor.yaml").read_text())
+        _, *monitors, _ = yaml.safe_load_all((root / "deploy/prometheus/podmonitor.yaml").read_text())
         configs = [scrape_config(monitor, targets) for monitor in monitors]
         prometheus = RealPrometheus((), SCRAPE_S, folder, configs)
         resources.callback(prometheus.stop)

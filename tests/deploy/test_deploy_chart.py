@@ -154,12 +154,14 @@ def test_it_is_advisory_and_may_not_write_unless_told() -> None:
     assert not any(word.startswith("--mode") for word in container_of(active)["args"])
 
 
-def test_the_roles_are_those_of_deploy_rbac() -> None:
-    everything = charted(*EVERYWHERE)
+@pytest.mark.parametrize(("target", "prefix"), [("kubernetes", ""), ("deployments", "deployments-")])
+def test_the_roles_are_those_of_deploy_rbac(target: str, prefix: str) -> None:
+    everything = charted(*EVERYWHERE, f"--set=target={target}")
     roles = [each for each in everything.values() if each["kind"] in {"Role", "ClusterRole"}]
     assert len(roles) == 6
     for role in roles:
         stem = role["metadata"]["name"].rpartition("-")[2]
+        stem = f"{prefix if stem in ('observer', 'actor') else ''}{stem}"
         whole = yaml.safe_load((ROOT / "deploy" / "rbac" / f"{stem}.yaml").read_text())
         assert role["rules"] == whole["rules"]
         assert role["kind"] == whole["kind"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
@@ -31,11 +32,6 @@ PIPELINE = as_deployments(sample_pipeline())
 CONFIGS = DETECT, READ, SORT = sample_configs()
 
 
-def rendered(kind: str) -> dict[str, Json]:
-    bodies = DEPLOYMENTS.render(PIPELINE, CONFIGS)
-    return {body["metadata"]["name"]: body for body in bodies if body["kind"] == kind}
-
-
 def containers(deployment: Json) -> list[Json]:
     own: list[Json] = deployment["spec"]["template"]["spec"]["containers"]
     return own
@@ -50,25 +46,25 @@ def plain(kube: FakeKube, client: KubeClient) -> World:
     return World(kube, client, PIPELINE, DEPLOYMENTS)
 
 
-def test_each_part_is_a_deployment_and_a_service_that_kubernetes_takes() -> None:
-    check({str(at): body for at, body in enumerate(DEPLOYMENTS.render(PIPELINE, CONFIGS))})
-    services, deployments = rendered("Service"), rendered("Deployment")
-    assert list(services) == list(deployments)
-    for name, deployment in deployments.items():
-        pod, service = deployment["spec"]["template"], services[name]["spec"]
-        assert service["selector"].items() <= pod["metadata"]["labels"].items()
-        # A queue fills each ready pod of its model.
-        assert (service.get("clusterIP") == "None") == name.endswith("-model")
+def test_each_part_is_a_deployment_and_a_service_that_kubernetes_takes(root: Path) -> None:
+    bodies = DEPLOYMENTS.render(PIPELINE, CONFIGS)
+    check({str(at): body for at, body in enumerate(bodies)})
+    *_, monitor = yaml.safe_load_all((root / "deploy/prometheus/podmonitor.yaml").read_text())
+    role, env = monitor["spec"]["selector"]["matchExpressions"][0], {}
+    for deployment, service in zip(bodies[::2], bodies[1::2], strict=True):
+        name, pod = service["metadata"]["name"], deployment["spec"]["template"]
+        assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+        # A queue fills each ready pod of its model, and tells of its batches.
+        is_model = name.endswith("-model")
+        assert (service["spec"].get("clusterIP") == "None") == is_model
+        assert (pod["metadata"]["labels"][role["key"]] in role["values"]) == (not is_model)
         # It goes on until no request is on its way to it, then finishes what it has.
+        env[name] = env_of(deployment)
         pause_s = int(containers(deployment)[0]["lifecycle"]["preStop"]["exec"]["command"][1])
-        drain_s = int(env_of(deployment).get("IPA_DRAIN_S", "0"))
-        assert pause_s + drain_s < pod["spec"]["terminationGracePeriodSeconds"]
-    router, queue, model = (
-        env_of(deployments[f"sample-{it}"]) for it in ("router", "reader-queue", "reader-model")
-    )
-    assert "read=http://sample-reader-queue.models:9000" in router["IPA_STAGES"].split()
-    assert queue["IPA_MODEL_URL"] == "http://sample-reader-model.models:9000"
-    assert (model["MLSERVER_HTTP_PORT"], model["MLSERVER_MODEL_NAME"]) == ("9000", "reader")
+        assert pause_s + int(env[name].get("IPA_DRAIN_S", "0")) < pod["spec"]["terminationGracePeriodSeconds"]
+    assert "read=http://sample-reader-queue.models:9000" in env["sample-router"]["IPA_STAGES"].split()
+    assert env["sample-reader-queue"]["IPA_MODEL_URL"] == "http://sample-reader-model.models:9000"
+    assert env["sample-reader-model"]["MLSERVER_MODEL_NAME"] == "reader"
 
 
 def test_a_change_writes_its_own_fields_alone(plain: World) -> None:
