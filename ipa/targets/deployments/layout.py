@@ -19,6 +19,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.deployments.section import KEY, deployments_of
 from ipa.targets.kubernetes.containers import (
+    METRICS_PATH,
     ContainerPlace,
     ContainerRun,
     StageRuns,
@@ -185,5 +186,5 @@ def _server_env(name: str) -> list[tuple[str, str]]:
         ("MLSERVER_GRPC_PORT", str(GRPC_PORT)),
         ("MLSERVER_MODEL_NAME", name),
         ("MLSERVER_METRICS_PORT", str(METRICS_PORT)),
-        ("MLSERVER_METRICS_ENDPOINT", "/prometheus"),
+        (METRICS_PATH, "/prometheus"),
     ]

@@ -88,6 +88,12 @@ class Deployments(KubernetesTarget):
         own = OwnChecks("kubectl apply -f deploy/prometheus/podmonitor.yaml", lambda _: ON_CLUSTER)
         return checks_of(self, settings, pipelines, namespaces, own, elects=elects)
 
+    def imported(self, settings: Settings, where: str, request: base.ImportRequest) -> base.Imported:
+        """The pipeline of Deployments that `ipa render` made, in a cluster or a file."""
+        from ipa.targets.deployments.imported import import_pipeline
+
+        return import_pipeline(self.settings_at(settings, where), request)
+
     def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
         """The address at `endpoint`, or by the Service of the router."""
         if not self.placed(pipeline):

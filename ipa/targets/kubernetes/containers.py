@@ -31,6 +31,7 @@ IMPLEMENTATION = "MLSERVER_MODEL_IMPLEMENTATION"
 SERVER_ENV = frozenset(
     {"MLSERVER_HTTP_PORT", "MLSERVER_GRPC_PORT", "MLSERVER_MODEL_NAME", "MLSERVER_METRICS_PORT"}
 )
+METRICS_PATH = "MLSERVER_METRICS_ENDPOINT"
 # What restricted PodSecurity asks of every container.
 RESTRICTED: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,

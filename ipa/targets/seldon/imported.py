@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import format_quantity, parse_quantity, read_amount
+from ipa.adapters.kube.kinds import parse_quantity
 from ipa.adapters.kube.transport import Json
-from ipa.files.reading import read_utf8
 from ipa.model.errors import DriftError, InputError, NotFoundError, Problem, UsageError
 from ipa.model.pipeline import Objective, Pipeline, Stage, StageKind, Variant
-from ipa.model.resources import BESIDE_CORES, Dimension
 from ipa.settings import Settings
 from ipa.targets.base import Imported, ImportRequest
 from ipa.targets.kubernetes.containers import (
     BATCH_SIZE,
     BATCH_TIME,
     IMPLEMENTATION,
-    SERVER_ENV,
-    amounts_of,
     env_entry,
 )
+from ipa.targets.kubernetes.imported import objects_of, plain_env, resources_of, variant_name
 from ipa.targets.kubernetes.layout import at
-from ipa.targets.kubernetes.manifest_edit import objects_in
 from ipa.targets.kubernetes.split import LABEL_PIPELINE
 from ipa.targets.seldon.locate import (
     AUTOSCALERS,
@@ -54,13 +47,8 @@ KNOWN_OF_PREDICTOR = {
     *("name", "graph", "componentSpecs", "replicas", "traffic"),
     *("annotations", "labels", "svcOrchSpec", "shadow"),
 }
-# Its value would end up in a repository.
-SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
-NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 # The command of Seldon's Python microservice, and the env by which its images know what they are.
 MICROSERVICE, SERVICE_TYPE = "seldon-core-microservice", "SERVICE_TYPE"
-# Env that by custom says which model is meant, the first that is there.
-NAMING_ENV = ("MODEL_VARIANT", "MODEL_NAME", "MODEL")
 
 
 def import_pipeline(settings: Settings, request: ImportRequest) -> Imported:
@@ -68,24 +56,11 @@ def import_pipeline(settings: Settings, request: ImportRequest) -> Imported:
 
     Errors: NotFoundError, UsageError (there are several), InputError, those of the client.
     """
-    if request.file is not None:
-        there = objects_in(read_utf8(request.file), str(request.file), SELDON_DEPLOYMENT)
-        named = f" {request.workload!r}" if request.workload else ""
-        nothing = f"{request.file} has no SeldonDeployment{named}"
-    else:
-        namespace = request.namespace or "default"
-        with closing(KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)) as client:
-            if request.workload is not None:
-                there = [client.get(SELDON_DEPLOYMENT, namespace, request.workload)]
-            else:
-                there, _ = client.list_all(SELDON_DEPLOYMENT, namespace)
-        nothing = f"there is no SeldonDeployment in namespace {namespace}"
-    there = [
-        one
-        for one in there
-        if request.namespace is None or one["metadata"].get("namespace") in (None, request.namespace)
-        if request.workload in (None, one["metadata"].get("name"))
-    ]
+    there = objects_of(settings, request, SELDON_DEPLOYMENT, request.workload)
+    named = f" {request.workload!r}" if request.workload else ""
+    nothing = f"{request.file} has no SeldonDeployment{named}"
+    if request.file is None:
+        nothing = f"there is no SeldonDeployment in namespace {request.namespace or 'default'}"
     if not there:
         raise NotFoundError(nothing)
     if len(there) > 1:
@@ -170,25 +145,16 @@ def _stage(
     stage: Stage, node: Json, container: Json, protocol: WireProtocol | None, notes: list[str]
 ) -> Stage:
     """The stage with its running container as its only variant, and the present batch timeout."""
-    env = _env(stage.name, container, notes)
+    env = plain_env(stage.name, container, notes)
     implementation = env.pop(IMPLEMENTATION, None) or node.get("implementation")
-    # Extended resources have a domain.
-    limits = sorted((at(container, "resources", "limits") or {}).items())
-    amounts = {kind: parse_quantity(amount) for kind, amount in limits if "/" in kind}
     run = SeldonRun(
         container.get("image"),
         implementation,
         env,
         model_uri=node.get("modelUri"),
-        accelerators={kind: float(count) for kind, count in amounts.items() if count},
         server=_server(node, container, protocol),
-        **{each.attribute: _amount(each, stage.name, container, notes) for each in BESIDE_CORES},
+        **resources_of(container, stage.name, notes),
     )
-    # Named by its env, its image tag, or its model.
-    tag = (run.image or "").partition("@")[0].rpartition("/")[2].partition(":")[2]
-    model = (run.model_uri or "").rstrip("/").rpartition("/")[2]
-    known = [*(env.get(key, "") for key in NAMING_ENV), "" if tag == "latest" else tag, model]
-    name = next((name for name in known if NAME.fullmatch(name)), "current")
     batch_timeout_s = stage.batch_timeout_s
     size = (env_entry(container, BATCH_SIZE) or {}).get("value")
     time = (env_entry(container, BATCH_TIME) or {}).get("value")
@@ -200,7 +166,11 @@ def _stage(
     elif size is not None and protocol is not WireProtocol.SELDON and run.server is None:
         waits = f"no {BATCH_TIME}; batches will wait {batch_timeout_s:g} s"
         notes.append(f"stage {stage.name!r}: {waits}")
-    return replace(stage, variants=(Variant(name, {KEY: run}),), batch_timeout_s=batch_timeout_s)
+    return replace(
+        stage,
+        variants=(Variant(variant_name(run, run.model_uri), {KEY: run}),),
+        batch_timeout_s=batch_timeout_s,
+    )
 
 
 def _server(node: Json, container: Json, protocol: WireProtocol | None) -> ServerKind | None:
@@ -211,44 +181,6 @@ def _server(node: Json, container: Json, protocol: WireProtocol | None) -> Serve
     calls_it_alone = node.get("type") in ("ROUTER", "COMBINER")
     is_one = calls_it_alone or MICROSERVICE in command or env_entry(container, SERVICE_TYPE) is not None
     return ServerKind.MICROSERVICE if is_one else None
-
-
-def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
-    """The env that defines the variant: plain values that are neither the operator's nor secret."""
-    env: dict[str, str] = {}
-    for entry in container.get("env") or ():
-        key = str(entry.get("name"))
-        if key in SERVER_ENV or key in (BATCH_SIZE, BATCH_TIME):
-            continue
-        if "valueFrom" in entry:
-            notes.append(f"stage {name!r}: env {key} comes from elsewhere (valueFrom); it stays as it is")
-        elif SECRET.search(key):
-            notes.append(
-                f"stage {name!r}: env {key} looks like a secret, and is not copied; it stays as it is"
-            )
-        else:
-            env[key] = str(entry.get("value", ""))
-    return env
-
-
-def _amount(resource: Dimension, name: str, container: Json, notes: list[str]) -> float | None:
-    """The limit of the resource in the unit of plans, None if there is none."""
-    # The limit is the last, and the one that counts.
-    *others, text = [*amounts_of(container, resource.resource).values()] or [None]
-    if text is None:
-        return None
-    where = f"stage {name!r}: {resource.name}"
-    amount = read_amount(resource.name, text)
-    if amount is None:
-        notes.append(f"{where} {text!r} is not a quantity")
-        return None
-    if any(read_amount(resource.name, other) != amount for other in others):
-        notes.append(f"{where} requests and limits differ; a plan would make both the limit")
-    written = format_quantity(resource.name, amount)
-    whole = read_amount(resource.name, written)
-    if whole != amount:
-        notes.append(f"{where} {text!r} is rounded to {written}")
-    return whole
 
 
 def _notes(

@@ -11,11 +11,12 @@ import yaml
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
-from ipa.model.errors import ConflictError, DriftError, InputError
+from ipa.model.errors import ConflictError, DriftError, InputError, NotFoundError
 from ipa.model.findings import Severity
 from ipa.model.pipeline import Canary
 from ipa.model.probe import ProbeRequest
 from ipa.settings import Settings
+from ipa.targets.base import ImportRequest
 from ipa.targets.deployments.target import DEPLOYMENTS
 from ipa.targets.kubernetes.split import LABEL_PIPELINE
 from tests.deploy.test_deploy_chart import check
@@ -179,7 +180,6 @@ def test_requests_go_to_the_service_of_the_router() -> None:
     address = DEPLOYMENTS.address(PIPELINE, Settings())
     assert address.url == "http://sample-router.models:9000/v2/models/sample/infer"
     assert "kubectl -n models port-forward svc/sample-router 9000" in address.note
-    assert "no deployments section" in DEPLOYMENTS.address(sample_pipeline(), Settings()).note
     answer = {"outputs": [{"name": "y", "shape": [1], "datatype": "FP32", "data": [1.0]}]}
     with Answering(lambda *_: (200, answer)) as server:
         result = DEPLOYMENTS.probe(PIPELINE, ProbeRequest({"inputs": []}, address=server.url), Settings())
@@ -207,3 +207,17 @@ def test_a_variant_in_a_file_says_only_what_a_deployment_carries(key: str, value
     with pytest.raises(InputError) as refused:
         pipeline_from_mapping(body)
     assert words in str(refused.value.problems[0])
+
+
+def test_an_import_of_what_was_rendered_gives_the_pipeline_again(tmp_path: Path) -> None:
+    path, bodies = tmp_path / "all.yaml", DEPLOYMENTS.render(PIPELINE, CONFIGS)
+    path.write_text(yaml.safe_dump_all(bodies))
+    request = ImportRequest(PIPELINE.sla, file=path)
+    result = DEPLOYMENTS.imported(Settings(), "", request)
+    assert DEPLOYMENTS.render(result.pipeline, result.configs) == bodies
+    path.write_text(yaml.safe_dump_all(bodies[2:]))
+    with pytest.raises(InputError, match="the Deployments of pipeline 'sample' are incomplete"):
+        DEPLOYMENTS.imported(Settings(), "", request)
+    with pytest.raises(NotFoundError, match="has no Deployments") as stock:
+        DEPLOYMENTS.imported(Settings(), "", replace(request, workload="other"))
+    assert "ipa init" in stock.value.hint
