@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain
 from math import isclose
-from typing import Any
+from typing import Any, Literal
 
 import ipa
 from ipa.control.audit.record import Verifies
@@ -46,6 +46,7 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.linear_program import Solvers
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import SolveCache, verify_claim
+from ipa.optimize.solver_selection import PROVED
 from ipa.policies.base import Policy, Predictor, is_stateful
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, Runner, at_once, make_policy
@@ -65,7 +66,6 @@ REPLAY_S = 10.0
 # Decisions that a policy with memory is shown first: one each 5 s, they are the 300 s that the HPA looks
 # back.
 EARLIER = 60
-CERTIFICATE = "ipa.certificate/1"
 # The fields of a certificate that are not signed.
 SEAL = ("key_id", "signature")
 UNSIGNED = "signature: there is none, so that anybody may have made up the decision and its inputs"
@@ -301,6 +301,8 @@ class ClaimedPlans(SolveCache):
                 continue
             except DeadlineError as error:
                 self.unchecked.append(f"plans.{at}.bound: {error.message}")
+            if plan.termination not in PROVED and plan.bound is None:
+                self.unchecked.append(f"plans.{at}.bound: none is claimed; a better plan may exist")
             del self._left[at]
             return plan
         self.added.append(super().solve(problem, *args, **options))
@@ -323,7 +325,7 @@ class Certificate:
     target (`Target.shape`). `signature` is by the store's key `key_id`; both are empty if it has none.
     """
 
-    kind: str
+    kind: Literal["ipa.certificate/1"]
     version: str
     file: object = field(metadata=recorded_as("pipeline"))
     bounds: Bounds
@@ -419,7 +421,7 @@ class Replayer:
             return result
         stages = tuple(replace(stage, variants=()) for stage in pipeline.stages)
         known = (pipeline_to_mapping(pipeline), pipeline.bounds, stages, profiles, decision)
-        values = plain(Certificate(CERTIFICATE, ipa.__version__, *known, tuple(solved.added)))
+        values = plain(Certificate("ipa.certificate/1", ipa.__version__, *known, tuple(solved.added)))
         sealed = dict(zip(SEAL, self.sign(signed_text(values)), strict=True))
         return replace(result, certificate=values | sealed)
 
@@ -443,10 +445,7 @@ def verify_certificate(values: Any, where: str, verifies: Verifies | None = None
 
     InputError: it is none, or lacks something; it names the field, and `where` the certificate.
     """
-    kind = values.get("kind") if isinstance(values, dict) else None
     try:
-        if kind != CERTIFICATE:
-            raise InputError(f"its kind is {kind!r}, not {CERTIFICATE!r}")
         certificate = restored(Certificate, values)
         decision, claims = certificate.decision, ClaimedPlans(certificate.plans)
         result = Replayer()(decision, certificate.pipeline, certificate.profiles, plans=claims)
@@ -468,11 +467,13 @@ def verify_certificate(values: Any, where: str, verifies: Verifies | None = None
         faults.append(f"decision.{each.what} is claimed as {each.recorded}, its inputs give {each.again}")
     verified = [
         f"decision: {decision.reason} follows from its inputs, the profiles and the plans",
-        f"plans: {len(certificate.plans)} as the profiles give them, within all limits, none above its bound",
+        "plans: all as the profiles give them; no plan within the limits beats their bounds",
     ]
     by = f"the key {certificate.key_id!r}"
-    if verifies is None:
-        unchecked.append(f"signature: by {by}; --key FILE checks it" if certificate.key_id else UNSIGNED)
+    if not certificate.key_id:
+        (unchecked if verifies is None else faults).append(UNSIGNED)
+    elif verifies is None:
+        unchecked.append(f"signature: by {by}; --key FILE checks it")
     elif verifies(certificate.key_id, certificate.signature, signed_text(values)):
         verified.append(f"signature: {by} signed it")
     else:
