@@ -154,11 +154,19 @@ def test_it_is_advisory_and_may_not_write_unless_told() -> None:
     assert not any(word.startswith("--mode") for word in container_of(active)["args"])
 
 
-@pytest.mark.parametrize(("target", "prefix"), [("kubernetes", ""), ("deployments", "deployments-")])
-def test_the_roles_are_those_of_deploy_rbac(target: str, prefix: str) -> None:
+ROLES = [
+    ("kubernetes", "", 6),
+    ("deployments", "deployments-", 6),
+    # Without writers and an election.
+    ("scale,mode=advisory,replicas=1", "", 3),
+]
+
+
+@pytest.mark.parametrize(("target", "prefix", "number"), ROLES)
+def test_the_roles_are_those_of_deploy_rbac(target: str, prefix: str, number: int) -> None:
     everything = charted(*EVERYWHERE, f"--set=target={target}")
     roles = [each for each in everything.values() if each["kind"] in {"Role", "ClusterRole"}]
-    assert len(roles) == 6
+    assert len(roles) == number
     for role in roles:
         stem = role["metadata"]["name"].rpartition("-")[2]
         stem = f"{prefix if stem in ('observer', 'actor') else ''}{stem}"
@@ -403,6 +411,8 @@ REFUSED = {
     "prometheus.url=http://user:word@prometheus": "prometheus",
     "resources.limits.gpu=1": "gpu",
     "image.tag=1": "tag",
+    "target=scale,replicas=1,mode=active": "mode",
+    "target=scale": "replicas",
 }
 
 
