@@ -7,7 +7,7 @@ export UV_NO_PROGRESS := 1
 # With it every `ipa` that is started compiles the package anew; tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install images test test-live faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed pictures bench-api bench-dataplane bench-live scorecard data tables lint lint-style lint-types lock advisories sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
+.PHONY: help install images test test-live faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon demo-deployments bench bench-planner bench-simulate page-speed pictures bench-api bench-dataplane bench-live scorecard data tables lint lint-style lint-types lock advisories sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,10 @@ demo: install ## the main job on real models, about five minutes (BUSY=1: beside
 demo-seldon: install ## the same pipeline on Seldon on this machine in both shapes, and one of seldon-core microservices, about eight minutes (PIPELINES=digits,text: others; STEADY=2: that rate for half an hour each)
 	@tools/system.sh
 	$(PY) -m experiments.demo_seldon $(if $(PIPELINES),--pipelines $(PIPELINES)) $(if $(SHAPES),--shapes $(SHAPES)) $(if $(STEADY),--steady $(STEADY))
+
+demo-deployments: install ## the same on plain Deployments, without Seldon, about three minutes
+	@tools/system.sh
+	$(PY) -m experiments.demo_seldon --pipelines $(or $(PIPELINES),ocr) --shapes deployments $(if $(STEADY),--steady $(STEADY))
 
 bench: install ## all benchmarks, side by side (QUICK=1: do they work)
 	$(PY) -m experiments.bench $(if $(QUICK),--quick)

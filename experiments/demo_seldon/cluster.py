@@ -18,6 +18,8 @@ import yaml
 from ipa.files import load_pipeline
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.settings import Settings
+from ipa.targets.deployments.target import DEPLOYMENTS
 from ipa.targets.seldon.layouts import parts_of
 from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.section import Shape, is_split
@@ -32,7 +34,7 @@ FRONT_CORES, QUEUE_CORES = 0.25, 0.125
 
 @dataclass(frozen=True, slots=True)
 class SeldonHere:
-    """Seldon on this machine: its API server, its node, and where kubeconfig and Prometheus are."""
+    """A cluster on this machine: its API server, its node, and where kubeconfig and Prometheus are."""
 
     kube: FakeKube
     node: Node
@@ -46,10 +48,10 @@ class SeldonHere:
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
         """Create the pipeline's objects, as `kubectl apply` of what `ipa render` prints does."""
-        namespace = target_of(pipeline).namespace
+        target = DEPLOYMENTS if DEPLOYMENTS.placed(pipeline) else SELDON
         with self.kube.store.lock:
-            for body in SELDON.render(pipeline, configs):
-                self.kube.store.create("seldondeployments", namespace, body)
+            for body in target.render(pipeline, configs):
+                self.kube.store.create(f"{body['kind'].lower()}s", pipeline.namespace, body)
 
 
 @contextmanager
@@ -69,6 +71,8 @@ def seldon_here(folder: Path, seldon_python: str = "", **cluster: Any) -> Iterat
 
 def entry_url(pipeline: Pipeline) -> str:
     """The address for the pipeline's requests, by the name of its Service."""
+    if DEPLOYMENTS.placed(pipeline):
+        return DEPLOYMENTS.address(pipeline, Settings()).url
     if is_split(pipeline):
         return f"{parts_of(pipeline)[-1].service}/v2/models/{pipeline.name}/infer"
     target = target_of(pipeline)
@@ -76,10 +80,11 @@ def entry_url(pipeline: Pipeline) -> str:
     return f"http://{host}{ENTRIES[target.protocol]}"
 
 
-def pipeline_in(shape: Shape, source: Path, folder: Path, changes: Mapping[str, Any]) -> Pipeline:
+def pipeline_in(shape: str, source: Path, folder: Path, changes: Mapping[str, Any]) -> Pipeline:
     """The pipeline of a file in that shape; its file, with those keys changed, is written into `folder`.
 
-    Variants without a `seldon` section are given that of their local runtime.
+    The shape is one of Seldon's, or `deployments` for plain ones. Variants without a `seldon` section are
+    given that of their local runtime.
     """
     text = yaml.safe_load(source.read_text())
     text |= changes
@@ -92,7 +97,7 @@ def pipeline_in(shape: Shape, source: Path, folder: Path, changes: Mapping[str, 
         **({"ignores": ["resident"]} if any("resident" in it for it in text["stages"]) else {}),
         **text.get("seldon", {}),
         **{"shape": str(shape), "orchestrator_cores": FRONT_CORES},
-        **(queues if shape is Shape.SPLIT else {}),
+        **(queues if shape == Shape.SPLIT else {}),
     }
     for stage in text["stages"]:
         stage.setdefault("container", stage["name"])
@@ -105,6 +110,13 @@ def pipeline_in(shape: Shape, source: Path, folder: Path, changes: Mapping[str, 
                 "MLSERVER_MODEL_EXTRA": json.dumps(local["parameters"]),
             }
             variant["seldon"] = {"image": f"ipa/{text['name']}:0.2.0", "env": env}
+    if shape == DEPLOYMENTS.name:
+        own = {key: text["seldon"][key] for key in ("name", "ignores") if key in text["seldon"]}
+        text[shape] = {**own, **queues, "router_cores": FRONT_CORES}
+        del text["seldon"]
+        for stage in text["stages"]:
+            for variant in stage["variants"]:
+                variant[shape] = variant.pop("seldon")
     path = folder / text["name"] / "pipeline.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(text, sort_keys=False))

@@ -16,7 +16,7 @@ from tests.fakes.kube.node import PodEvent
 Decision = Mapping[str, Any]
 # Of a change, whose pods are started and taken away after it until the next one.
 KINDS = ("variant", "cores", "batch", "replicas")
-FRONTS = ("-svc-orch", "-queue", "-router-0-router")
+FRONTS = ("-svc-orch", "-queue", "-router-0-router", "-router")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,10 @@ def _is_front(app: str) -> bool:
 
 
 def stage_latencies_s(
-    prometheus_url: str, pipeline: Pipeline, shape: Shape, ratio: float, over_s: float, at_s: float
+    prometheus_url: str, pipeline: Pipeline, shape: str, ratio: float, over_s: float, at_s: float
 ) -> dict[str, float]:
     """The latency of each stage that this share of its requests did not exceed, in the time before `at_s`."""
-    if shape is Shape.SPLIT:
+    if shape != Shape.SINGLE:
         series, label, of = (
             "ipa_queue_stage_seconds_bucket",
             "stage",

@@ -257,7 +257,7 @@ class Node:
         metadata, specs = pod["metadata"], pod["spec"]["containers"]
         return NodePod(
             *(name, metadata["labels"]["app"], metadata.get("namespace", "default")),
-            *(metadata["labels"]["seldon-deployment-id"], address),
+            *(metadata["labels"].get("seldon-deployment-id", ""), address),
             [self._container(spec, self.folder / f"{name}.{spec['name']}.log") for spec in specs],
         )
 
@@ -381,8 +381,11 @@ class Node:
             pod.was_ready = pod.is_ready
 
     def _services(self) -> dict[str, tuple[str, bool]]:
-        """The Services of every predictor by name: the Deployment each leads to, and if it is headless."""
+        """The Services by name, also of predictors: the Deployment each leads to, and if it is headless."""
         services: dict[str, tuple[str, bool]] = {}
+        for it in self.cluster.store.everything("services"):
+            name, spec = f"{it['metadata']['name']}.{it['metadata']['namespace']}", it["spec"]
+            services[name] = spec["selector"]["app"], "clusterIP" in spec
         for sdep in self.cluster.store.everything("seldondeployments"):
             is_headless = "seldon.io/headless-svc" in sdep["spec"].get("annotations", {})
             for predictor in sdep["spec"]["predictors"]:
