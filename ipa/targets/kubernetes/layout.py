@@ -5,6 +5,7 @@ An object belongs to one install, so that two never overwrite each other.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -299,6 +300,41 @@ def last_hand(live: Json) -> str:
         return ""
     time, manager = max(changes)
     return "" if manager in ("", OURS) else f"{manager} at {time}"
+
+
+def appliers(live: Json, operations: Sequence[Operation]) -> list[str]:
+    """The fields that a patch would change although another manager applies them, each with the manager.
+
+    A field of a server-side apply is in the tree `fieldsV1` of its manager, below a leaf if the whole list
+    is one field. A manager loses it to the first write of another one, until it applies again.
+    """
+    return [
+        f"{operation['path']} is applied by {entry['manager']!r}"
+        for entry in live["metadata"].get("managedFields") or ()
+        if isinstance(entry, dict) and entry.get("operation") == "Apply"
+        if entry.get("manager") not in ("", None, OURS) and entry.get("subresource") != "status"
+        for operation in operations
+        if operation["op"] != "test" and _is_in(entry.get("fieldsV1") or {}, live, operation["path"])
+    ]
+
+
+def _is_in(fields: Json, live: Any, pointer: str) -> bool:
+    """True if the tree of fields has the value at the pointer in the object, or something around it."""
+    for escaped in pointer.split("/")[1:]:
+        token = escaped.replace("~1", "/").replace("~0", "~")
+        if not fields:
+            return True
+        if isinstance(live, list):
+            # A new entry is nobody's. Others are known by some of their keys.
+            live = live[int(token)] if token.isdecimal() else None
+            keys = [each for each in fields if each.startswith("k:") and live is not None]
+            key = next((each for each in keys if json.loads(each[2:]).items() <= live.items()), "")
+        else:
+            live, key = (live or {}).get(token), f"f:{token}"
+        if key not in fields:
+            return False
+        fields = fields[key]
+    return True
 
 
 def with_hand(error: DriftError, live: Json) -> DriftError:

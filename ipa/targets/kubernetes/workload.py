@@ -15,10 +15,12 @@ from ipa.model.decision import Change
 from ipa.model.errors import (
     READ_AGAIN,
     ConflictError,
+    DriftError,
     IncompleteError,
     InputError,
     IpaError,
     NotFoundError,
+    Problem,
     UnavailableError,
 )
 from ipa.model.pipeline import Pipeline
@@ -29,6 +31,7 @@ from ipa.targets.kubernetes.layout import (
     Objects,
     Operation,
     Running,
+    appliers,
     check_owner,
     claim,
     last_hand,
@@ -89,7 +92,8 @@ class KubeWorkload:
         """Return the new revision once every patch is accepted; the same one if there is nothing to change.
 
         ConflictError: a spec is not the one the change was decided on, or changed during the write: objects
-        written before are restored. UnavailableError: its message says how many of several objects were
+        written before are restored. DriftError: another manager applies a field that would change.
+        UnavailableError: its message says how many of several objects were
         written, a safe prefix of the change, or that this is unknown; read the workload then.
         """
         layout = self._layout_of(pipeline)
@@ -103,6 +107,17 @@ class KubeWorkload:
         changes = layout.changes(objects, change.configs)
         if not changes:
             return revision
+        if problems := [
+            f"{name}: {each}"
+            for name, changed in changes.items()
+            for each in appliers(objects[name], patch_of(objects[name], changed))
+        ]:
+            raise DriftError(
+                f"another manager applies fields of pipeline {pipeline.name!r} that the change would write",
+                problems=[Problem(each) for each in problems],
+                hint="Take these fields out of what it applies, or let the service commit them to its "
+                "repository (IPA_ACTUATION=gitops).",
+            )
         if fault := layout.admission_fault(self._client):
             raise InputError(f"pipeline {pipeline.name!r} cannot run there: {fault}")
         promised = dict(objects)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tests.unit.targets.conftest import World
 
 Json = dict[str, Any]
 PIPELINE = as_deployments(sample_pipeline())
+IMAGE = "/spec/template/spec/containers/0/image"
 CONFIGS = DETECT, READ, SORT = sample_configs()
 
 
@@ -111,6 +113,23 @@ def test_what_no_plan_could_have_is_drift_of_that_object(plain: World, change: A
         plain.running()
     (problem,) = drifted.value.problems
     assert problem.message.startswith("sample-detect-model: ") and words in problem.message
+
+
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        ({"f:replicas": {}}, "/spec/replicas"),
+        ({"f:template": {"f:spec": {"f:containers": {'k:{"name":"detect"}': {"f:image": {}}}}}}, IMAGE),
+        # As a list without keys, whose whole is one field.
+        ({"f:template": {}}, IMAGE),
+        ({"f:strategy": {}}, ""),
+    ],
+)
+def test_a_field_that_another_manager_applies_is_not_written(plain: World, field: Json, path: str) -> None:
+    own = {"managedFields": [{"manager": "flux", "operation": "Apply", "fieldsV1": {"f:spec": field}}]}
+    plain.kube.edit("models", "sample-detect-model", lambda it: it["metadata"].update(own), "deployments")
+    with pytest.raises(DriftError, match=f"{path} is applied by 'flux'") if path else nullcontext():
+        plain.write(replace(DETECT, replicas=3, variant="d-l"))
 
 
 def test_an_autoscaler_of_a_model_is_refused_and_one_of_a_queue_is_let_be(plain: World) -> None:

@@ -33,9 +33,8 @@ class Installs:
     def sdep(self) -> Json:
         return self.kube.store.get("seldondeployments", "models", "sample")
 
-    def deploy(self, workload: KubeWorkload) -> None:
+    def deploy(self, install: str = "") -> None:
         """Create it and let it settle."""
-        install = {id(self.blue): "blue", id(self.green): "green"}.get(id(workload), "")
         create(self.client, PIPELINE, CONFIGS, install)
         self.kube.tick(10)
 
@@ -51,7 +50,7 @@ def to_more(workload: KubeWorkload) -> Change:
 
 
 def test_the_first_write_claims_it_in_the_same_patch_and_restarts_nothing(installs: Installs) -> None:
-    installs.deploy(installs.plain)
+    installs.deploy()
     assert owner_of(installs.sdep()) is None
     before = {pod["metadata"]["name"] for pod in installs.kube.store.everything("pods")}
     change = to_more(installs.blue)
@@ -60,8 +59,7 @@ def test_the_first_write_claims_it_in_the_same_patch_and_restarts_nothing(instal
     patches = [each for each in installs.kube.requests if each.verb == "patch"]
     assert [each.is_dry_run for each in patches] == [True, False]
     assert owner_of(installs.sdep()) == "blue"
-    for _ in range(20):
-        installs.kube.tick()
+    installs.kube.tick(20)
     assert installs.blue.rollout(PIPELINE, change).phase is RolloutPhase.READY
     after = {pod["metadata"]["name"] for pod in installs.kube.store.everything("pods")}
     assert {name for name in before - after if "svc-orch" not in name} == set()
@@ -69,7 +67,7 @@ def test_the_first_write_claims_it_in_the_same_patch_and_restarts_nothing(instal
 
 
 def test_another_install_reads_and_writes_nothing_of_it_and_names_the_owner(installs: Installs) -> None:
-    installs.deploy(installs.plain)
+    installs.deploy()
     change = to_more(installs.green)
     installs.blue.write(PIPELINE, to_more(installs.blue))
     claimed = installs.sdep()
@@ -85,7 +83,7 @@ def test_another_install_reads_and_writes_nothing_of_it_and_names_the_owner(inst
 
 def test_of_two_that_claim_at_once_one_does(installs: Installs) -> None:
     """Both have read it unclaimed; the patch of the slower one is for a version that is gone."""
-    installs.deploy(installs.plain)
+    installs.deploy()
     change = to_more(installs.green)
     done: list[str] = []
 
@@ -104,12 +102,8 @@ def test_of_two_that_claim_at_once_one_does(installs: Installs) -> None:
 
 
 def test_other_annotations_stay_and_a_change_of_the_owner_adds_nothing(installs: Installs) -> None:
-    installs.deploy(installs.plain)
-
-    def annotate(sdep: Json) -> None:
-        sdep["metadata"]["annotations"] = {"team": "vision"}
-
-    installs.kube.edit("models", "sample", annotate)
+    installs.deploy()
+    installs.kube.edit("models", "sample", lambda it: it["metadata"].update(annotations={"team": "vision"}))
     installs.blue.write(PIPELINE, to_more(installs.blue))
     assert installs.sdep()["metadata"]["annotations"] == {"team": "vision", ANNOTATION: "blue"}
     back = Change("d-2", "sample", installs.blue.read(PIPELINE).revision, MORE, CONFIGS, 60.0)
@@ -120,12 +114,10 @@ def test_other_annotations_stay_and_a_change_of_the_owner_adds_nothing(installs:
 
 
 def test_without_its_claim_it_is_anyone_s(installs: Installs) -> None:
-    installs.deploy(installs.blue)
+    installs.deploy("blue")
     with pytest.raises(DriftError, match="'blue'") as refused:
         installs.green.read(PIPELINE)
-    assert "kubectl annotate seldondeployment sample -n models ipa-serving/install-" in str(
-        refused.value.hint
-    )
+    assert "kubectl annotate seldondeployment sample -n models ipa-serving/install-" in refused.value.hint
     installs.kube.edit("models", "sample", lambda sdep: sdep["metadata"].pop("annotations"))
     installs.green.write(PIPELINE, to_more(installs.green))
     assert owner_of(installs.sdep()) == "green"
@@ -162,13 +154,9 @@ def test_the_newest_change_of_the_spec_beside_ours_counts(entries: list[Json] | 
     assert last_hand({"metadata": {"managedFields": entries}}) == who
 
 
-def by_argocd(sdep: Json) -> None:
-    sdep["metadata"]["managedFields"] = [entry("argocd", "2026-11-24T12:00:00Z")]
-
-
 def test_a_refusal_names_the_hand(kube: FakeKube, workload: KubeWorkload) -> None:
     def edit(sdep: Json) -> None:
-        by_argocd(sdep)
+        sdep["metadata"]["managedFields"] = [entry("argocd", "2026-11-24T12:00:00Z")]
         sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]["image"] = "theirs:1"
 
     kube.edit("models", "sample", edit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from ipa.model.errors import (
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.layouts import layout_of, parts_of
-from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of, with_seldon
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, with_seldon
 from ipa.targets.seldon.target import SELDON
 from tests.amounts import many
 from tests.contract.kube_harness import split
@@ -41,9 +42,14 @@ def config(stage: str, **changes: Any) -> StageConfig:
     return replace(next(one for one in CONFIGS if one.stage == stage), **changes)
 
 
+def component_of(body: Json) -> Json:
+    component: Json = body["spec"]["predictors"][0]["componentSpecs"][0]
+    return component
+
+
 def env_of(body: Json) -> dict[str, str]:
-    pod = body["spec"]["predictors"][0]["componentSpecs"][0]["spec"]
-    return {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    env = component_of(body)["spec"]["containers"][0]["env"]
+    return {entry["name"]: entry["value"] for entry in env}
 
 
 def test_models_and_queues_come_before_the_router_which_knows_them() -> None:
@@ -82,7 +88,6 @@ def test_a_graph_that_is_no_chain_is_refused() -> None:
 
 
 def test_what_cannot_be_rendered_says_what_is_missing() -> None:
-    assert seldon_of(PIPELINE) is not None
     with pytest.raises(InputError, match="has no image") as refused:
         layout_of(with_seldon(PIPELINE, image=None)).render(CONFIGS)
     assert "shape: split, image" in refused.value.hint
@@ -157,13 +162,10 @@ def test_an_answer_that_is_lost_half_way_does_not_stop_the_change(world: World) 
 def test_a_hand_between_two_patches_is_not_overwritten(world: World) -> None:
     change = world.change(config("detect", batch_size=8, variant="d-l"))
 
-    def scale(sdep: Json) -> None:
-        sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = 3
-
     def before(request: Request) -> None:
         if (request.verb, request.name) == ("patch", "sample-detect-model") and not request.is_dry_run:
             world.kube.before = None
-            world.kube.edit("models", "sample-detect-model", scale)
+            world.kube.edit("models", request.name, lambda it: component_of(it).update(replicas=3))
 
     world.kube.before = before
     with pytest.raises(ConflictError):
@@ -196,18 +198,13 @@ def test_parts_that_are_missing_are_named(world: World) -> None:
 
 
 def test_batching_in_the_model_or_another_queue_is_drift_of_that_object(world: World) -> None:
-    def batch(sdep: Json) -> None:
-        container = sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]
-        container["env"].append({"name": "MLSERVER_MODEL_MAX_BATCH_SIZE", "value": "4"})
+    def append(name: str, value: str) -> Callable[[Json], None]:
+        # Of several, Kubernetes takes the last.
+        entry = {"name": name, "value": value}
+        return lambda sdep: component_of(sdep)["spec"]["containers"][0]["env"].append(entry)
 
-    def lead_elsewhere(sdep: Json) -> None:
-        container = sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]
-        next(one for one in container["env"] if one["name"] == "IPA_STAGES")["value"] = (
-            "detect=http://other:1"
-        )
-
-    world.kube.edit("models", "sample-reader-model", batch)
-    world.kube.edit("models", "sample-router", lead_elsewhere)
+    world.kube.edit("models", "sample-reader-model", append("MLSERVER_MODEL_MAX_BATCH_SIZE", "4"))
+    world.kube.edit("models", "sample-router", append("IPA_STAGES", "detect=http://other:1"))
     with pytest.raises(DriftError) as drifted:
         world.workload.read(PIPELINE)
     problems = [problem.message for problem in drifted.value.problems]

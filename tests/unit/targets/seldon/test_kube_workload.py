@@ -13,11 +13,11 @@ from tests.fakes.kube import FaultKind, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.unit.targets.conftest import World
+from tests.unit.targets.seldon.test_kube_split import component_of
 
 Json = dict[str, Any]
 PIPELINE = sample_pipeline()
-CONFIGS = sample_configs()
-DETECT, READ, SORT = CONFIGS
+CONFIGS = DETECT, READ, SORT = sample_configs()
 LARGE = (replace(DETECT, variant="d-l"), READ, SORT)
 MORE = (replace(DETECT, replicas=3), READ, SORT)
 
@@ -106,13 +106,8 @@ def test_old_pods_in_trouble_do_not_fail_the_change_that_replaces_them(world: Wo
 def test_another_hands_failure_is_not_this_changes(world: World) -> None:
     world.kube.cluster.trouble_of = lambda pod: Trouble.CRASH if _is_large(pod) else None
     change = world.write(*MORE)
-
-    def switch(sdep: Json) -> None:
-        sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]["image"] = (
-            "registry.example/detect:l"
-        )
-
-    world.kube.edit("models", "sample", switch)
+    switched = {"image": "registry.example/detect:l"}
+    world.kube.edit("models", "sample", lambda it: component_of(it)["spec"]["containers"][0].update(switched))
     assert {rollout.phase for rollout in world.watch(change, 4)} == {RolloutPhase.READY}
 
 
