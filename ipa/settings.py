@@ -165,7 +165,7 @@ class Settings:
     solver_deadline_s: float = 5.0
     # Solver: auto, gurobi, highs or exact. auto reports which one it took and why.
     solver: str = "auto"
-    # Target that runs the pipelines: kubernetes, deployments, scale (advice), local, or a plug-in by its name.
+    # Target that runs the pipelines: kubernetes, deployments, scale (advice), local, or a plug-in.
     target: str = "local"
     # Port of the router of a local pipeline, which takes its requests. Of several pipelines each has the next
     # port, in the order of their names, unless its file gives one (`local: {port: 9000}`). 0 takes the port

@@ -158,6 +158,7 @@ class DeploymentsLayout(SplitLayout):
             pod["terminationGracePeriodSeconds"] = GRACE_S
         else:
             part.run_ours(pod, self._section.image)
+            container["env"].append({"name": "IPA_PORT", "value": str(PORT)})
         container["lifecycle"] = deepcopy(PRE_STOP)
         pod["containers"] = [in_reading_order(container)]
         labels = {APP: part.name, LABEL_PIPELINE: self.pipeline.name, **part.labels, **MANAGED_BY}

@@ -311,10 +311,10 @@ def appliers(live: Json, operations: Sequence[Operation]) -> list[str]:
     return [
         f"{operation['path']} is applied by {entry['manager']!r}"
         for entry in live["metadata"].get("managedFields") or ()
-        if isinstance(entry, dict) and entry.get("operation") == "Apply"
+        if isinstance(entry, dict) and entry.get("operation") == "Apply" and entry.get("fieldsV1")
         if entry.get("manager") not in ("", None, OURS) and entry.get("subresource") != "status"
         for operation in operations
-        if operation["op"] != "test" and _is_in(entry.get("fieldsV1") or {}, live, operation["path"])
+        if operation["op"] != "test" and _is_in(entry["fieldsV1"], live, operation["path"])
     ]
 
 

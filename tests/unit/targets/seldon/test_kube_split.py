@@ -42,9 +42,8 @@ def config(stage: str, **changes: Any) -> StageConfig:
     return replace(next(one for one in CONFIGS if one.stage == stage), **changes)
 
 
-def component_of(body: Json) -> Json:
-    component: Json = body["spec"]["predictors"][0]["componentSpecs"][0]
-    return component
+def component_of(body: Json) -> Any:
+    return body["spec"]["predictors"][0]["componentSpecs"][0]
 
 
 def env_of(body: Json) -> dict[str, str]:
