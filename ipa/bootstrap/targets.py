@@ -79,9 +79,10 @@ def is_target(at: str) -> bool:
     return at.partition(":")[0] in TARGETS
 
 
-def cluster_target(settings: Settings) -> Target:
-    """The target of the settings if it runs pipelines on Kubernetes, else the first one that does."""
-    return next(target for target in (find_target(settings), *targets()) if target.on_kubernetes)
+def cluster_target(settings: Settings, pipeline: Pipeline | None = None) -> Target:
+    """A target on Kubernetes: one whose section the pipeline has, else that of the settings, else any."""
+    found = [each for each in (find_target(settings), *targets()) if each.on_kubernetes]
+    return next((each for each in found if pipeline and each.placed(pipeline)), found[0])
 
 
 def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) -> None:
@@ -144,8 +145,7 @@ def measurement_bench(pipeline: Pipeline, url: str = "") -> Iterator[Measurement
         return
     from ipa.targets.local.workload import Bench
 
-    home = TemporaryDirectory(prefix="ipa-profile-")
-    with home as folder, closing(Bench(pipeline, Path(folder))) as bench:
+    with TemporaryDirectory(prefix="ipa-profile-") as folder, closing(Bench(pipeline, Path(folder))) as bench:
         yield bench
 
 

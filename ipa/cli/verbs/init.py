@@ -130,7 +130,7 @@ def import_(
     *,
     file: Path | None = typer.Option(None, "--file", "-f", help="a YAML or JSON file that holds it"),
     at: str = typer.Option(
-        "kubernetes", "--at", metavar="WHERE", help="kubernetes[:KUBECONFIG], without a file"
+        "kubernetes", "--at", metavar="WHERE", help="kubernetes or deployments, and :KUBECONFIG"
     ),
     namespace: str | None = typer.Option(None, "--namespace", "-n", help="namespace; default if not given"),
     name: str | None = typer.Option(None, "--name", help="name of the pipeline; the workload's if not given"),
@@ -163,7 +163,7 @@ def import_(
     if not is_target(at):
         raise UsageError(
             f"--at {mask_url(at)!r} is not a cluster",
-            hint="Use kubernetes or kubernetes:~/.kube/config, or -f FILE",
+            hint="Use kubernetes or deployments, or either with :~/.kube/config",
         )
     imported = target_named(kind).imported(settings, where, request)
     # Read it as a file, so that every fault that a file may have is reported.

@@ -89,8 +89,8 @@ def render(
     rate: float | None = typer.Option(None, "--rate", help="requests a second to plan for"),
     plan: Path | None = options.PLAN,
     objective: str | None = options.OBJECTIVE,
-    at: str = typer.Option(
-        "kubernetes", "--at", metavar="TARGET", help="the target that runs what is printed"
+    at: str | None = typer.Option(
+        None, "--at", metavar="TARGET", help="the target that runs it, by default that of its file's section"
     ),
     folders: FileFolders,
 ) -> None:
@@ -100,7 +100,7 @@ def render(
     """
     import yaml
 
-    from ipa.bootstrap.targets import check_honoured, target_named, usable_profiles
+    from ipa.bootstrap.targets import check_honoured, cluster_target, target_named, usable_profiles
     from ipa.files.pipelines import find_pipeline
     from ipa.files.plans import read_plan
 
@@ -108,9 +108,9 @@ def render(
         raise UsageError("--rate and --plan cannot both be given")
     if plan is None and rate is None and objective is not None:
         raise UsageError("--objective needs --rate")
-    settings, target = folders.settings, target_named(at)
-    described = find_pipeline(pipeline, settings.pipelines_dir)
-    described = target.shape(described, usable_profiles(settings, described.name))
+    described = find_pipeline(pipeline, folders.settings.pipelines_dir)
+    target = target_named(at) if at else cluster_target(folders.settings, described)
+    described = target.shape(described, usable_profiles(folders.settings, described.name))
     check_honoured(target, [described])
     if not described.runnable:
         typer.echo(f"note: planned only: {described.not_runnable_because}", err=True)
@@ -119,7 +119,7 @@ def render(
     if plan is not None:
         configs = read_plan(plan).configs
     elif rate is not None:
-        best = Question(pipeline, objective, at=at, **asdict(folders)).plan(rate)
+        best = Question(pipeline, objective, at=target.name, **asdict(folders)).plan(rate)
         if not best.configs:
             raise InfeasibleError(
                 f"no plan for {pipeline!r} carries {rate:g} requests a second",
