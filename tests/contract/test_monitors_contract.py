@@ -86,10 +86,6 @@ def page_of_detect(count: float) -> str:
     return mlserver("detect", count / 2, 0.2 * count / 2, (batches, 0.1 * batches, 3.0 * count / 2))
 
 
-def page_of_read(count: float) -> str:
-    return mlserver("read", count, 0.02 * count, (count, 0.02 * count, count))
-
-
 Page = Callable[[float], str]
 
 
@@ -145,7 +141,7 @@ def pods(pages: Pages, resources: ExitStack) -> list[dict[str, Any]]:
         engine("pages", "shadow", lambda count: page_of_executor("pages", "shadow", 100.0, count)),
         model("pages", "detect", page_of_detect, 1),
         model("pages", "detect", page_of_detect, 2),
-        model("pages", "read", page_of_read),
+        model("pages", "read", lambda n: mlserver("read", n, 0.02 * n, (n, 0.02 * n, n))),
         model("pages", "detect", many, 3, shadow="true"),
         # The same port by its other name, a queue of shape split, and another pipeline's pods.
         pod("pages-default-0-detect-1", "detect", pages.serve(many, resources), "http"),

@@ -140,7 +140,7 @@ class FakePrometheus(Listening):
         def histogram(name: str, labels: Mapping[str, str], count: float) -> Any:
             counts = {le: share * count for le, share in SHARES.items()}
             if target.buckets:
-                counts = {_le(bound_s): it for bound_s, it in target.buckets.items()}
+                counts = {"+Inf" if math.isinf(s) else str(s): it for s, it in target.buckets.items()}
             return [(f"{name}_bucket", {**labels, "le": le}, it) for le, it in counts.items()]
 
         whole = {"pipeline": self.pipeline.name, **target.labels}
@@ -179,10 +179,6 @@ class FakePrometheus(Listening):
         yield "model_infer_request_duration_sum", {**here, "model": model}, 2 * batch_s * count
         for name, each in {"batches": 1.0, "service_seconds": batch_s, "items": 1.0}.items():
             yield f"ipa_replica_{name}_total", {**here, "model_name": model}, each * count
-
-
-def _le(bound_s: float) -> str:
-    return "+Inf" if math.isinf(bound_s) else str(bound_s)
 
 
 class _Handler(Quiet, BaseHTTPRequestHandler):

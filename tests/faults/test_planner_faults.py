@@ -107,27 +107,17 @@ def test_s1_the_loop_misses_the_sla_by_as_little_as_can_be_and_stays_there(case:
     case.equal("reasons after it", {it.reason.value for it in decisions[-10:]}, {"hold.infeasible"})
 
 
-def hard_problem(seed: int) -> PlanningProblem:
-    """More than is solved in a few milliseconds."""
-    return random_problem(Random(seed), stages=(8, 8), variants=(10, 10), batches=7)
-
-
 def first_found(milp: Milp, deadline: Deadline) -> MilpSolution:
     """HiGHS's solution, given as one of a search that was not over."""
     solution = highs.maximise(milp, Deadline(DEADLINE_S))
     return replace(solution, termination=Termination.FEASIBLE, bound=(solution.bound or 0.0) + 1.0)
 
 
-def nothing_found(milp: Milp, deadline: Deadline) -> MilpSolution:
-    """A search that has found no solution when its time is up."""
-    return MilpSolution(Termination.NO_SOLUTION_FOUND)
-
-
 def test_s2_time_up_with_an_incumbent_and_without(case: Case) -> None:
     gaps = []
     problems = [random_problem(Random(seed), stages=(3, 3), variants=(4, 4)) for seed in range(60)]
     problems = [one for one in problems if solve(one, "exact", DEADLINE_S, explain=False).stages][:10]
-    ladder = 0
+    ladder, nothing = 0, MilpSolution(Termination.NO_SOLUTION_FOUND)
     for problem in problems:
         best = solve(problem, "exact", DEADLINE_S, explain=False)
         plan = solve(problem, "highs", DEADLINE_S, explain=False, solvers=lambda _: first_found)
@@ -135,7 +125,7 @@ def test_s2_time_up_with_an_incumbent_and_without(case: Case) -> None:
         assert plan.objective is not None and best.objective is not None and plan.bound is not None
         assert plan.objective <= best.objective + AGREE <= plan.bound + 2 * AGREE
         gaps.append(plan.gap)
-        other = solve(problem, "auto", DEADLINE_S, explain=False, solvers=lambda _: nothing_found)
+        other = solve(problem, "auto", DEADLINE_S, explain=False, solvers=lambda _: lambda *_: nothing)
         ladder += other.solver == "exact" and other.configs == best.configs
     case.equal("incumbents reported with a gap", sum(gap is not None for gap in gaps), len(problems))
     case.equal("plans by label setting where none was found", ladder, len(problems))
@@ -146,9 +136,11 @@ def test_s2_no_decision_is_late(case: Case) -> None:
     """Hard problems with a hundredth of the time; late is what comes after the next tick."""
     late, took_s, without = 0, [], 0
     for seed in range(6):
+        # More than is solved in a few milliseconds.
+        hard = random_problem(Random(seed), stages=(8, 8), variants=(10, 10), batches=7)
         for solver in ("auto", *BACKENDS):
             began_s = perf_counter()
-            plan = solve(hard_problem(seed), solver, 0.05, explain=False)
+            plan = solve(hard, solver, 0.05, explain=False)
             took_s.append(perf_counter() - began_s)
             late += took_s[-1] > TICK_S
             without += not plan.stages

@@ -71,15 +71,11 @@ def _first(decisions: list[Decision], holds: Callable[[Decision], bool]) -> int:
 def test_p2_no_series(case: Case, kind: str) -> None:
     decisions = during(absent(kind))
     case.note("absent", kind or "everything")
-    case.equal("decisions that treat absent as 0", _as_zero(decisions), 0)
+    case.equal("decisions that treat absent as 0", sum(d.observed_rate_rps == 0.0 for d in decisions), 0)
     case.equal("downscales", downscales(decisions), 0)
     # The entry queue's arrivals stand in for the router's.
     expected = QUIET if "ipa_router" in kind else {ReasonCode.METRICS_MISSING}
     case.equal("other reasons", sorted({d.reason.value for d in decisions if d.reason not in expected}), [])
-
-
-def _as_zero(decisions: list[Decision]) -> int:
-    return sum(decision.observed_rate_rps == 0.0 for decision in decisions)
 
 
 def numbers(text: str) -> Rewrite:

@@ -366,15 +366,11 @@ def test_w8_the_profile_is_thirty_percent_too_fast(case: Case) -> None:
     world.sound()
 
 
-def is_relief(decision: Decision) -> bool:
-    """True if requests were late although the model expected none."""
-    return decision.reason is ReasonCode.RELIEVED
-
-
 @pytest.mark.parametrize("slower", [1.0, 0.7])
 def test_w8_the_profile_is_right_or_too_slow(case: Case, slower: float) -> None:
     world, real, decisions = ten_minutes(slower, CORRECTING)
-    case.equal("alarms", first(decisions, is_relief), -1)
+    # Requests would be late although the model expected none.
+    case.equal("alarms", first(decisions, lambda it: it.reason is ReasonCode.RELIEVED), -1)
     if slower < 1:
         case.at_most("ticks until cores are given back", first(decisions, corrects), 12)
     else:

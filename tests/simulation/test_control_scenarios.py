@@ -10,7 +10,6 @@ from itertools import pairwise
 import pytest
 
 from ipa.control.engine.guards import total_cores
-from ipa.control.ports import Signals
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.plan import StageConfig, Termination
@@ -111,16 +110,13 @@ def test_blindness_in_the_middle_of_a_spike_keeps_what_runs() -> None:
     made = scenario(rate, configs=START)
     made.run(115.0)
     high = made.workload.desired
-    made.metrics.fault = _blind
+    unseen = Missing(MissingReason.UNREACHABLE, "connection refused")
+    made.metrics.fault = lambda _, signals: replace(signals, load=unseen)
     made.run(600.0)
     assert made.workload.desired == high != START
     made.metrics.fault = None
     (decision,) = made.ticks(1)
     assert decision.action is Action.APPLY
-
-
-def _blind(now_s: float, signals: Signals) -> Signals:
-    return replace(signals, load=Missing(MissingReason.UNREACHABLE, "connection refused"))
 
 
 @pytest.mark.parametrize("rate", [lambda t_s: 0.0, lambda t_s: 1e-9], ids=["none", "almost none"])

@@ -93,7 +93,9 @@ def test_a_flag_means_the_same_wherever_it_is() -> None:
             if len(name) == 2 and long:
                 assert short.setdefault(name, long[0]) == long[0]
         for name in long:
-            kinds.setdefault(name, set()).add(_bare(flag.kind))
+            # Without `| None`.
+            bare = (each for each in get_args(flag.kind) if each is not type(None))
+            kinds.setdefault(name, set()).add(next(bare, flag.kind))
     assert short["-o"] == "--output" and short["-n"] == "--namespace" and short["-f"] == "--file"
     assert {name: kinds[name] for name in ("--at", "--rate", "--objective", "--by", "--reason")} == {
         "--at": {str},
@@ -102,11 +104,6 @@ def test_a_flag_means_the_same_wherever_it_is() -> None:
         "--by": {str},
         "--reason": {str},
     }
-
-
-def _bare(kind: Any) -> Any:
-    """The kind without `| None`."""
-    return next((each for each in get_args(kind) if each is not type(None)), kind)
 
 
 def test_what_reaches_a_cluster_takes_a_place_and_a_namespace() -> None:
