@@ -246,11 +246,6 @@ def last_rung(ladder: Callable[..., Forecast], load: LoadHistory, why: str) -> F
     return replace(answer, steps_down=(f"the rungs above it{FAILED}{why}", *answer.steps_down))
 
 
-def failure_in(forecast: Forecast) -> str:
-    """The error of the first rung that failed, with its name; empty if none did."""
-    return next((each for each in forecast.steps_down if FAILED in each), "")
-
-
 def _unfit(rung: Forecaster, series: Series, horizon_s: float, quantile: float) -> str:
     """The reason why the rung cannot answer for such a load; empty if it can."""
     if series.step_s > min(COARSEST_S, horizon_s / 2):

@@ -183,7 +183,9 @@ def _allowed(problem: PlanningProblem, stage: StageProblem) -> Index:
 def scalars_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
     """The numbers of each block as rows: (`SCALARS` × blocks)."""
     is_released = problem.compat is Compat.IPA_ARTIFACT
-    batch_sizes = problem.batch_size_count if is_released else 0
+    # K, the number of different batch sizes over all stages together.
+    sizes = (stage.columns.batch_size[problem.allowed(stage)] for stage in problem.stages)
+    batch_sizes = len(np.unique(np.concatenate([*sizes]))) if is_released else 0
     columns = []
     for block in blocks:
         stage = problem.stages[block.index]

@@ -258,12 +258,6 @@ class PlanningProblem:
         )
         return beside + Resources(cpu_cores=self.bounds.overhead.cores(configs))
 
-    @property
-    def batch_size_count(self) -> int:
-        """K, the number of different batch sizes over all stages together."""
-        sizes = [stage.columns.batch_size[self.allowed(stage)] for stage in self.stages]
-        return len(np.unique(np.concatenate(sizes)))
-
     def allowed(self, stage: StageProblem) -> NDArray[np.bool_]:
         """`allows` for all points of the stage at once."""
         columns, pin = stage.columns, stage.pin

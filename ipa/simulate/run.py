@@ -21,7 +21,7 @@ from ipa.control.loop.time_limit import TimeLimit
 from ipa.control.ports import Attribution, PipelineControl
 from ipa.forecast.arrivals import request_times
 from ipa.forecast.base import Forecaster
-from ipa.forecast.ladder import failure_in, forecast, last_rung, rungs_of
+from ipa.forecast.ladder import FAILED, forecast, last_rung, rungs_of
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError
@@ -441,7 +441,7 @@ def first_configs(setup: SimSetup, inputs: PolicyInputs) -> tuple[StageConfig, .
 def _tick(world: SimWorld, decision: Decision, snapshot: Snapshot) -> SimTick:
     _, pas, cores = world.timeline[-1]
     forecast = decision.forecast
-    failure = failure_in(forecast) if forecast else ""
+    failures = (each for each in (forecast.steps_down if forecast else ()) if FAILED in each)
     return SimTick(
         at_s=world.clock.monotonic_s(),
         reason=decision.reason.value,
@@ -452,5 +452,5 @@ def _tick(world: SimWorld, decision: Decision, snapshot: Snapshot) -> SimTick:
         cores=cores,
         pas=pas,
         configs=in_words(decision.configs),
-        failure=decision.detail if decision.reason is ReasonCode.SOLVER_FAILED else failure,
+        failure=decision.detail if decision.reason is ReasonCode.SOLVER_FAILED else next(failures, ""),
     )
