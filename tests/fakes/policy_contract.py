@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import date
 from math import inf, nan
 
-from ipa.control.audit.replay import ReplayOutcome, ReplaySetup, inputs_in, replay
+from ipa.control.audit.replay import ReplayOutcome, inputs_in, replay
 from ipa.control.engine.guards import bound_faults, pin_faults
 from ipa.control.engine.state import EngineState
-from ipa.control.engine.tick import DecisionInputs, made_of
+from ipa.control.engine.tick import DecisionInputs
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.observation import (
     Forecast,
@@ -198,14 +198,13 @@ class PolicyContract:
             assert failed == []
             changed += sum(each.action is Action.APPLY for each in decisions)
             inputs, other = self.inputs(pipeline), self.make(pipeline)
-            made = replace(made_of(inputs), solver=setup.solver, deadline_s=setup.deadline_s)
-            replaying = ReplaySetup(pipeline, other, inputs.predictor(), made)
+            predict = inputs.predictor()
             # The last first: what a policy remembers is in the recorded state, and nowhere else.
             for decision in decisions[::-2]:
                 recorded = inputs_in(decision)
                 assert isinstance(recorded, DecisionInputs)
                 assert isinstance(recorded.state, EngineState)
-                result = replay(decision, recorded, replaying)
+                result = replay(decision, recorded, pipeline, other, predict)
                 assert result.outcome is ReplayOutcome.SAME, result.differences
         assert changed or not self.keeps_pins, "nothing was changed under a load that grows twentyfold"
 

@@ -23,9 +23,8 @@ from ipa.adapters.store.database import open_engine, reading
 from ipa.adapters.store.schema import SegmentRow
 from ipa.adapters.store.state import DECISION
 from ipa.adapters.store.store import Changes
-from ipa.control.audit.replay import ReplayOutcome, ReplaySetup, inputs_in, replay
+from ipa.control.audit.replay import ReplayOutcome, inputs_in, replay
 from ipa.control.canonical import digest
-from ipa.control.engine.state import PlannerProvenance
 from ipa.control.engine.tick import read_inputs
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.store_admin import DAY_S, Retention
@@ -173,7 +172,7 @@ def test_r8_the_chain_verifies_across_pruning(case: Case, tmp_path: Path, quick:
 def differing(recorded: Grown, decisions: list, action: Action | None = None) -> int:  # type: ignore[type-arg]
     """The number of decisions that differ when they are taken again from what the store holds."""
     known = profiled()
-    deciding = ReplaySetup(PIPELINE, ours(), known.predict, PlannerProvenance())
+    policy = ours()
     count = 0
     for decision in decisions:
         if action is not None and decision.action is not action:
@@ -182,10 +181,7 @@ def differing(recorded: Grown, decisions: list, action: Action | None = None) ->
         assert stored == decision
         inputs = inputs_in(stored)
         assert digest(stored.inputs) == stored.inputs_digest and read_inputs(stored.inputs) == inputs
-        count += (
-            replay(stored, inputs, replace(deciding, made_of=inputs.made_of)).outcome
-            is not ReplayOutcome.SAME
-        )  # type: ignore[union-attr, arg-type]
+        count += replay(stored, inputs, PIPELINE, policy, known.predict).outcome is not ReplayOutcome.SAME  # type: ignore[union-attr, arg-type]
     return count
 
 

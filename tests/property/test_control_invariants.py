@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe
-from ipa.control.engine.state import EngineState, TickRequest
+from ipa.control.engine.state import EngineState, PlannerProvenance, TickRequest
 from ipa.control.engine.tick import on_tick
 from ipa.control.ports import PipelineControl, Signals, StageState, WorkloadState
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
+from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.policies.ours import Ours
 from tests.amounts import many
 from tests.fakes.world import PIPELINE, SMALLEST, profiled, window_max
@@ -47,6 +48,10 @@ def request(signals: Signals, workload: WorkloadState | None, *, mode: Mode = Mo
         now_s=9.0,
         at=datetime(2026, 1, 1, tzinfo=UTC),
         run_id="run",
+        rolling=SIDE_BY_SIDE,
+        made_of=PlannerProvenance(),
+        rollout=None,
+        requested=None,
     )
 
 

@@ -17,13 +17,12 @@ from ipa.adapters.store import open_store
 from ipa.control.audit.replay import (
     Replayer,
     ReplayResult,
-    ReplaySetup,
     inputs_in,
     replay,
     verify_certificate,
 )
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.engine.state import ChangeRequest, PlannerProvenance
+from ipa.control.engine.state import ChangeRequest
 from ipa.control.engine.tick import is_outcome
 from ipa.control.ports import Freeze, Signals, StagePin
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
@@ -169,14 +168,14 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
     # Between them these seeds come to every reason below.
     for seed in (1, 4):
         trouble = Trouble(seed)
-        deciding = ReplaySetup(DECLARED, trouble.policy, profiled().predict, PlannerProvenance())
+        predict = profiled().predict
         decisions = trouble.tell(30)
         assert len(decisions) > 200
         for decision in decisions:
             inputs = inputs_in(decision)
             assert is_outcome(decision) == isinstance(inputs, ReplayResult)
             if not isinstance(inputs, ReplayResult):
-                check_same(decision, replay(decision, inputs, deciding))
+                check_same(decision, replay(decision, inputs, DECLARED, trouble.policy, predict))
         reasons.update(decision.reason for decision in decisions)
     # A standby records nothing, nor does who cannot; shares, guarded mode and lateness are in the runs below.
     elsewhere = {ReasonCode.NOT_LEADER, ReasonCode.AUDIT_FAILED, ReasonCode.RESHARE, ReasonCode.GUARDED}

@@ -21,12 +21,11 @@ from typing import Any, Literal
 import ipa
 from ipa.control.audit.record import Verifies
 from ipa.control.canonical import canonical_json, digest, digest_of, plain, restored
-from ipa.control.engine.state import EngineState, PlannerProvenance, TickRequest
+from ipa.control.engine.state import EngineState, TickRequest
 from ipa.control.engine.tick import (
     OUTCOME,
     DecisionInputs,
     is_outcome,
-    made_of,
     on_tick,
     read_inputs,
     remembered,
@@ -113,16 +112,6 @@ class ReplayResult:
     certificate: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReplaySetup:
-    """The pipeline, policy and predictor of a replay; the forecast is the recorded one."""
-
-    pipeline: Pipeline
-    policy: Policy
-    predict: Predictor
-    made_of: PlannerProvenance
-
-
 def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
     """The inputs of the decision, or why it cannot be replayed. RecordError: its inputs were changed."""
     if is_outcome(decision):
@@ -152,13 +141,17 @@ def nothing(decision: Decision, why: str) -> ReplayResult:
 
 
 def replay(
-    decision: Decision, inputs: DecisionInputs, deciding: ReplaySetup, earlier: Sequence[Decision] = ()
+    decision: Decision,
+    inputs: DecisionInputs,
+    pipeline: Pipeline,
+    policy: Policy,
+    predict: Predictor,
+    earlier: Sequence[Decision] = (),
 ) -> ReplayResult:
-    """Re-run the decision from these inputs, and compare.
+    """Re-run the decision from these inputs and its recorded forecast, and compare.
 
     Another policy with a memory first receives the `earlier` decisions, oldest first.
     """
-    policy = deciding.policy
     is_other = policy.name != inputs.policy
     notes = [*_versions(inputs, ipa.__version__ if is_other else version_of(policy))]
     memory: object = None
@@ -176,20 +169,12 @@ def replay(
         return decision.forecast
 
     request = TickRequest(
-        pipeline=replace(deciding.pipeline, name=decision.pipeline),
-        control=inputs.control,
-        observation=inputs.observation,
+        pipeline=replace(pipeline, name=decision.pipeline),
         forecaster=forecast,
         policy=policy,
-        predict=deciding.predict,
-        settings=inputs.settings,
-        now_s=inputs.now_s,
-        at=inputs.at,
+        predict=predict,
         run_id=decision.decision_id.removeprefix(f"{decision.pipeline}-{decision.tick}-"),
-        rolling=inputs.rolling,
-        made_of=deciding.made_of,
-        rollout=inputs.rollout,
-        requested=inputs.requested,
+        **inputs.recorded,
     )
     again = on_tick(request, replace(inputs.state, memory=memory))[0].decision
     if is_other:
@@ -407,11 +392,11 @@ class Replayer:
             plans=plans or solved,
         )
         decides = make_policy(name, policy_inputs, self.limited(name))
-        deciding = ReplaySetup(pipeline, decides, policy_inputs.predictor(), made_of(policy_inputs))
         earlier: Sequence[Decision] = ()
         if self.log is not None and name != inputs.policy and is_stateful(decides):
             earlier = self.log.decisions(decision.pipeline, limit=EARLIER, before_tick=decision.tick)
-        result = replay(decision, inputs, deciding, tuple(reversed(earlier)))
+        predict, oldest_first = policy_inputs.predictor(), tuple(reversed(earlier))
+        result = replay(decision, inputs, pipeline, decides, predict, oldest_first)
         if until.passed:
             raise DeadlineError(
                 f"{decision.decision_id} was not replayed within {self.within_s:g} s",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Protocol
+from typing import Any
 
 from ipa.control.engine.actuation import IDLE, Actuation
 from ipa.control.engine.canary import CanaryTrial, Variants
@@ -18,18 +19,15 @@ from ipa.model.parts import Configs
 from ipa.model.pipeline import Fallback, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT, recorded_as
-from ipa.model.rolling import SIDE_BY_SIDE, Rolling
+from ipa.model.rolling import Rolling
 from ipa.policies.base import Policy, Predictor
 
 # A tick is on time from this share of an interval on; clocks make it a little early or late.
 NEARLY = 0.8
 
 
-class PeakForecaster(Protocol):
-    """Forecasts the peak of a load, with horizon and quantile already chosen. Pure."""
-
-    def __call__(self, load: LoadHistory, /) -> Forecast:
-        """The expected peak. DomainError: the load has no rate."""
+# Forecasts the peak of a load, with horizon and quantile already chosen. DomainError: the load has no rate.
+PeakForecaster = Callable[[LoadHistory], Forecast]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +63,39 @@ class PlannerProvenance:
     deadline_s: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class TickRequest:
-    """The complete input of a tick. `rollout` is given if the state's actuation asks for it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedRequest:
+    """The input of a tick that decisions record as it is.
 
-    pipeline: Pipeline
+    `rollout` is given if the state's actuation asks for it.
+    """
+
     control: PipelineControl
     observation: Observation
+    settings: GuardSettings
+    rolling: Rolling
+    made_of: PlannerProvenance
+    rollout: Rollout | None
+    requested: ChangeRequest | None
+    now_s: float
+    at: datetime
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The values of this input, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(RecordedRequest)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickRequest(RecordedRequest):
+    """The complete input of a tick."""
+
+    pipeline: Pipeline
     forecaster: PeakForecaster
     policy: Policy
     predict: Predictor
-    settings: GuardSettings
-    now_s: float
-    at: datetime
     # Makes decision ids unique over restarts of the service.
     run_id: str
-    rolling: Rolling = SIDE_BY_SIDE
-    made_of: PlannerProvenance = PlannerProvenance()
-    rollout: Rollout | None = None
-    requested: ChangeRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)

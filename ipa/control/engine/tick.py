@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cache
 from math import exp
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from ipa.control.engine.state import (
     ChangeRequest,
     EngineState,
     PlannerProvenance,
+    RecordedRequest,
     TickRequest,
     TickVerdict,
     WriteBlock,
@@ -44,7 +44,6 @@ from ipa.model.errors import (
 from ipa.model.observation import Forecast, Observation, known
 from ipa.model.parts import stage_pairs
 from ipa.model.plan import Plan
-from ipa.model.rolling import Rolling
 from ipa.model.serving import wrong_rows
 from ipa.policies.base import Policy, PolicyState, corrected, is_stateful, pinned
 
@@ -210,7 +209,11 @@ class _Failing:
 def _decision(request: TickRequest, before: EngineState, tick: int, verdict: TickVerdict) -> Decision:
     observation = request.observation
     running = observation.running() or ()
-    inputs = canonical_json(inputs_of(request, before))
+    pipeline, policy = digest_of(request.pipeline), request.policy.name
+    version = version_of(request.policy)
+    inputs = canonical_json(
+        DecisionInputs(pipeline=pipeline, policy=policy, version=version, state=before, **request.recorded)
+    )
     # A request made some ticks ago may take several.
     change_request = request.requested or (before.goal if verdict.action is Action.APPLY else None)
     steps = _steps_behind(before.goal, request, verdict)
@@ -251,8 +254,8 @@ def _steps_behind(
     return None if is_new or verdict.action is Action.HOLD else goal
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionInputs:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionInputs(RecordedRequest):
     """The request of a tick and the state before it; a digest or a name stands for long or opaque parts.
 
     `pipeline` is the pipeline's digest, `policy` the policy's name, `version` that of this package (and of
@@ -261,36 +264,8 @@ class DecisionInputs:
 
     pipeline: str
     policy: str
-    made_of: PlannerProvenance
     version: str
-    control: PipelineControl
-    observation: Observation
-    rollout: Rollout | None
-    requested: ChangeRequest | None
-    settings: GuardSettings
-    rolling: Rolling
-    now_s: float
-    at: datetime
     state: EngineState
-
-
-def inputs_of(request: TickRequest, before: EngineState) -> DecisionInputs:
-    """The inputs of that tick."""
-    return DecisionInputs(
-        pipeline=digest_of(request.pipeline),
-        policy=request.policy.name,
-        made_of=request.made_of,
-        version=version_of(request.policy),
-        control=request.control,
-        observation=request.observation,
-        rollout=request.rollout,
-        requested=request.requested,
-        settings=request.settings,
-        rolling=request.rolling,
-        now_s=request.now_s,
-        at=request.at,
-        state=before,
-    )
 
 
 def recalled_failures(

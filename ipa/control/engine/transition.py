@@ -35,11 +35,6 @@ from ipa.policies.base import merged_pin
 Suffices = Callable[[Configs], bool]
 
 
-def never(configs: Configs) -> bool:
-    """Always False: the answer if nothing is known."""
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class TransitionStep:
     """The configuration to write now (the running one if there is no room), and the later steps in words.
@@ -59,8 +54,8 @@ def safe_step(
     wanted: Sequence[StageConfig],
     rolling: Rolling,
     bounds: Bounds,
-    suffices: Suffices = never,
-    carries_as_much: Suffices = never,
+    suffices: Suffices = lambda _: False,
+    carries_as_much: Suffices = lambda _: False,
 ) -> TransitionStep:
     """The first step towards the wanted configurations: all stages at once if there is room.
 

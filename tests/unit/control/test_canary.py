@@ -181,8 +181,10 @@ def test_a_failed_one_is_remembered_with_its_figures_over_a_restart() -> None:
     )
     # Sixty seconds ago by a clock that has begun anew meanwhile.
     inputs = DecisionInputs(
-        *("", "", PlannerProvenance(), "", PipelineControl(), observe_row(row, 1.0, 0.0), None, None),
-        *(GuardSettings(), SIDE_BY_SIDE, 5.0, datetime(2026, 1, 1, tzinfo=UTC), EngineState()),
+        **{"pipeline": "", "policy": "", "version": "", "state": EngineState(), "rolling": SIDE_BY_SIDE},
+        **{"made_of": PlannerProvenance(), "control": PipelineControl(), "settings": GuardSettings()},
+        **{"observation": observe_row(row, 1.0, 0.0), "rollout": None, "requested": None},
+        **{"now_s": 5.0, "at": datetime(2026, 1, 1, tzinfo=UTC)},
     )
     failures = recalled_failures(rollback, inputs, 300.0, 935.0)
     message = quarantine.barred(failures, OLD, 1000.0)

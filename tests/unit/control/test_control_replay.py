@@ -143,7 +143,7 @@ def test_what_no_tick_decided_has_nothing_to_take_again() -> None:
     for each, words in (
         (wrote, f"it is the outcome of the write of {decision.decision_id}, not the decision of a tick"),
         (replace(decision, inputs="", inputs_digest=""), "without its inputs"),
-        (by_hand, f"ipa {ipa.__version__} cannot read its inputs (/pipeline: Field required)"),
+        (by_hand, f"ipa {ipa.__version__} cannot read its inputs (/control: Field required)"),
         (rewritten(decision, policy="by hand"), "policy 'by hand' decided it"),
     ):
         result = take(each)
