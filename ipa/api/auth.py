@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -202,14 +203,11 @@ async def identify_caller(scope: Scope, place: RoutePlace, work: Work) -> Admitt
         # Neither the store nor the cluster is asked, so health needs no thread.
         return _admit(context, place, None if work is Work.NONE else token)
 
-    def once_more() -> AdmittedCaller:
-        return _admit(context, place, token, within_s=RECHECK_S)
-
     async with context.limits.identifying.enter(client_address(scope)):
         caller = await to_thread.run_sync(
             _admit, context, place, token, limiter=context.limits.identifying_threads
         )
-    return replace(caller, again=once_more)
+    return replace(caller, again=partial(_admit, context, place, token, within_s=RECHECK_S))
 
 
 def document_in(schema: dict[str, Any]) -> None:

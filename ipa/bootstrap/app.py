@@ -87,7 +87,9 @@ def build(settings: Settings, options: ServeOptions) -> App:
     Errors: InputError (files), NotFoundError (a pipeline by name), UsageError (target, policy),
     InfeasibleError (the start rate), ConfigurationError, UnavailableError.
     """
-    check_settings(settings)
+    if faults := (*_trace_faults(settings), *actuation_faults(settings), *election_faults(settings)):
+        problems = [Problem(fault) for fault in faults]
+        raise ConfigurationError("the service cannot start with these settings", problems=problems)
     stop = StopSignal()
     target = find_target(settings)
     clock = target.clock(stop, options.simulated)
@@ -246,14 +248,6 @@ def record_figures(store: Store) -> Figures:
         (table.RECORD_BYTES, lambda: store.pruned.record_bytes),
         (table.RECORD_BOUNDED, lambda: store.pruned.is_bounded),
     )
-
-
-def check_settings(settings: Settings) -> None:
-    """ConfigurationError lists every fault of the settings of trace, GitOps and election."""
-    faults = *_trace_faults(settings), *actuation_faults(settings), *election_faults(settings)
-    if faults:
-        problems = [Problem(fault) for fault in faults]
-        raise ConfigurationError("the service cannot start with these settings", problems=problems)
 
 
 def _trace_faults(settings: Settings) -> Iterator[str]:

@@ -49,10 +49,6 @@ class Rolling:
             and (is_switched or self.rebatches or old.batch_size == new.batch_size)
         )
 
-    def is_switch(self, old: StageConfig, new: StageConfig) -> bool:
-        """True if the running replicas switch to another variant in place."""
-        return old.variant != new.variant and self.keeps_replicas(old, new)
-
 
 # All new replicas start beside all old ones, then the old ones stop. Their queues form the batches.
 SIDE_BY_SIDE = Rolling(rebatches=True, amends=True)

@@ -261,17 +261,13 @@ def evaluate(program: Program, chosen: Sequence[int]) -> Totals:
         objective=(program.alpha * term if program.uses_product else 0.0) + total["value"],
         term=term,
         pas=pas,
-        latency_s=path_latency_s(graph, mean_s, spread_s2),
+        # The largest quantile of a path: Σ means plus the root of Σ squared excesses.
+        latency_s=max(
+            sum(mean_s[at] for at in path) + sqrt(sum(spread_s2[at] for at in path)) for path in graph.paths
+        ),
         cost=total["cost"],
         cost_cores=total["cost_cores"],
         changes=total["changes"],
-    )
-
-
-def path_latency_s(graph: Graph, means_s: Sequence[float], spreads_s2: Sequence[float]) -> float:
-    """The largest quantile of a path: Σ means plus the root of Σ squared excesses."""
-    return max(
-        sum(means_s[at] for at in path) + sqrt(sum(spreads_s2[at] for at in path)) for path in graph.paths
     )
 
 

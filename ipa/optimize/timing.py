@@ -15,7 +15,7 @@ from ipa.optimize.candidates import CandidateBlock, ItemCount, scalars_of
 from ipa.optimize.problem import ROWS, Array, BatchPlace, Compat, Index, PlanningProblem
 from ipa.queueing.in_replica import carried_in_replica, sojourn_in_replica
 from ipa.queueing.service import busy_s, ceil_up
-from ipa.queueing.tail import SojournFormula, sojourn, sojourn_with_quota
+from ipa.queueing.tail import sojourn, sojourn_with_quota
 
 # Requests come at random; from other stages at random, or as far apart as one replica spaces them.
 SPACINGS = {BatchPlace.IN_REPLICA: (False,), BatchPlace.BEHIND: (False, True)}
@@ -68,8 +68,10 @@ def _tail_times(
             # NumPy sums a single row in another order: times must not depend on the other rows.
             rows = np.flatnonzero(mine)
             at = np.resize(rows, max(2, rows.size))
-            times = []
-            for formula in _formulas(batching):
+            # The longer time counts.
+            times, spacings = [], SPACINGS.get(batching, ())
+            formulas = [partial(sojourn_in_replica, evenly=evenly) for evenly in spacings]
+            for formula in formulas or (sojourn,):
                 timed = (
                     partial(sojourn_with_quota, formula, cores[at], machine_cores) if is_quota else formula
                 )
@@ -89,13 +91,6 @@ def _tail_times(
     with np.errstate(invalid="ignore"):
         service_s = np.minimum(service_s, mean_s + excess_s)
         return service_s, mean_s + excess_s - service_s, mean_s, excess_s**2
-
-
-def _formulas(batching: BatchPlace) -> tuple[SojournFormula, ...]:
-    """The sojourn formulas for this place of batching; the longer time counts."""
-    if batching is BatchPlace.CENTRAL:
-        return (sojourn,)
-    return tuple(partial(sojourn_in_replica, evenly=evenly) for evenly in SPACINGS[batching])
 
 
 def _service(points: Array) -> tuple[Array, Array, Array, Array, Array, Array]:

@@ -10,13 +10,13 @@ from typing import ClassVar
 
 from ipa.model.observation import Forecast, LoadHistory, Observation, known
 from ipa.model.plan import Plan
-from ipa.policies.base import AtOnce, Configs, PolicyState, constrained
+from ipa.model.resources import NO_RESOURCES
+from ipa.policies.base import AtOnce, Configs, PolicyState, constrained, lacking
 from ipa.policies.rules import (
     ROUNDING,
     RulePlanner,
     StageLoad,
     busy_replicas,
-    is_reachable,
     whole,
     with_replicas,
 )
@@ -303,7 +303,7 @@ class VpaPlus(Autoscaler):
         pipeline, rolling = constrained(self.ruled.pipeline, state), self.ruled.rolling
         configs = list(wanted)
         while pipeline.bounds.exceeded(configs) or (
-            state.reachable and not is_reachable(pipeline, configs, state.running, rolling)
+            state.reachable and lacking(state.running, configs, rolling, pipeline.bounds) != NO_RESOURCES
         ):
             grown = [
                 new.total_cores - old.total_cores for new, old in zip(configs, state.running, strict=True)

@@ -11,6 +11,8 @@ from ipa.model.observation import Forecast, Observation
 from ipa.model.pipeline import Bounds, Pin, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import AS_MEASURED, Slowdowns
+from ipa.model.resources import Resources
+from ipa.model.rolling import Rolling, change_peak
 from ipa.queueing.service import ServiceTime
 
 Configs = tuple[StageConfig, ...]
@@ -164,6 +166,19 @@ class SlaScaledPlanner(Protocol):
         self, pipeline: Pipeline, rate_rps: float, running: Configs = (), sla_ratio: float = 1.0
     ) -> Plan:
         """The best plan for an SLA `sla_ratio` times as long. Errors: those of a Planner."""
+
+
+def lacking(
+    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, bounds: Bounds
+) -> Resources:
+    """The resources that a change of all stages at once needs beyond the limits of a change."""
+    return change_peak(running, wanted, rolling, bounds).beyond(limits_of_change(running, bounds))
+
+
+def limits_of_change(running: Sequence[StageConfig], bounds: Bounds) -> dict[str, float]:
+    """The limits of a change; the running configuration may go on above them."""
+    used = bounds.held(running)
+    return {name: max(most, used.amount(name)) for name, most in bounds.change_limits.items()}
 
 
 def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:

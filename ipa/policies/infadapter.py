@@ -13,7 +13,7 @@ from ipa.model.parts import in_order, is_shared, with_share
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.model.profile import StageProfile
-from ipa.model.resources import CORES, beside_of
+from ipa.model.resources import CORES, NO_RESOURCES, beside_of
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.candidates import RANKS
 from ipa.optimize.describe import no_plan
@@ -27,11 +27,11 @@ from ipa.optimize.set_solve import (
     missing_part,
     solve_set,
 )
-from ipa.policies.base import AtOnce, Configs, PolicyState, constrained
+from ipa.policies.base import AtOnce, Configs, PolicyState, constrained, lacking
 from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.planning import planning_problem
 from ipa.policies.profiled import Profiled
-from ipa.policies.rules import ROUNDING, is_reachable, plan_of
+from ipa.policies.rules import ROUNDING, plan_of
 
 # The share of a measured capacity used in planning (InfAdapter): it stands for queueing.
 COEFFICIENT = 0.8
@@ -191,11 +191,11 @@ class SingleStagePipeline:
         )
 
     def _allows(self, variant: SetVariant, level: CoreLevel, pipeline: Pipeline, state: PolicyState) -> bool:
-        (stage,) = pipeline.served
+        (stage,), bounds = pipeline.served, pipeline.bounds
         config = self.config(variant.name, level.cores)
-        if state.reachable and not is_reachable(pipeline, (config,), state.running, self.rolling):
+        if state.reachable and lacking(state.running, (config,), self.rolling, bounds) != NO_RESOURCES:
             return False
-        pin, limits = stage.pin, stage.limits(pipeline.bounds)
+        pin, limits = stage.pin, stage.limits(bounds)
         return (
             pin.variant in (None, variant.name)
             and pin.cores in (None, level.cores)
@@ -314,8 +314,8 @@ class InfAdapter(AtOnce):
         """
         problem = self.task.problem(rate_rps, state)
         unrestricted = self._carried(problem)
-        rolling, pipeline = self.task.rolling, self.task.pipeline
-        if not state.reachable or is_reachable(pipeline, self._configs(unrestricted), state.running, rolling):
+        change = state.running, self._configs(unrestricted), self.task.rolling, self.task.pipeline.bounds
+        if not state.reachable or lacking(*change) == NO_RESOURCES:
             return unrestricted
         # Each variant alone may start beside the running ones; the room for two at once is unknown.
         one_more = [self._carried(self._starting(problem, it.name, state)) for it in problem.variants]

@@ -11,9 +11,9 @@ from ipa.model.observation import Forecast, Measured, Missing, Observation
 from ipa.model.parts import is_shared, parts_of
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import Plan, StageConfig, in_words
-from ipa.model.resources import CORES
-from ipa.model.rolling import SIDE_BY_SIDE, Rolling, change_peak
-from ipa.policies.base import Configs, PolicyState, constrained
+from ipa.model.resources import CORES, NO_RESOURCES
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling
+from ipa.policies.base import Configs, PolicyState, constrained, lacking
 from ipa.policies.ours import upper_rate_rps
 from ipa.policies.profiled import Profiled
 
@@ -151,7 +151,7 @@ def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rollin
         present.append(max(low, now[config.stage].replicas) if config.stage in now else low)
     for floors in (present, least):
         fitted = _cut(bounds, fitted, floors)
-    if state.reachable and not is_reachable(pipeline, fitted, state.running, rolling):
+    if state.reachable and lacking(state.running, fitted, rolling, bounds) != NO_RESOURCES:
         return state.running
     return tuple(fitted)
 
@@ -169,18 +169,6 @@ def _cut(bounds: Bounds, configs: Sequence[StageConfig], floors: Sequence[int]) 
             break
         cut[-place] = replace(cut[-place], replicas=cut[-place].replicas - 1)
     return cut
-
-
-def is_reachable(
-    pipeline: Pipeline, configs: Sequence[StageConfig], running: Configs, rolling: Rolling
-) -> bool:
-    """True if old and new fit the allowed resources at every moment, with all stages changing at once."""
-    bounds = pipeline.bounds
-    if not bounds.change_limits:
-        return True
-    now = bounds.held(running)
-    most = {name: max(limit, now.amount(name)) for name, limit in bounds.change_limits.items()}
-    return not change_peak(running, configs, rolling, bounds).exceeded(most)
 
 
 def with_replicas(running: Configs, replicas: Sequence[int]) -> Configs:

@@ -12,8 +12,7 @@ import ipa
 from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.election import LeaderStatus
-from ipa.control.engine.state import ChangeRequest
-from ipa.control.loop.snapshot import Snapshot
+from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.ports import Attribution, Clock, ControlStore, DecisionLog
 from ipa.control.saved_plans import AnswerStore, PlanStore
 from ipa.model.decision import Decision
@@ -71,23 +70,6 @@ class ChangeOrder:
         return f"{what} by {self.by or 'someone'}" + (f": {self.reason}" if self.reason else "")
 
 
-class Loop(Protocol):
-    """The control loop of a pipeline."""
-
-    @property
-    def policy(self) -> str:
-        """The name of the policy that decides."""
-
-    def snapshot(self) -> Snapshot:
-        """The latest observation, forecast, plan and decision."""
-
-    def request(self, wanted: ChangeRequest) -> Decision:
-        """Carry out a person's change; return the recorded decision, which may be a hold with the cause.
-
-        A change that restores the previous configuration may replace an unfinished change.
-        """
-
-
 class EditState(StrEnum):
     """The state of an edit."""
 
@@ -133,11 +115,11 @@ class PipelineRegistry(Protocol):
         """The newest profiles by pipeline and stage."""
 
     @property
-    def loops(self) -> Mapping[str, Loop]:
+    def loops(self) -> Mapping[str, ControlLoop]:
         """The loops of the pipelines that are controlled here."""
 
     @property
-    def beside(self) -> Mapping[str, Loop]:
+    def beside(self) -> Mapping[str, ControlLoop]:
         """The loops of policies that run in the shadow of another, by pipeline."""
 
     @property

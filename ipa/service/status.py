@@ -10,6 +10,7 @@ from ipa.control.canonical import digest
 from ipa.control.election import ALONE, LeaderStatus
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.guards import end_of_freeze
+from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Freeze, PipelineControl, SimulatedClock, StagePin
 from ipa.model.decision import Mode, ReasonCode
@@ -18,7 +19,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.probe import NO_ADDRESS, RequestAddress
 from ipa.model.resources import CORES, NO_RESOURCES, by_field, dimension, total
 from ipa.service.live_state import BesideLive, LiveState, beside_live, live_state
-from ipa.service.service import Loop, PipelineEdit, Service
+from ipa.service.service import PipelineEdit, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ def revision_of(service: Service, name: str) -> str:
     return observation.revision if observation else ""
 
 
-def loop_of(service: Service, name: str) -> Loop:
+def loop_of(service: Service, name: str) -> ControlLoop:
     """The loop of the pipeline; ConflictError tells why none controls it."""
     loop = service.registry.loops.get(name)
     if loop is None:

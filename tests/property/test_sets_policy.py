@@ -12,9 +12,9 @@ from ipa.model.observation import Forecast, Missing, MissingReason, Observation
 from ipa.model.parts import in_order, parts_of, share_of, with_share
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig, Termination
-from ipa.policies.base import PolicyState
+from ipa.model.resources import NO_RESOURCES
+from ipa.policies.base import PolicyState, lacking
 from ipa.policies.infadapter import InfAdapter, planned_rate_rps
-from ipa.policies.rules import is_reachable
 from ipa.policies.table import PolicyInputs
 from tests.fakes.images import IMAGES, PROFILES, RATES
 
@@ -67,4 +67,4 @@ def test_shares_are_whole_percents_that_their_parts_carry(
         capacity_rps = PLANNED_RATIO * RATES[config.variant][int(config.cores)]
         assert config.share_percent / 100 * plan.rate_rps <= capacity_rps * (1 + 1e-6)
     if state.reachable:
-        assert is_reachable(WIDE, plan.configs, state.running, POLICY.task.rolling)
+        assert lacking(state.running, plan.configs, POLICY.task.rolling, WIDE.bounds) == NO_RESOURCES

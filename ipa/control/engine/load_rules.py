@@ -17,7 +17,7 @@ from ipa.control.engine.lateness import lateness
 from ipa.control.engine.observe import sane
 from ipa.control.engine.plan_selection import MORE, advantage, capacity_rps, checked, choose, plan_for
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
-from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_pins
+from ipa.control.engine.transition import changes, keeps_all, safe_step, with_pins
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import IpaError, PluginError
 from ipa.model.observation import Forecast
@@ -26,7 +26,7 @@ from ipa.model.pipeline import Fallback
 from ipa.model.plan import Plan
 from ipa.model.resources import NO_RESOURCES
 from ipa.model.rounding import rounded_forecast
-from ipa.policies.base import ANY_RATE_RPS
+from ipa.policies.base import ANY_RATE_RPS, lacking
 
 
 def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdict | None, EngineState]:

@@ -26,7 +26,6 @@ from ipa.control.engine.transition import (
     beside_lost,
     changes,
     classify,
-    lacking,
     lost_words,
     make_room,
     no_room,
@@ -53,7 +52,7 @@ from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.model.rolling import Rolling, change_peak, first_hop
 from ipa.model.rounding import rounded_plan
 from ipa.model.serving import wrong_rows
-from ipa.policies.base import ANY_RATE_RPS, PolicyState, Prediction, is_at_once
+from ipa.policies.base import ANY_RATE_RPS, PolicyState, Prediction, is_at_once, lacking
 
 # A plan must carry this much more to be worth a temporary loss of capacity.
 WORTH_A_DIP = 1.1
@@ -355,8 +354,11 @@ def checked(
         planned_with(plan),
         changes(running, step.configs),
     ]
-    pairs = stage_pairs(running, step.configs)
-    switches = [new.stage for old, new in pairs if old and request.rolling.is_switch(old, new)]
+    switches = [
+        new.stage
+        for old, new in stage_pairs(running, step.configs)
+        if old and old.variant != new.variant and request.rolling.keeps_replicas(old, new)
+    ]
     parts += [f"{', '.join(switches)} in place" if switches else "", step.later]
     detail = "; ".join(filter(None, parts))
     held = mode_objection(request.control.mode, running, step.configs)

@@ -28,8 +28,8 @@ from ipa.model.parts import (
 from ipa.model.pipeline import Bounds, Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.resources import NO_RESOURCES, Resources
-from ipa.model.rolling import Rolling, change_peak, first_hop, quick_hop, stage_peak
-from ipa.policies.base import merged_pin
+from ipa.model.rolling import Rolling, first_hop, quick_hop, stage_peak
+from ipa.policies.base import lacking, limits_of_change, merged_pin
 
 # True if a configuration carries the load within the SLA.
 Suffices = Callable[[Configs], bool]
@@ -68,7 +68,7 @@ def safe_step(
         return _shared_step(tuple(running), tuple(wanted), rolling, bounds)
     now = {config.stage: config for config in running}
     hops = _hops(running, wanted, rolling, suffices, carries_as_much)
-    used, limits = bounds.held(running), _limits(running, bounds)
+    used, limits = bounds.held(running), limits_of_change(running, bounds)
     moving = [at for at, hop in enumerate(hops) if hop != now.get(hop.stage)]
     extra = [_extra(now.get(hop.stage), hop, rolling, bounds) for hop in hops]
     # Those that fit into the limits together, the ones with the least need of cores first.
@@ -107,19 +107,6 @@ def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bo
     if configs == wanted:
         return TransitionStep(configs)
     return TransitionStep(configs, f"then {', '.join(map(str, wanted))}", follow_up=wanted)
-
-
-def lacking(
-    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, bounds: Bounds
-) -> Resources:
-    """The resources that a change of all stages at once needs beyond the limits of a change."""
-    return change_peak(running, wanted, rolling, bounds).beyond(_limits(running, bounds))
-
-
-def _limits(running: Sequence[StageConfig], bounds: Bounds) -> dict[str, float]:
-    """The limits of a change; the running configuration may go on above them."""
-    used = bounds.held(running)
-    return {name: max(most, used.amount(name)) for name, most in bounds.change_limits.items()}
 
 
 def _started(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:

@@ -163,7 +163,10 @@ class ControlLoop:
         return decision
 
     def request(self, wanted: ChangeRequest) -> Decision:
-        """Run one tick that applies a person's change, or holds with the reason."""
+        """Run one tick that applies a person's change, or holds with the reason.
+
+        A change that restores the previous configuration may replace an unfinished change.
+        """
         return self.tick_once(wanted)
 
     def idle(self, within_s: float) -> bool:

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import SimpleQueue
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ipa.control.ports import Clock
+
+if TYPE_CHECKING:
+    from ipa.control.loop.control_loop import ControlLoop
 
 
 class StopSignal(threading.Event):
@@ -65,21 +68,11 @@ LONG_S = 3600.0
 AGAIN_S = 10.0
 
 
-class Schedulable(Protocol):
-    """A loop that the scheduler runs."""
-
-    def step(self) -> float:
-        """Do the work that is due. Return the time of the next call, by the clock."""
-
-    def on_wake(self, call: Callable[[], None]) -> None:
-        """Set the function to call when the loop is to run now."""
-
-
 @dataclass(eq=False)
 class ScheduledLoop:
     """A loop and when it is due: `at_s`, None while it runs or waits for a thread."""
 
-    loop: Schedulable
+    loop: ControlLoop
     at_s: float | None = None
     is_stepping: bool = False
     is_woken: bool = False
@@ -102,7 +95,7 @@ class Scheduler:
         self._caller: threading.Thread | None = None
         self._threads: list[threading.Thread] = []
 
-    def add(self, loop: Schedulable, after_s: float = 0.0) -> ScheduledLoop:
+    def add(self, loop: ControlLoop, after_s: float = 0.0) -> ScheduledLoop:
         """Schedule the loop, first after `after_s` seconds."""
         turn = ScheduledLoop(loop)
         loop.on_wake(lambda: self._wake(turn))

@@ -142,7 +142,7 @@ def test_a_switch_takes_no_more_than_either_variant(rolling: Rolling) -> None:
         made = with_profiles(pipeline(resident), profiles())
         own = rolling.of(made)
         peak = change_peak([SMALL], [LARGE], own, made.bounds)
-        assert own.is_switch(SMALL, LARGE) is (cores is not None)
+        assert own.keeps_replicas(SMALL, LARGE) is (cores is not None)
         if cores is None:
             assert peak.cpu_cores > 4.0
         else:
