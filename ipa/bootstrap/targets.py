@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.transport import BACKOFF, Backoff
 from ipa.files import load_profiles
-from ipa.files.targets import TARGETS
 from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
@@ -72,11 +71,6 @@ def default_target(pipeline: Pipeline) -> Target:
     """The first target whose section the pipeline has; else `local`."""
     placed = (each for each in targets() if each.placed(pipeline))
     return next((each for each in placed if each.sections.pipeline is not None), target_named("local"))
-
-
-def is_target(at: str) -> bool:
-    """True if `at` is a target, NAME or NAME:WHERE."""
-    return at.partition(":")[0] in TARGETS
 
 
 def cluster_target(settings: Settings, pipeline: Pipeline | None = None) -> Target:

@@ -15,6 +15,7 @@ from ipa.clients import credential
 from ipa.model.errors import ConflictError, InputError, IpaError, Problem, UnavailableError, UsageError
 from ipa.model.masking import mask_url
 from ipa.model.plan import StageConfig
+from ipa.model.probe import RequestAddress
 from ipa.service.service import ChangeOrder
 
 # JSON values as the REST API documents them.
@@ -48,9 +49,9 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         """The names of the pipelines."""
         return [each["pipeline"] for each in self._get("pipelines")["pipelines"]]
 
-    def definition(self, pipeline: str) -> JsonObject:
-        """The pipeline as its owner wrote it, and its address for requests."""
-        return self._get(pipeline_path(pipeline))
+    def address(self, pipeline: str) -> RequestAddress:
+        """The address for the pipeline's requests."""
+        return RequestAddress(**self._get(pipeline_path(pipeline))["address"])
 
     def status(self, pipeline: str) -> JsonObject:
         """The state of the pipeline."""

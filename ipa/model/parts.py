@@ -32,6 +32,11 @@ def share_of(part: Sequence[StageConfig]) -> int:
     return part[0].share_percent
 
 
+def variants_of(part: Sequence[StageConfig]) -> frozenset[tuple[str, str]]:
+    """(stage, variant) of each configuration."""
+    return frozenset((config.stage, config.variant) for config in part)
+
+
 def with_share(part: Sequence[StageConfig], percent: int) -> Configs:
     """Return the part with that percentage of the requests."""
     return tuple(replace(config, share_percent=percent) for config in part)
@@ -68,7 +73,7 @@ def paired(
         same = alike.get(at)
         if same is None:
             same = next(
-                (each for each in olds if each not in taken and _variants(each) == _variants(part)), None
+                (each for each in olds if each not in taken and variants_of(each) == variants_of(part)), None
             )
         if same is not None:
             olds.remove(same)
@@ -113,10 +118,6 @@ def share_faults(configs: Sequence[StageConfig]) -> list[str]:
     if configs and total != WHOLE_PERCENT:
         faults.append(f"the shares are {total} % together, not {WHOLE_PERCENT} %")
     return faults
-
-
-def _variants(part: Sequence[StageConfig]) -> list[tuple[str, str]]:
-    return [(config.stage, config.variant) for config in part]
 
 
 @dataclass(frozen=True, slots=True)

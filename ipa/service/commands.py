@@ -402,7 +402,7 @@ def apply(
     checked = checked_configs(pipeline, configs)
     check_confirmed(service, pipeline, checked, confirmed=order.confirmed)
     wanted = ChangeRequest(checked, order.words("requested"), by=order.by)
-    return loop_of(service, pipeline.name).request(wanted)
+    return loop_of(service, pipeline.name).tick_once(wanted)
 
 
 def roll_back(
@@ -416,7 +416,7 @@ def roll_back(
     check_confirmed(service, pipeline, undo.configs, confirmed=order.confirmed)
     detail = f"{order.words('rollback')}: {undo.words}"
     wanted = ChangeRequest(undo.configs, detail, by=order.by, restores=True, undoes=undo.undoes)
-    return loop_of(service, pipeline.name).request(wanted)
+    return loop_of(service, pipeline.name).tick_once(wanted)
 
 
 def preview_undo(

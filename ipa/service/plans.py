@@ -221,7 +221,7 @@ def apply_plan(caller: Caller, plan_id: str, key: str, order: ChangeOrder) -> Id
             configs, detail = stored.plan.configs, f"{order.words('requested')}; plan {plan_id}"
             check_confirmed(service, pipeline, configs, confirmed=order.confirmed)
             wanted = ChangeRequest(configs, detail, by=order.by, plan_id=plan_id)
-            decision = loop_of(service, pipeline.name).request(wanted)
+            decision = loop_of(service, pipeline.name).tick_once(wanted)
         return StoredAnswer(200, DECISION.dump_json(decision).decode())
 
     # Keys of different callers are different.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ipa.control.canonical import digest
-from ipa.control.election import ALONE, LeaderStatus
+from ipa.control.election import LeaderStatus
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.guards import end_of_freeze
 from ipa.control.loop.control_loop import ControlLoop
@@ -115,41 +115,25 @@ def freeze_id(freeze: Freeze) -> str:
     return digest(f"{freeze.start.isoformat()} {freeze.end.isoformat()} {freeze.weekly}")[:8]
 
 
-def status_view(
-    pipeline: Pipeline,
-    control: PipelineControl,
-    live: LiveState,
-    now: datetime,
-) -> StatusView:
-    """Return the status of a pipeline by its loop and overrides alone."""
-    return StatusView(
-        pipeline=pipeline.name,
-        description=pipeline.description,
-        sla_s=pipeline.sla.latency_s,
-        sla_percentile=pipeline.sla.percentile,
-        control=control_view(control, now),
-        healthy=not live.degraded,
-        live=live,
-        standing=ALONE,
-        beside=(),
-        runnable=pipeline.runnable,
-        not_runnable_because=pipeline.not_runnable_because,
-    )
-
-
 def status(service: Service, pipeline: Pipeline) -> StatusView:
     """The status of a pipeline now."""
     name, clock = pipeline.name, service.clock
-    control, live = service.controls.control(name), live_of(service, name)
-    view = status_view(pipeline, control, live, clock.now())
+    control, live = control_view(service.controls.control(name), clock.now()), live_of(service, name)
     beside = service.registry.beside.get(name)
-    return replace(
-        view,
-        control=replace(view.control, profile_doubts=service.profile_doubts(pipeline)),
+    return StatusView(
+        pipeline=name,
+        description=pipeline.description,
+        sla_s=pipeline.sla.latency_s,
+        sla_percentile=pipeline.sla.percentile,
+        control=replace(control, profile_doubts=service.profile_doubts(pipeline)),
+        healthy=not live.degraded,
+        live=live,
         standing=service.standing(),
         beside=(beside_live(beside.policy, pipeline, service.profiles(name), beside.snapshot()),)
         if beside
         else (),
+        runnable=pipeline.runnable,
+        not_runnable_because=pipeline.not_runnable_because,
         address=service.registry.address(pipeline),
         simulated_speed=clock.speed if isinstance(clock, SimulatedClock) else None,
         edit=service.registry.edit(name),

@@ -76,7 +76,7 @@ class Service:
 
     def ask(self, configs: Configs) -> Decision:
         """A change that a person asks for."""
-        decision = self.loop.request(ChangeRequest(configs, "asked for by the story"))
+        decision = self.loop.tick_once(ChangeRequest(configs, "asked for by the story"))
         self.story.pass_time()
         return decision
 

@@ -93,7 +93,7 @@ def loop(tmp_path: Path) -> Iterator[Loop]:
 
 def test_a_change_is_one_commit_that_says_why_and_is_followed_until_it_runs(loop: Loop) -> None:
     before = loop.log("%H")
-    decision = loop.loop.request(ChangeRequest(MORE, "requested by kim: trial\nDecision: forged"))
+    decision = loop.loop.tick_once(ChangeRequest(MORE, "requested by kim: trial\nDecision: forged"))
     assert decision.reason is ReasonCode.REQUESTED
     assert len(loop.log("%H")) == len(before) + 1
     assert loop.log("%an <%ae> %s")[0] == "ipa <ipa@example.com> ipa: change ipa-contract"
@@ -114,7 +114,7 @@ def test_a_change_is_one_commit_that_says_why_and_is_followed_until_it_runs(loop
 
 def test_what_the_tool_does_not_bring_in_time_is_written_back(loop: Loop) -> None:
     before = loop.text()
-    assert loop.loop.request(ChangeRequest(MORE, "requested by kim")).action is Action.APPLY
+    assert loop.loop.tick_once(ChangeRequest(MORE, "requested by kim")).action is Action.APPLY
     assert loop.text() != before
     late = loop.ticks(8)
     (back,) = [each for each in late if each.reason is ReasonCode.ROLLBACK]
@@ -128,7 +128,7 @@ def test_what_the_tool_does_not_bring_in_time_is_written_back(loop: Loop) -> Non
 
 def test_a_person_who_reverts_the_commit_is_seen_and_not_fought(loop: Loop) -> None:
     before = loop.text()
-    loop.loop.request(ChangeRequest(MORE, "requested by kim"))
+    loop.loop.tick_once(ChangeRequest(MORE, "requested by kim"))
     person_writes(loop.harness.person, loop.harness.name, before, "no")
     commits = len(loop.log("%H"))
     reasons = [each.reason for each in loop.ticks(6)]
@@ -139,7 +139,7 @@ def test_a_person_who_reverts_the_commit_is_seen_and_not_fought(loop: Loop) -> N
 
 def test_only_what_an_observer_may_is_asked_of_the_cluster(loop: Loop, root: Path) -> None:
     loop.harness.kube.verbs.clear()
-    loop.loop.request(ChangeRequest(MORE, "requested by kim"))
+    loop.loop.tick_once(ChangeRequest(MORE, "requested by kim"))
     loop.harness.sync()
     loop.ticks(8)
     role = yaml.safe_load((root / "deploy" / "rbac" / "observer.yaml").read_text())
@@ -364,7 +364,7 @@ def test_the_service_writes_the_file_and_reads_the_cluster(tmp_path: Path, root:
         app = build(settings, ServeOptions(("video",), mode=Mode.ACTIVE))
         try:
             more = (replace(first[0], replicas=2), *first[1:])
-            decision = app.loops["video"].request(ChangeRequest(more, "requested by kim"))
+            decision = app.loops["video"].tick_once(ChangeRequest(more, "requested by kim"))
         finally:
             app.close()
         assert decision.reason is ReasonCode.REQUESTED, decision.detail

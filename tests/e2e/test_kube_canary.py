@@ -130,7 +130,7 @@ def test_people_and_pauses_come_before_a_canary(trial: Looped) -> None:
     assert traffic(trial) == {"default": 95, "default-2": 5}
     active = PipelineControl(mode=Mode.ACTIVE)
     trial.store.set_control(TRIED.name, active, Attribution(ControlAction.RESUME))
-    back = trial.loop.request(ChangeRequest(MIDDLE, "back to middle", by="ann"))
+    back = trial.loop.tick_once(ChangeRequest(MIDDLE, "back to middle", by="ann"))
     assert back.configs == MIDDLE
     # It is still the better plan.
     until(trial, ReasonCode.CANARY)

@@ -124,7 +124,7 @@ class Cluster:
             running = loop.snapshot().observation
             assert running is not None
             wanted = tuple(replace(stage.running.value, batch_size=2) for stage in running.stages)
-            made = loop.request(ChangeRequest(wanted, "by the test"))
+            made = loop.tick_once(ChangeRequest(wanted, "by the test"))
             assert made.reason is ReasonCode.REQUESTED, made.detail
         finally:
             app.close()

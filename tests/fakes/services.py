@@ -198,7 +198,7 @@ class FakeLoop:
     """A control loop: its snapshots, and what it does with a request."""
 
     snapshot: Callable[[], Snapshot]
-    request: Callable[[ChangeRequest], Decision]
+    tick_once: Callable[[ChangeRequest], Decision]
     policy: str = "ours"
 
 
@@ -504,7 +504,7 @@ def over(
         parts["planner"] = replace(service.planner, plan=plan)  # type: ignore[type-var]
     if pipelines is not None or profiles is not None or request is not None or loops is not None:
         named = dict(registry.pipelines if pipelines is None else pipelines)
-        like = registry.loops["ocr"] if request is None else replace(registry.loops["ocr"], request=request)
+        like = registry.loops["ocr"] if request is None else replace(registry.loops["ocr"], tick_once=request)
         known = registry.profiles
         registry = replace(
             registry,

@@ -112,7 +112,7 @@ def test_r17_a_running_service_tells_no_secret_of_its_settings(
         secrets["key"] = key[-20:]
         loop = app.loops[NAME]
         texts = {"first tick": str(loop.tick_once())}
-        texts["change"] = str(loop.request(ChangeRequest(MORE, "requested by ada")))
+        texts["change"] = str(loop.tick_once(ChangeRequest(MORE, "requested by ada")))
         texts["last tick"] = str(loop.tick_once())
         texts |= _answers(app, key, secrets)
         app.close()

@@ -349,7 +349,7 @@ def test_g11_replicas_and_cores_change_within_the_larger_end(case: Case) -> None
         world.kube.cluster.quota_cores = beside + 1.5 * 8
         peaks: list[float] = []
         world.clock.every(0.5, lambda: peaks.append(used_cores(world) - beside))
-        world.loop.request(ChangeRequest(wanted, "asked by the test"))
+        world.loop.tick_once(ChangeRequest(wanted, "asked by the test"))
         world.clock.wait(40.0)
         state = world.workload.read(world.pipeline)
         case.equal("runs and is settled", (world.desired(), state.settled), (wanted, True))
@@ -431,7 +431,7 @@ def test_g12_our_own_writes_are_nobody_elses(case: Case) -> None:
         for number in range(16):
             wanted = (replace(wider[0], replicas=2 + number % 2), *wider[1:])
             world.kube.tick(6)
-            world.decisions.append(world.loop.request(ChangeRequest(wanted, "scaled by the test")))
+            world.decisions.append(world.loop.tick_once(ChangeRequest(wanted, "scaled by the test")))
             looks = count()
             world.kube.before = hurry
             world.decisions.append(world.loop.tick_once())

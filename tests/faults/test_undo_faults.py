@@ -27,14 +27,14 @@ def preview(made: Scenario, by: str, to: str | None = None) -> UndoView:
 
 
 def ask(made: Scenario, batch_size: int, by: str = "ann") -> Decision:
-    decision = made.loop.request(ChangeRequest(BATCHED[batch_size], f"requested by {by}", by=by))
+    decision = made.loop.tick_once(ChangeRequest(BATCHED[batch_size], f"requested by {by}", by=by))
     assert decision.action is Action.APPLY
     return decision
 
 
 def roll_back(made: Scenario, by: str = "ann") -> Decision:
     undo = preview(made, by)
-    return made.loop.request(
+    return made.loop.tick_once(
         ChangeRequest(undo.configs, f"rollback by {by}", by=by, undoes=undo.undoes, restores=True)
     )
 
@@ -116,7 +116,7 @@ def test_r22_undo_of_another_person_is_refused_with_the_revision(made: Scenario)
 
 def test_r22_undo_after_the_loops_own_change() -> None:
     made = scenario(5.0, policy=ours())
-    requested = made.loop.request(ChangeRequest(BATCHED[4], "requested by ann", by="ann"))
+    requested = made.loop.tick_once(ChangeRequest(BATCHED[4], "requested by ann", by="ann"))
     assert requested.action is Action.APPLY
     made.run(600)
     later = [each for each in made.store.recorded if each.action is Action.APPLY][1:]
@@ -140,7 +140,7 @@ def test_r22_undo_of_a_change_that_failed_by_itself_goes_one_further_back(made: 
     settle(made)
     made.workload.broken = {("read", "small")}
     broken = (BATCHED[4][0], replace(BASE[1], variant="small"))
-    made.loop.request(ChangeRequest(broken, "requested by ann", by="ann"))
+    made.loop.tick_once(ChangeRequest(broken, "requested by ann", by="ann"))
     made.clock.wait(5.0)
     made.ticks(30)
     assert made.workload.desired == BATCHED[4]

@@ -202,7 +202,7 @@ def test_w6_a_replica_only_decision_touches_replicas_only(case: Case) -> None:
         world.settle()
         before, sent = world.pods(), len(world.sent())
         wanted = tuple(replace(one, replicas=one.replicas + 1) for one in world.desired())
-        decision = world.loop.request(ChangeRequest(wanted, "two of each"))
+        decision = world.loop.tick_once(ChangeRequest(wanted, "two of each"))
         assert decision.action is Action.APPLY, decision.detail
         world.clock.wait(world.settings.tick_s)
         world.ticks(8)

@@ -324,12 +324,12 @@ def test_g8_what_is_taken_back_is_not_the_batches_of_another_hand(case: Case, tm
     with taken_over(tmp_path) as cluster:
         cluster.kube.cluster.trouble_of = troubled(Trouble.CRASH, "big")
         wanted = (StageConfig("detect", "big", 1, 1.0, 1), BATCHED[1])
-        cluster.loop.request(ChangeRequest(wanted, "requested by a test"))
+        cluster.loop.tick_once(ChangeRequest(wanted, "requested by a test"))
         cluster.kube.tick()
         cluster.clock.wait(5.0)
         back = next(each for each in cluster.ticks(20) if each.reason is ReasonCode.ROLLBACK)
         case.equal("batch size taken back to", back.configs[0].batch_size, 1)
-        refused = cluster.loop.request(ChangeRequest(BATCHED, "rollback requested by a test"))
+        refused = cluster.loop.tick_once(ChangeRequest(BATCHED, "rollback requested by a test"))
         assert refused.action is Action.HOLD and "gives requests the rows of others" in refused.detail
 
 

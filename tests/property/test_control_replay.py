@@ -151,7 +151,7 @@ class Trouble:
     def ask(self) -> None:
         replicas = self.chance.randint(1, 9)
         wanted = tuple(replace(config, replicas=replicas) for config in SMALLEST)
-        self.made.loop.request(ChangeRequest(wanted, "requested by kim", by="kim"))
+        self.made.loop.tick_once(ChangeRequest(wanted, "requested by kim", by="kim"))
 
     def restart(self) -> None:
         run_id = f"run{len(self.made.store.recorded)}"

@@ -14,6 +14,7 @@ from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from ipa.cli.views.result_text import Pair
     from ipa.clients.http import HttpClient
 
 ONE = typer.Argument(
@@ -22,8 +23,6 @@ ONE = typer.Argument(
     help="pipeline; all if not given; NAME@POLICY for a shadow policy",
     autocompletion=complete_pipelines,
 )
-# A decision and the result of its replay, as JSON values.
-Pair = dict[str, Any]
 
 
 def events(

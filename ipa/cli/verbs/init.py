@@ -145,9 +145,10 @@ def import_(
 
     Notes list what the workload does not tell. The workload is not changed.
     """
-    from ipa.bootstrap.targets import ImportRequest, is_target, target_named
+    from ipa.bootstrap.targets import ImportRequest, target_named
     from ipa.cli.options import duration_s
     from ipa.files import pipeline_from_mapping, pipeline_to_mapping
+    from ipa.files.targets import TARGETS
 
     settings = folders.settings
     request = ImportRequest(
@@ -160,7 +161,7 @@ def import_(
         file=file,
     )
     kind, _, where = at.partition(":")
-    if not is_target(at):
+    if kind not in TARGETS:
         raise UsageError(
             f"--at {mask_url(at)!r} is not a cluster",
             hint="Use kubernetes or deployments, or either with :~/.kube/config",

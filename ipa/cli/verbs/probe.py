@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -17,11 +17,8 @@ from ipa.cli.options import PIPELINES_DIR, Place, duration_s
 from ipa.cli.output import OUTPUT, Output, json_text, print_values, show
 from ipa.model.errors import ExitCode, InputError, NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
-from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeTransport, RequestAddress
+from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeTransport
 from ipa.settings import Settings
-
-if TYPE_CHECKING:
-    from ipa.clients.http import HttpClient
 
 # As in a pipeline's file.
 MOST_S = 60.0
@@ -41,7 +38,7 @@ def url(
     A note on from where it is reached goes to standard error.
     """
     with place.client() as service:
-        address = request_address(service, pipeline)
+        address = service.address(pipeline)
     if not address.url:
         raise NotFoundError(f"the requests of pipeline {pipeline!r} have no URL: {address.note}")
     if print_values(place.output, address):
@@ -99,7 +96,7 @@ def infer(
     else:
         body = _read(file)
     with place.client() as service:
-        address = request_address(service, pipeline)
+        address = service.address(pipeline)
     result = infer_at(address, body, timeout_s)
     if result.answered:
         show(place.output, result.answer, json_text(result.answer))
@@ -110,11 +107,6 @@ def infer(
         raise InputError(f"{result.url} refused the request: {result.detail}")
     typer.echo(f"error: {result.fault}", err=True)
     raise typer.Exit(ExitCode.DEGRADED)
-
-
-def request_address(service: HttpClient, pipeline: str) -> RequestAddress:
-    """The address for the pipeline's requests."""
-    return RequestAddress(**service.definition(pipeline)["address"])
 
 
 def probe(

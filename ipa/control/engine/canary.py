@@ -17,7 +17,7 @@ from math import ceil
 from ipa.control.engine.guards import SURE
 from ipa.control.engine.lateness import LEAST_COUNT, most_late
 from ipa.model.observation import Measured, Observation, PartObservation
-from ipa.model.parts import Configs, in_order, parts_of, share_of, with_share
+from ipa.model.parts import Configs, in_order, parts_of, share_of, variants_of, with_share
 from ipa.model.pipeline import Canary, Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT
@@ -29,7 +29,6 @@ LONGEST_RATIO = 5.0
 DEVIATIONS = 2.0
 # The first words of a decision that takes one back, by which a restart knows it.
 FAILED = "the canary failed"
-
 Variants = frozenset[tuple[str, str]]
 
 
@@ -99,11 +98,6 @@ class CanaryTrial:
             f"{self.own.failed:.0f} failed{latency}; the SLO is {pipeline.sla.percentile:g} % within "
             f"{pipeline.sla.latency_s:g} s, and {others:.1f} % of the others were in time"
         )
-
-
-def variants_of(part: Sequence[StageConfig]) -> Variants:
-    """(stage, variant) of each configuration."""
-    return frozenset((config.stage, config.variant) for config in part)
 
 
 def proven_by(running: Configs, canary: Canary, proven: Variants) -> Variants:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ipa.control.engine.actuation import Actuation
-from ipa.control.engine.canary import variants_of
 from ipa.control.engine.guards import total_cores
 from ipa.control.ports import Rollout
+from ipa.model.parts import variants_of
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig, cores_of
 from ipa.model.recording import UNLESS_DEFAULT

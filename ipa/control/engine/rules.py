@@ -19,7 +19,6 @@ from ipa.control.engine.canary import (
     has_passed,
     measured,
     proven_by,
-    variants_of,
     without,
 )
 from ipa.control.engine.guards import bound_faults, mode_objection, pin_faults, restoring_faults, stop_of
@@ -43,7 +42,7 @@ from ipa.control.engine.state import (
 from ipa.control.engine.transition import changes, classify, make_room, no_room, safe_step
 from ipa.model.decision import Action, Change, ReasonCode
 from ipa.model.observation import Missing, MissingReason
-from ipa.model.parts import Configs
+from ipa.model.parts import Configs, variants_of
 from ipa.model.serving import without_batches, wrong_rows
 
 # The window in which changes by others are counted: it detects a GitOps tool that reverts every few minutes.

@@ -70,7 +70,11 @@ def safe_step(
     hops = _hops(running, wanted, rolling, suffices, carries_as_much)
     used, limits = bounds.held(running), limits_of_change(running, bounds)
     moving = [at for at, hop in enumerate(hops) if hop != now.get(hop.stage)]
-    extra = [_extra(now.get(hop.stage), hop, rolling, bounds) for hop in hops]
+    # The resources beyond those that the stage has now, at the peak of its step.
+    extra = [
+        stage_peak(old, hop, rolling, bounds) - (bounds.replica(old) * old.replicas if old else NO_RESOURCES)
+        for old, hop in ((now.get(hop.stage), hop) for hop in hops)
+    ]
     # Those that fit into the limits together, the ones with the least need of cores first.
     chosen, held = set[int](), used
     for at in sorted(moving, key=lambda stage: (extra[stage].cpu_cores, stage)):
@@ -191,7 +195,11 @@ def _hops(
 ) -> list[StageConfig]:
     """First steps: fewer replicas if they suffice, else `first_hop`; `quick_hop` if as much is carried."""
     now = {config.stage: config for config in running}
-    less = [_fewer(now.get(want.stage), want, rolling) for want in wanted]
+    # The old configurations with the wanted replicas, where a direct replacement would drop capacity.
+    less = [
+        replace(old, replicas=want.replicas) if old and first_hop(old, want, rolling) != want else None
+        for old, want in ((now.get(want.stage), want) for want in wanted)
+    ]
     if any(less) and suffices(
         tuple(few or now.get(want.stage, want) for few, want in zip(less, wanted, strict=True))
     ):
@@ -201,19 +209,6 @@ def _hops(
     quick = [quick_hop(now[hop.stage], hop, rolling) if hop.stage in now else None for hop in hops]
     quicker = [one or hop for one, hop in zip(quick, hops, strict=True)]
     return quicker if any(quick) and carries_as_much(tuple(quicker)) else hops
-
-
-def _fewer(old: StageConfig | None, new: StageConfig, rolling: Rolling) -> StageConfig | None:
-    """The old configuration with the wanted replicas, if replacing it directly would drop capacity."""
-    if old is None or first_hop(old, new, rolling) == new:
-        return None
-    return replace(old, replicas=new.replicas)
-
-
-def _extra(old: StageConfig | None, new: StageConfig, rolling: Rolling, bounds: Bounds) -> Resources:
-    """The resources beyond those that the stage has now, at the peak of its step."""
-    now = NO_RESOURCES if old is None else bounds.replica(old) * old.replicas
-    return stage_peak(old, new, rolling, bounds) - now
 
 
 def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:

@@ -134,7 +134,11 @@ class ControlLoop:
             self._snapshot = replace(snapshot, correction=UNCORRECTED, next_tick_at=None)
 
     def tick_once(self, requested: ChangeRequest | None = None) -> Decision:
-        """Run one tick: observe, decide, record, write. Errors are in the decision; none is raised."""
+        """Run one tick: observe, decide, record, write. Errors are in the decision; none is raised.
+
+        With a person's change `requested`, the tick applies that, or holds with the reason. One that restores
+        the previous configuration may replace an unfinished change.
+        """
         with self._ticking:
             started_s = self._world.clock.monotonic_s()
             leads = self._world.leadership.leading()
@@ -161,13 +165,6 @@ class ControlLoop:
                 for hook in self._hooks:
                     hook(decision, self._snapshot)
         return decision
-
-    def request(self, wanted: ChangeRequest) -> Decision:
-        """Run one tick that applies a person's change, or holds with the reason.
-
-        A change that restores the previous configuration may replace an unfinished change.
-        """
-        return self.tick_once(wanted)
 
     def idle(self, within_s: float) -> bool:
         """True if no tick is running; waits at most `within_s` for a running one."""

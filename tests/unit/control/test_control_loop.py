@@ -202,7 +202,7 @@ def test_a_restart_takes_back_what_never_gets_ready() -> None:
 def test_a_person_may_ask_for_a_configuration() -> None:
     made = settled_at(5.0)
     wanted = tuple(replace(config, replicas=2) for config in SMALLEST)
-    decision = made.loop.request(ChangeRequest(wanted, "asked for by ann"))
+    decision = made.loop.tick_once(ChangeRequest(wanted, "asked for by ann"))
     assert decision.reason is ReasonCode.REQUESTED
     assert made.workload.desired == wanted
     assert decision.detail.startswith("asked for by ann: ")
@@ -211,7 +211,7 @@ def test_a_person_may_ask_for_a_configuration() -> None:
 def test_what_a_person_asks_for_keeps_the_bounds() -> None:
     made = settled_at(5.0)
     wanted = (replace(SMALLEST[0], replicas=9), replace(SMALLEST[1], variant="huge"))
-    decision = made.loop.request(ChangeRequest(wanted, "asked for by ann"))
+    decision = made.loop.tick_once(ChangeRequest(wanted, "asked for by ann"))
     assert decision.action is Action.HOLD
     assert "9 replicas are above the bound of 8" in decision.detail
     assert "no variant 'huge'" in decision.detail
@@ -221,7 +221,7 @@ def test_a_request_is_declined_while_paused() -> None:
     made = settled_at(5.0)
     made.say(paused=True)
     writes = len(made.workload.writes)
-    assert made.loop.request(ChangeRequest(SMALLEST, "asked for")).reason is ReasonCode.PAUSED
+    assert made.loop.tick_once(ChangeRequest(SMALLEST, "asked for")).reason is ReasonCode.PAUSED
     assert len(made.workload.writes) == writes
 
 

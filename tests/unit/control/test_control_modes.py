@@ -233,7 +233,7 @@ def test_what_a_person_asks_for_against_a_pin_is_refused() -> None:
     made = scenario(5.0)
     made.say(pins=(StagePin("read", Pin(replicas=1)),))
     wanted = (SMALLEST[0], replace(SMALLEST[1], replicas=2))
-    decision = made.loop.request(ChangeRequest(wanted, "requested by kim"))
+    decision = made.loop.tick_once(ChangeRequest(wanted, "requested by kim"))
     assert decision.reason is ReasonCode.INFEASIBLE
     assert "read is pinned to 1 replicas, not 2" in decision.detail
     assert made.workload.writes == []
@@ -264,7 +264,7 @@ def test_what_a_person_asked_for_takes_as_many_steps_as_it_needs() -> None:
     start = (StageConfig("detect", "big", 1, 1.0, 5), StageConfig("read", "big", 1, 1.0, 2))
     wanted = (StageConfig("detect", "small", 1, 1.0, 4), StageConfig("read", "small", 1, 1.0, 2))
     made = scenario(5.0, configs=start)
-    first = made.loop.request(ChangeRequest(wanted, "requested by kim", by="kim", plan_id="b1c2"))
+    first = made.loop.tick_once(ChangeRequest(wanted, "requested by kim", by="kim", plan_id="b1c2"))
     assert first.action is Action.APPLY and "then" in first.detail
     made.clock.wait(5.0)
     second = made.ticks(1)[0]

@@ -77,7 +77,7 @@ LIMITS = [
 @pytest.mark.parametrize(("limits", "fault"), LIMITS)
 def test_a_requested_configuration_above_a_bound_is_refused(limits: dict[str, object], fault: str) -> None:
     world = loop(bounded(**limits))
-    decision = world.loop.request(ChangeRequest(LARGE, "rollback by kim", by="kim"))
+    decision = world.loop.tick_once(ChangeRequest(LARGE, "rollback by kim", by="kim"))
     assert decision.action is Action.HOLD and decision.reason is ReasonCode.INFEASIBLE
     assert fault in decision.detail
     assert world.workload.desired == SMALLEST

@@ -13,6 +13,7 @@ from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.cli.output import printer
 from ipa.cli.views.status_text import status_table
 from ipa.control.canonical import plain
+from ipa.control.election import ALONE
 from ipa.control.engine.correction import FIRST_DEVIATION, UNCORRECTED, Correction, ObservedSlowdown
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
@@ -20,7 +21,7 @@ from ipa.model.decision import Decision, Event, Notice
 from ipa.model.observation import Attainment, Loss, Measured
 from ipa.model.plan import StageConfig
 from ipa.service.live_state import LiveState, live_state
-from ipa.service.status import status_view
+from ipa.service.status import StatusView, control_view
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.world import PIPELINE, PROFILES, scenario
 
@@ -54,11 +55,16 @@ def test_the_metric_has_what_was_seen_and_nothing_of_what_is_forgotten() -> None
     assert str(registry.get_sample_value(name, BIG)) == "nan"
 
 
+def status_of(live: LiveState) -> StatusView:
+    control, sla = control_view(PipelineControl(), NOW), PIPELINE.sla
+    return StatusView("pages", "", sla.latency_s, sla.percentile, control, not live.degraded, live, ALONE, ())
+
+
 def table_of(live: LiveState) -> str:
     """The status as the command line prints it."""
     console = printer()
     with console.capture() as text:
-        console.print(status_table(plain(status_view(PIPELINE, PipelineControl(), live, NOW))))
+        console.print(status_table(plain(status_of(live))))
     return text.get()
 
 
@@ -123,7 +129,7 @@ def test_status_says_what_takes_longer_and_what_is_planned_with() -> None:
     assert f"detect=small takes 1.41 ± {1.41 * FIRST_DEVIATION:.2f} x its profile; planned with 1.41" in lines
     assert not any("read=big takes" in line for line in lines)
     # Of a service that does not know it yet.
-    status = plain(status_view(PIPELINE, PipelineControl(), live, NOW))
+    status = plain(status_of(live))
     for stage in status["live"]["stages"]:
         del stage["slowdown_ratio"], stage["planned_slowdown_ratio"]
     printer().print(status_table(status))

@@ -57,14 +57,14 @@ def settled(made: Scenario) -> list[Decision]:
 def roll_back(made: Scenario, to: str | None = None, by: str = "ann") -> Decision:
     """A rollback as the service makes it."""
     undo = undo_of(PIPELINE, made.store, to, by, made.workload.desired, made.loop.snapshot().phase)
-    return made.loop.request(
+    return made.loop.tick_once(
         ChangeRequest(undo.configs, f"rollback by {by}", by=by, undoes=undo.undoes, restores=True)
     )
 
 
 def test_a_request_of_two_steps_is_rolled_back_to_before_the_first() -> None:
     made = stepping()
-    made.loop.request(ChangeRequest(WANTED, "ann asked", by="ann"))
+    made.loop.tick_once(ChangeRequest(WANTED, "ann asked", by="ann"))
     settled(made)
     first, second = [decision for decision in made.store.recorded if decision.action is Action.APPLY]
     assert (first.configs, second.configs) == (BETWEEN, WANTED)
@@ -83,7 +83,7 @@ def test_a_request_of_two_steps_that_cannot_be_recorded_is_not_carried_out_later
     made = stepping()
     made.ticks(1)
     made.store.failing = UnavailableError("disk full")
-    decision = made.loop.request(ChangeRequest(WANTED, "ann asked", by="ann"))
+    decision = made.loop.tick_once(ChangeRequest(WANTED, "ann asked", by="ann"))
     assert decision.reason is ReasonCode.AUDIT_FAILED
     made.store.failing = None
     settled(made)
@@ -92,9 +92,9 @@ def test_a_request_of_two_steps_that_cannot_be_recorded_is_not_carried_out_later
 
 def test_after_a_decision_means_after_its_last_step() -> None:
     made = stepping()
-    first = made.loop.request(ChangeRequest(WANTED, "ann asked", by="ann"))
+    first = made.loop.tick_once(ChangeRequest(WANTED, "ann asked", by="ann"))
     settled(made)
-    made.loop.request(ChangeRequest(LATER, "ann asked again", by="ann"))
+    made.loop.tick_once(ChangeRequest(LATER, "ann asked again", by="ann"))
     assert target(made, first.decision_id) == WANTED
     assert target(made, str(first.tick)) == WANTED
     assert target(made) == WANTED
@@ -104,7 +104,7 @@ def test_after_a_decision_means_after_its_last_step() -> None:
 def test_a_step_that_fails_takes_those_before_it_along(restarts: bool) -> None:
     made = stepping()
     made.workload.broken = {("read", "small")}
-    made.loop.request(ChangeRequest(WANTED, "ann asked", by="ann"))
+    made.loop.tick_once(ChangeRequest(WANTED, "ann asked", by="ann"))
     made.clock.wait(5.0)
     decisions = made.ticks(2)
     assert made.workload.desired == WANTED, "the second step was written and does not get ready"
@@ -121,11 +121,11 @@ def test_a_step_that_fails_takes_those_before_it_along(restarts: bool) -> None:
 
 def test_an_earlier_decision_is_the_target_once_a_later_one_was_taken_back() -> None:
     made = stepping()
-    made.loop.request(ChangeRequest(LATER[:1] + BEFORE[1:], "ann asked", by="ann"))
+    made.loop.tick_once(ChangeRequest(LATER[:1] + BEFORE[1:], "ann asked", by="ann"))
     made.clock.wait(5.0)
     made.ticks(2)
     made.workload.broken = {("read", "small")}
-    made.loop.request(ChangeRequest(LATER, "ann asked more", by="ann"))
+    made.loop.tick_once(ChangeRequest(LATER, "ann asked more", by="ann"))
     made.clock.wait(5.0)
     made.ticks(12)
     assert made.workload.desired == LATER[:1] + BEFORE[1:]
@@ -134,11 +134,11 @@ def test_an_earlier_decision_is_the_target_once_a_later_one_was_taken_back() -> 
 
 def test_a_change_that_was_refused_is_passed_over() -> None:
     made = stepping()
-    made.loop.request(ChangeRequest(BETWEEN, "ann asked", by="ann"))
+    made.loop.tick_once(ChangeRequest(BETWEEN, "ann asked", by="ann"))
     made.clock.wait(5.0)
     made.ticks(2)
     made.workload.errors["write"].append(ConflictError("it was changed since"))
-    refused = made.loop.request(ChangeRequest(LATER, "ann asked more", by="ann"))
+    refused = made.loop.tick_once(ChangeRequest(LATER, "ann asked more", by="ann"))
     assert refused.reason is ReasonCode.CONFLICT and made.workload.desired == BETWEEN
     assert target(made) == BEFORE
 
@@ -146,7 +146,7 @@ def test_a_change_that_was_refused_is_passed_over() -> None:
 def recorded(*rows: tuple[Configs, Configs, Configs]) -> Scenario:
     """A world that runs the last of these changes of ann's: from, to, and the plan."""
     made = stepping()
-    like = made.loop.request(ChangeRequest(WANTED, "", by="ann"))
+    like = made.loop.tick_once(ChangeRequest(WANTED, "", by="ann"))
     settled(made)
     made.store.recorded.clear()
     for tick, (old, new, plan) in enumerate(rows, 1):
@@ -184,7 +184,7 @@ def test_steps_of_one_plan_are_one_decision() -> None:
 
 def test_only_revisions_of_the_history_are_restored() -> None:
     made = stepping()
-    first = made.loop.request(ChangeRequest(BETWEEN, "ann asked", by="ann"))
+    first = made.loop.tick_once(ChangeRequest(BETWEEN, "ann asked", by="ann"))
     with pytest.raises(NotFoundError, match=f"has no revision {first.tick + 1}"):
         target(made, str(first.tick + 1))
     other = replace(first, pipeline="other", decision_id="other-1")
@@ -221,8 +221,8 @@ def test_other_bounds_and_pins_do_not_refuse_it_and_are_named(bounds: Bounds, pi
     stages = (replace(PIPELINE.stages[0], pin=pin), *PIPELINE.stages[1:])
     made = bounded(made, replace(PIPELINE, bounds=bounds, stages=stages))
     # Asked for as anything new, it would be refused.
-    assert made.loop.request(ChangeRequest(BEFORE, "ann asked", by="ann")).reason is ReasonCode.INFEASIBLE
-    decision = made.loop.request(ChangeRequest(BEFORE, "rollback by ann", by="ann", restores=True))
+    assert made.loop.tick_once(ChangeRequest(BEFORE, "ann asked", by="ann")).reason is ReasonCode.INFEASIBLE
+    decision = made.loop.tick_once(ChangeRequest(BEFORE, "rollback by ann", by="ann", restores=True))
     assert decision.action is Action.APPLY
     assert "; until the next plan it violates: " in decision.detail and fault in decision.detail
 
@@ -230,7 +230,7 @@ def test_other_bounds_and_pins_do_not_refuse_it_and_are_named(bounds: Bounds, pi
 def test_a_budget_refuses_it_and_the_words_are_the_remedy() -> None:
     made = scenario(0.2, configs=WANTED, policy=_Waits())
     made = bounded(made, replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=5.0)))
-    decision = made.loop.request(ChangeRequest(BEFORE, "rollback by ann", by="ann", restores=True))
+    decision = made.loop.tick_once(ChangeRequest(BEFORE, "rollback by ann", by="ann", restores=True))
     assert (decision.action, decision.reason) == (Action.HOLD, ReasonCode.INFEASIBLE)
     remedy = "raise it in `bounds` of the pipeline's file, or apply a plan within it"
     assert decision.detail == f"rollback by ann: 6 cores exceed the budget of 5; {remedy}"
@@ -240,7 +240,7 @@ def test_a_budget_refuses_it_and_the_words_are_the_remedy() -> None:
 def test_a_change_without_room_is_refused_with_the_remedy() -> None:
     made = scenario(0.2, configs=WANTED, policy=_Waits())
     made = bounded(made, replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=8.0)))
-    decision = made.loop.request(ChangeRequest(BEFORE, "rollback by ann", by="ann", restores=True))
+    decision = made.loop.tick_once(ChangeRequest(BEFORE, "rollback by ann", by="ann", restores=True))
     assert decision.reason is ReasonCode.NO_ROOM
     assert decision.detail.endswith("allow them in `bounds.transition_cores`, or apply a plan that fits")
 
@@ -249,7 +249,7 @@ def test_a_variant_that_left_the_file_cannot_come_back() -> None:
     made = scenario(0.2, configs=WANTED, policy=_Waits())
     small = tuple(replace(each, variants=each.variants[:1]) for each in PIPELINE.stages)
     made = bounded(made, replace(PIPELINE, stages=small))
-    decision = made.loop.request(ChangeRequest(BEFORE, "rollback by ann", by="ann", restores=True))
+    decision = made.loop.tick_once(ChangeRequest(BEFORE, "rollback by ann", by="ann", restores=True))
     assert decision.reason is ReasonCode.INFEASIBLE
     assert "the pipeline no longer has detect=big; restore it in the pipeline's file" in decision.detail
 
@@ -257,7 +257,7 @@ def test_a_variant_that_left_the_file_cannot_come_back() -> None:
 def test_a_change_that_rolls_out_is_not_waited_for() -> None:
     made = stepping()
     made.workload.readiness_s = 1e9
-    made.loop.request(ChangeRequest(BETWEEN, "ann asked", by="ann"))
+    made.loop.tick_once(ChangeRequest(BETWEEN, "ann asked", by="ann"))
     made.clock.wait(5.0)
     made.loop.tick_once()
     decision = roll_back(made)
@@ -273,7 +273,7 @@ def test_a_change_that_rolls_out_is_not_waited_for() -> None:
 
 def test_the_second_step_of_a_change_that_rolls_out_goes_all_the_way_back() -> None:
     made = stepping()
-    made.loop.request(ChangeRequest(WANTED, "ann asked", by="ann"))
+    made.loop.tick_once(ChangeRequest(WANTED, "ann asked", by="ann"))
     made.clock.wait(5.0)
     made.workload.broken = {("read", "small")}
     made.ticks(2)
@@ -286,5 +286,5 @@ def test_the_second_step_of_a_change_that_rolls_out_goes_all_the_way_back() -> N
 
 def test_advisory_mode_says_what_it_would_do() -> None:
     made = scenario(0.2, mode=Mode.ADVISORY, configs=WANTED, policy=_Waits())
-    decision = made.loop.request(ChangeRequest(BEFORE, "rollback by ann", by="ann", restores=True))
+    decision = made.loop.tick_once(ChangeRequest(BEFORE, "rollback by ann", by="ann", restores=True))
     assert decision.reason is ReasonCode.ADVISORY and decision.detail.startswith("would rollback by ann")

@@ -72,7 +72,9 @@ def test_one_whose_answer_is_lost_is_not_said_to_be_applied(world: Scenario, sto
 
 def test_who_asked_is_with_the_decision_and_what_came_of_it(world: Scenario, store: Store) -> None:
     world.ticks(3)
-    decision = world.loop.request(ChangeRequest(SMALLEST, "rollback by kim: slow", by="kim", plan_id="b1c2"))
+    decision = world.loop.tick_once(
+        ChangeRequest(SMALLEST, "rollback by kim: slow", by="kim", plan_id="b1c2")
+    )
     assert (decision.by, decision.reason) == ("kim", ReasonCode.REQUESTED)
     entry = next(
         values
