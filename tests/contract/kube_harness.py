@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,8 @@ from ipa.targets.deployments.target import DEPLOYMENTS
 from ipa.targets.kubernetes.split import PartRole
 from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of, parts_of
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
+from ipa.targets.seldon.layouts import parts_of
+from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, is_split, seldon_of, with_seldon
 from ipa.targets.seldon.target import SELDON
 from tests.contract.workload_harness import Settling
@@ -68,25 +70,34 @@ def split(pipeline: Pipeline) -> Pipeline:
     )
 
 
-def replicas_of(pipeline: Pipeline, stage: str) -> tuple[str, int]:
-    """The SeldonDeployment that has the stage's replicas, and the index of their componentSpec in it."""
+def target_for(pipeline: Pipeline) -> KubernetesTarget:
+    """The target whose section the pipeline has."""
+    return DEPLOYMENTS if DEPLOYMENTS.placed(pipeline) else SELDON
+
+
+def replicas_of(pipeline: Pipeline, stage: str) -> tuple[str, tuple[str | int, ...]]:
+    """The object that has the stage's replicas, and the keys to what has their number in it."""
+    component = ("spec", "predictors", 0, "componentSpecs")
+    if DEPLOYMENTS.placed(pipeline):
+        return f"{NAME}-{stage}-model", ("spec",)
     if is_split(pipeline):
         (part,) = (it for it in parts_of(pipeline) if (it.role, it.stage) == (PartRole.MODEL, stage))
-        return part.name, 0
-    return target_of(pipeline).name, [it.name for it in pipeline.stages].index(stage)
+        return part.name, (*component, 0)
+    return target_of(pipeline).name, (*component, [it.name for it in pipeline.stages].index(stage))
 
 
 class FakeKubeHarness(Settling):
     """On the fake: time is ticks."""
 
-    target: KubernetesTarget = SELDON
+    target: KubernetesTarget
 
     def __init__(self, folder: Path, pipeline: Pipeline | None = None) -> None:
+        self.pipeline = pipeline or contract_pipeline()
+        self.target = target_for(self.pipeline)
         self.kube = FakeKube()
         self.kube.__enter__()
         self.client = KubeClient.from_kubeconfig(str(self.kube.kubeconfig(folder)), TIMEOUT_S)
         self.workload: Workload = KubeWorkload(self.client, self.target.layout_of)
-        self.pipeline = pipeline or contract_pipeline()
 
     def deploy(self, configs: Sequence[StageConfig]) -> None:
         create(self.client, self.pipeline, configs, target=self.target)
@@ -95,12 +106,12 @@ class FakeKubeHarness(Settling):
         self.kube.tick()
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
-        name, index = replicas_of(self.pipeline, stage)
+        name, keys = replicas_of(self.pipeline, stage)
 
-        def scale(sdep: dict) -> None:
-            sdep["spec"]["predictors"][0]["componentSpecs"][index]["replicas"] = replicas
+        def scale(live: dict) -> None:
+            reduce(getitem, keys, live)["replicas"] = replicas
 
-        self.kube.edit("default", name, scale)
+        self.kube.edit("default", name, scale, self.target.kind.plural)
 
     def remove(self) -> None:
         for name in self.target.layout_of(self.pipeline).names:
@@ -111,27 +122,13 @@ class FakeKubeHarness(Settling):
         self.kube.__exit__()
 
 
-class DeploymentsHarness(FakeKubeHarness):
-    """Plain Deployments on the fake."""
-
-    target = DEPLOYMENTS
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, as_deployments(contract_pipeline()))
-
-    def scale_by_another_hand(self, stage: str, replicas: int) -> None:
-        def scale(deployment: dict) -> None:
-            deployment["spec"]["replicas"] = replicas
-
-        self.kube.edit("default", f"{NAME}-{stage}-model", scale, "deployments")
-
-
 class ClusterHarness(Settling):
-    """On the cluster of IPA_TEST_KUBECONFIG: it has the CRD and the operator; its pods may be fake.
+    """On the cluster of IPA_TEST_KUBECONFIG: with the CRD and the operator for Seldon; pods may be fake.
 
     Environment: IPA_TEST_NAMESPACE (default ipa-test, must exist), IPA_TEST_IMAGE (any that starts and
-    stays), IPA_TEST_TIMEOUT_S (for one rollout), and in shape split IPA_TEST_SPLIT_IMAGE, of router and
-    queues: where pods are real this package is in it, and IPA_TEST_IMAGE serves its port.
+    stays), IPA_TEST_TIMEOUT_S (for one rollout), and in shape split and on Deployments
+    IPA_TEST_SPLIT_IMAGE, of router and queues: where pods are real this package is in it, and IPA_TEST_IMAGE
+    serves its port.
     """
 
     # The time between two looks.
@@ -142,26 +139,28 @@ class ClusterHarness(Settling):
 
         self.attempts = int(float(os.environ.get("IPA_TEST_TIMEOUT_S", "180")) / self.look_s)
         self.pipeline = pipeline
-        self.layout = layout_of(pipeline)
+        self.target: KubernetesTarget = target_for(pipeline)
+        self.layout = self.target.layout_of(pipeline)
         self.client = KubeClient.from_kubeconfig(kubeconfig, TIMEOUT_S)
-        self.workload: Workload = KubeWorkload(self.client, layout_of)
+        self.workload: Workload = KubeWorkload(self.client, self.target.layout_of)
         configuration = client.Configuration()
         config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         self._api = client.ApiClient(configuration)
-        self._custom = client.CustomObjectsApi(self._api)
-        self._place = ("machinelearning.seldon.io", "v1", self.layout.namespace, "seldondeployments")
+        self._custom, self._core = client.CustomObjectsApi(self._api), client.CoreV1Api(self._api)
+        kind = self.layout.kind
+        self._place = (kind.group, kind.version, self.layout.namespace, kind.plural)
         self._pause = threading.Event()
         self.remove()
 
     def deploy(self, configs: Sequence[StageConfig]) -> None:
-        create(self.client, self.pipeline, configs)
+        create(self.client, self.pipeline, configs, target=self.target)
 
     def let_time_pass(self) -> None:
         self._pause.wait(self.look_s)
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
-        name, index = replicas_of(self.pipeline, stage)
-        path = f"/spec/predictors/0/componentSpecs/{index}/replicas"
+        name, keys = replicas_of(self.pipeline, stage)
+        path = "/".join(map(str, ("", *keys, "replicas")))
         patch = [{"op": "replace", "path": path, "value": replicas}]
         self._custom.patch_namespaced_custom_object(
             *self._place, name, patch, _content_type="application/json-patch+json"
@@ -171,7 +170,7 @@ class ClusterHarness(Settling):
         children = []
         for name in self.layout.names:
             with suppress(NotFoundError):
-                live = self.client.get(SELDON_DEPLOYMENT, self.layout.namespace, name)
+                live = self.client.get(self.layout.kind, self.layout.namespace, name)
                 made, _ = self.client.list_all(DEPLOYMENT, self.layout.namespace)
                 own = live["metadata"]["uid"]
                 children += [
@@ -180,6 +179,8 @@ class ClusterHarness(Settling):
                     if any(it["uid"] == own for it in each["metadata"].get("ownerReferences") or ())
                 ]
                 self._custom.delete_namespaced_custom_object(*self._place, name)
+                if self.target is DEPLOYMENTS:
+                    self._core.delete_namespaced_service(name, self.layout.namespace)
         for _ in range(self.attempts):
             if not any(self.client.get_deployment(self.layout.namespace, name) for name in children):
                 return
@@ -207,5 +208,15 @@ def cluster_pipeline() -> Pipeline:
 
 def cluster_split_pipeline() -> Pipeline:
     """The same in shape split."""
+    return with_seldon(split(cluster_pipeline()), image=image_of_queues())
+
+
+def cluster_deployments_pipeline() -> Pipeline:
+    """The same on plain Deployments."""
+    return as_deployments(cluster_pipeline(), image=image_of_queues())
+
+
+def image_of_queues() -> str:
+    """The image of router and queues as the environment has it."""
     image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
-    return with_seldon(split(cluster_pipeline()), image=os.environ.get("IPA_TEST_SPLIT_IMAGE", image))
+    return os.environ.get("IPA_TEST_SPLIT_IMAGE", image)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.section import SeldonRun
-from tests.contract.kube_harness import ClusterHarness, contract_pipeline, split
+from tests.contract.kube_harness import ClusterHarness, contract_pipeline
 from tests.contract.story_harness import ClusterStory
 from tests.contract.story_pipeline import pipeline
 from tests.fakes.kube import FakeKube
@@ -97,9 +98,9 @@ class NodeHarness(ClusterHarness):
 
     look_s = LOOK_S
 
-    def __init__(self, shared: SharedNode, *, is_split: bool = False) -> None:
+    def __init__(self, shared: SharedNode, shaped: Callable[[Pipeline], Pipeline] | None = None) -> None:
         made = contract_pipeline(run_of=contract_model)
-        super().__init__(shared.kubeconfig, split(made) if is_split else made)
+        super().__init__(shared.kubeconfig, shaped(made) if shaped else made)
 
 
 class NodeStory(ClusterStory):

@@ -18,8 +18,8 @@ from ipa.model.plan import StageConfig
 from tests.contract.gitops_harness import GitOpsHarness
 from tests.contract.kube_harness import (
     ClusterHarness,
-    DeploymentsHarness,
     FakeKubeHarness,
+    cluster_deployments_pipeline,
     cluster_pipeline,
     cluster_split_pipeline,
     contract_pipeline,
@@ -32,6 +32,7 @@ from tests.contract.node_harness import MARKS as ON_A_NODE
 from tests.contract.node_harness import NodeHarness, skip_unless_chosen
 from tests.contract.toy_harness import ToyHarness
 from tests.contract.workload_harness import WorkloadHarness
+from tests.fakes.kube.samples import as_deployments
 
 Configs = tuple[StageConfig, ...]
 
@@ -42,22 +43,32 @@ HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
     "toy": ToyHarness,
     "local": LocalHarness,
     "kube-fake-split": lambda folder: FakeKubeHarness(folder, split(contract_pipeline())),
-    "deployments-fake": DeploymentsHarness,
-    "kube-cluster": lambda _: ClusterHarness(kubeconfig_of_cluster(), cluster_pipeline()),
-    "kube-cluster-split": lambda _: ClusterHarness(kubeconfig_of_cluster(), cluster_split_pipeline()),
+    "deployments-fake": lambda folder: FakeKubeHarness(folder, as_deployments(contract_pipeline())),
 }
-NODES = {"node": NodeHarness, "node-split": partial(NodeHarness, is_split=True)}
+CLUSTERS = {
+    "kube-cluster": cluster_pipeline,
+    "kube-cluster-split": cluster_split_pipeline,
+    "deployments-cluster": cluster_deployments_pipeline,
+}
+NODES = {
+    "node": NodeHarness,
+    "node-split": partial(NodeHarness, shaped=split),
+    "node-deployments": partial(NodeHarness, shaped=as_deployments),
+}
 ON_A_CLUSTER = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("cluster")]
-MARKS = {"kube-cluster": ON_A_CLUSTER, "kube-cluster-split": ON_A_CLUSTER, "local": ON_THIS_MACHINE}
-MARKS |= dict.fromkeys(NODES, ON_A_NODE)
+MARKS = {"local": ON_THIS_MACHINE, **dict.fromkeys(CLUSTERS, ON_A_CLUSTER), **dict.fromkeys(NODES, ON_A_NODE)}
 
 
-@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in (*HARNESSES, *NODES)])
+@pytest.fixture(
+    params=[pytest.param(name, marks=MARKS.get(name, [])) for name in (*HARNESSES, *CLUSTERS, *NODES)]
+)
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkloadHarness]:
     made: WorkloadHarness
     if request.param in NODES:
         skip_unless_chosen(request.node.originalname)
         made = NODES[request.param](request.getfixturevalue("node"))
+    elif request.param in CLUSTERS:
+        made = ClusterHarness(kubeconfig_of_cluster(), CLUSTERS[request.param]())
     else:
         made = HARNESSES[request.param](tmp_path)
     yield made

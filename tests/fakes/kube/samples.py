@@ -64,19 +64,19 @@ def sample_configs() -> tuple[StageConfig, ...]:
     )
 
 
-def as_deployments(pipeline: Pipeline, **section: Any) -> Pipeline:
+def as_deployments(pipeline: Pipeline, image: str = "registry.example/ipa:1", **section: Any) -> Pipeline:
     """The same pipeline on plain Deployments, with these fields of its section; a model's URI is env."""
 
     def run_of(run: SeldonRun) -> ContainerRun:
         uri = {"MLSERVER_MODEL_URI": run.model_uri} if run.model_uri else {}
-        image = run.image or "registry.example/server:1"
-        return ContainerRun(image, env={**run.env, **uri}, memory_gib=run.memory_gib)
+        of_model = run.image or "registry.example/server:1"
+        return ContainerRun(of_model, env={**run.env, **uri}, memory_gib=run.memory_gib)
 
     def moved(variant: Variant) -> Variant:
         return replace(variant, targets={KEY: run_of(variant.targets["seldon"])})
 
     seldon: SeldonTarget = pipeline.targets["seldon"]
-    own = DeploymentsTarget(seldon.name, "registry.example/ipa:1", seldon.namespace, **section)
+    own = DeploymentsTarget(seldon.name, image, seldon.namespace, **section)
     stages = tuple(replace(it, variants=tuple(map(moved, it.variants))) for it in pipeline.stages)
     return replace(pipeline, stages=stages, targets={KEY: own})
 
