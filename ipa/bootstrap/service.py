@@ -70,15 +70,14 @@ class ServiceHealth:
             DependencyCheck("store writes", not reasons, " ".join(reasons)),
             DependencyCheck("store retention", not troubles, retention),
             DependencyCheck("leadership", not standing.trouble, standing.words),
-            *(self._loop(name) for name in list(self.loops)),
+            *(self._loop(name, loop) for name, loop in list(self.loops.items())),
         )
 
-    def _loop(self, name: str) -> DependencyCheck:
-        loop = self.loops.get(name)
-        observation = loop.snapshot().observation if loop else None
+    def _loop(self, name: str, loop: ControlLoop) -> DependencyCheck:
+        observation = loop.snapshot().observation
         if observation is None:
             return DependencyCheck(name, False, "nothing was observed yet")
-        if loop is not None and runs_nothing(loop.pipeline, observation):
+        if runs_nothing(loop.pipeline, observation):
             return DependencyCheck(name, True, f"planned only: {loop.pipeline.not_runnable_because}")
         rate = observation.arrival_rate_rps
         if isinstance(rate, Missing) and rate.reason is MissingReason.UNREACHABLE:
@@ -112,5 +111,6 @@ def make_service(app: App) -> Service:
         health=ServiceHealth(app.store, StoreCheck(app.store.check, app.clock), standing, app.loops).checks,
         clock=app.clock,
         settings=app.settings,
+        check_acts=app.roster.makers.target.check_acts,
         endpoints=app.roster.makers.endpoints,
     )

@@ -266,7 +266,9 @@ def resume(service: Service, pipeline: Pipeline, attribution: Attribution) -> Co
 
 
 def set_mode(service: Service, pipeline: Pipeline, attribution: Attribution, mode: Mode) -> ControlView:
-    """Set the mode of the pipeline. For a mode that writes, doubts about the profiles are logged."""
+    """Set the mode; one that writes logs doubts about the profiles. UsageError: the target only advises."""
+    if mode.writes:
+        service.check_acts(pipeline)
     by, why = attribution.by, attribution.why
     view = _set(service, pipeline, attribution, mode=mode, mode_by=by, mode_reason=why)
     if mode.writes:

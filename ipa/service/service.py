@@ -217,6 +217,8 @@ class Service:
     health: Callable[[], tuple[DependencyCheck, ...]]
     clock: Clock
     settings: Settings
+    # UsageError if the target only advises.
+    check_acts: Callable[[Pipeline], None] = lambda _: None
     # Base URL of the router that takes the requests of a pipeline, if it runs on this machine.
     endpoints: Mapping[str, str] = field(default_factory=dict)
 

@@ -172,8 +172,8 @@ class Target(ABC):
         """UsageError if the target only advises: no mode that writes would have an effect."""
         if not self.acts:
             raise UsageError(
-                f"{self.title} only advises, and {pipeline.name} is in a mode that writes",
-                hint="Start with --mode advisory: whoever scales its objects follows ipa_desired_replicas.",
+                f"{self.title} only advises, so {pipeline.name} cannot be in a mode that writes",
+                hint="Use the mode advisory: whoever scales its objects follows ipa_desired_replicas.",
             )
 
     def placed(self, pipeline: Pipeline) -> bool:

@@ -18,8 +18,10 @@ from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.scraper import SeriesStore, parse_samples
 from ipa.bootstrap.app import build
+from ipa.bootstrap.service import make_service
 from ipa.bootstrap.targets import ServeOptions, check_carried
 from ipa.control.engine.guards import GuardSettings
+from ipa.control.ports import Attribution, ControlAction
 from ipa.files import dump_pipeline, load_pipeline, pipeline_from_mapping
 from ipa.metering import table
 from ipa.metering.make import new_registry
@@ -28,6 +30,7 @@ from ipa.model.errors import ForbiddenError, InputError, IpaError, UsageError
 from ipa.model.observation import Measured
 from ipa.model.pipeline import Canary, Pin
 from ipa.policies.ours import Ours
+from ipa.service.commands import set_mode
 from ipa.settings import Settings
 from ipa.targets.scale.metrics import GIVEN
 from ipa.targets.scale.section import read_selector
@@ -149,8 +152,14 @@ def test_modes_that_write_are_refused_and_the_doctor_looks(root: Path, world: Wo
         profiles_dir=root / "profiles",
         store_url=f"sqlite:///{tmp_path}/ipa.sqlite3",
     )
-    with pytest.raises(UsageError, match="target scale only advises, and signals is in a mode that writes"):
+    refused = "target scale only advises, so signals cannot be in a mode that writes"
+    with pytest.raises(UsageError, match=refused):
         build(settings, ServeOptions(("signals",), mode=Mode.ACTIVE))
+    app = build(settings, ServeOptions(("signals",), mode=Mode.ADVISORY))
+    with pytest.raises(UsageError, match=refused):
+        set_mode(make_service(app), app.pipelines["signals"], Attribution(ControlAction.MODE), Mode.GUARDED)
+    assert app.store.control("signals").mode is Mode.ADVISORY
+    app.close()
     with FakePrometheus(VirtualClock(), lambda at_s: 1.0, ADVISED) as server:
         there = replace(settings, prometheus_url=server.url)
         checks = SCALE.doctor_checks(there, {"pages": ADVISED}, [], elects=False)
