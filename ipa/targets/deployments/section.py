@@ -12,6 +12,7 @@ from ipa.model.forms import NUMBER, UNIQUE, Duration, Name, ValueForm, entries, 
 from ipa.model.pipeline import DEFAULT_NAMESPACE, Pipeline
 from ipa.model.recording import NEVER, UNLESS_DEFAULT
 from ipa.targets.kubernetes.containers import ContainerRun
+from ipa.targets.kubernetes.split import check_names
 
 KEY = "deployments"
 # Cores of router or queue; more is a slip.
@@ -70,4 +71,5 @@ SECTIONS = TargetSections(
     ),
     "Where the Deployments live, and what they take beside the stages.",
     "{image: registry.example/detect:1, env: {MODEL_VARIANT: small}, memory: 1GiB}",
+    lambda document, _: check_names(document, KEY),
 )

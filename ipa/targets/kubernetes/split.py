@@ -16,7 +16,8 @@ from enum import StrEnum
 from typing import Any
 
 from ipa.adapters.kube.transport import Json
-from ipa.model.errors import DriftError, InputError, Problem
+from ipa.files.document import Document
+from ipa.model.errors import DriftError, InputError
 from ipa.model.parts import Configs
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import StageConfig, in_millicores
@@ -48,7 +49,7 @@ LABEL_STAGE = "ipa-serving/stage"
 DRAIN_S = 15
 GRACE_S = 30
 READY = {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "periodSeconds": 2}
-# A Service's name is a DNS label.
+# A Service's name is a DNS label, and begins with a letter.
 LONGEST_NAME = 63
 
 
@@ -111,7 +112,7 @@ def parts_of(
     """Every part: the models and queues of the stages in order, then the router.
 
     Router and queues have a section `key` made by `run`; `service_of` returns the URL of a part's Service.
-    InputError if the graph is not a chain, which the router cannot run, or a name is too long for a Service.
+    InputError if the graph is not a chain, which the router cannot run.
     """
     if not pipeline.is_chain:
         raise InputError(
@@ -139,19 +140,23 @@ def parts_of(
     stages = " ".join(f"{part.stage}={part.service}" for part in parts if part.role is PartRole.QUEUE)
     env = {**common, "IPA_STAGES": stages, "IPA_DROP_AFTER_S": f"{pipeline.deadline_s:g}"}
     add(PartRole.ROUTER, ours("router", "router", env))
-    names = (part.service.removeprefix("http://").split(".")[0] for part in parts)
-    problems = [
-        Problem(f"the name {name!r} of a Service would be longer than {LONGEST_NAME} characters")
-        for name in names
-        if len(name) > LONGEST_NAME
-    ]
-    if problems:
-        raise InputError(
-            f"pipeline {pipeline.name!r} has names too long for {where}",
-            problems=problems,
-            hint=f"Shorten the names in `{key}:`, or a stage's `container`.",
-        )
     return tuple(parts)
+
+
+def check_names(document: Document, key: str, suffix: str = "") -> None:
+    """Note names from which no name of a Service follows; `key` is the section's, each ends with `suffix`."""
+    data = document.sound() or {}
+    name = (data.get(key) or {}).get("name") or ""
+    if name[:1].isdigit():
+        document.problem((key, "name"), f"{name!r} begins the names of Services, which begin with a letter")
+    for at, stage in enumerate(data.get("stages") or ()):
+        own = stage and (stage.get("container") or stage.get("name"))
+        # No name of another part is longer.
+        service = f"{name}-{own}-{PartRole.MODEL}{suffix}"
+        if name and own and len(service) > LONGEST_NAME:
+            words = f"the Service {service!r} has {len(service)} characters, and may have {LONGEST_NAME}"
+            remedy = f"shorten the name in `{key}`, or give the stage a shorter `container`"
+            document.problem(("stages", at, "name"), f"{words}; {remedy}")
 
 
 # The order of writes, see `SplitLayout.changes`.

@@ -21,6 +21,7 @@ from ipa.model.forms import (
 from ipa.model.pipeline import DEFAULT_NAMESPACE, Pipeline, Variant
 from ipa.model.recording import NEVER, UNLESS_DEFAULT
 from ipa.targets.kubernetes.containers import ContainerRun
+from ipa.targets.kubernetes.split import check_names
 
 KEY = "seldon"
 
@@ -140,9 +141,11 @@ def is_microservice(pipeline: Pipeline, variant: Variant) -> bool:
 
 
 def _check(document: Document, seldon: Mapping[str, Any]) -> None:
-    if seldon.get("shape") == Shape.SPLIT and "image" not in seldon:
-        message = "shape split needs `image`: that of its router and queues, with ipa-serving installed"
-        document.problem((KEY, "shape"), message)
+    if seldon.get("shape") == Shape.SPLIT:
+        check_names(document, KEY, f"-{seldon.get('predictor') or 'default'}")
+        if "image" not in seldon:
+            message = "shape split needs `image`: that of its router and queues, with ipa-serving installed"
+            document.problem((KEY, "shape"), message)
     if seldon.get("protocol") != WireProtocol.SELDON:
         return
     for at, stage in _mappings((document.sound() or {}).get("stages")):

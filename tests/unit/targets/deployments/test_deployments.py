@@ -13,12 +13,13 @@ import yaml
 from ipa.adapters.kube.client import KubeClient
 from ipa.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import ConflictError, DriftError, InputError, NotFoundError
-from ipa.model.pipeline import Canary
+from ipa.model.pipeline import Canary, Pipeline
 from ipa.model.probe import ProbeRequest
 from ipa.settings import Settings
 from ipa.targets.base import ImportRequest
 from ipa.targets.deployments.target import DEPLOYMENTS
 from ipa.targets.kubernetes.split import LABEL_PIPELINE
+from tests.contract.kube_harness import split
 from tests.deploy.test_deploy_chart import check
 from tests.fakes.answering import Answering
 from tests.fakes.kube import FakeKube
@@ -222,6 +223,19 @@ def test_a_variant_in_a_file_says_only_what_a_deployment_carries(key: str, value
     with pytest.raises(InputError) as refused:
         pipeline_from_mapping(body)
     assert words in str(refused.value.problems[0])
+
+
+@pytest.mark.parametrize(("made", "suffix"), [(PIPELINE, ""), (split(sample_pipeline()), "-main")])
+def test_a_name_that_no_service_can_have_is_refused_with_its_place(made: Pipeline, suffix: str) -> None:
+    body, (key,) = pipeline_to_mapping(made), made.targets
+    # So that the Service of the stage with the shortest name has 63 characters, and those of the others more.
+    body[key]["name"] = "2".ljust(63 - len("-sort-model" + suffix), "n")
+    with pytest.raises(InputError) as refused:
+        pipeline_from_mapping(body)
+    places = {it.pointer: it.message for it in refused.value.problems}
+    assert places.keys() == {f"/{key}/name", "/stages/0/name", "/stages/1/name"}
+    assert "begin with a letter" in places[f"/{key}/name"]
+    assert "-detect-model" + suffix + "' has 65 characters, and may have 63" in places["/stages/0/name"]
 
 
 def test_an_import_of_what_was_rendered_gives_the_pipeline_again(tmp_path: Path) -> None:

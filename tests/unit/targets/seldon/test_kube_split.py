@@ -90,9 +90,6 @@ def test_what_cannot_be_rendered_says_what_is_missing() -> None:
     with pytest.raises(InputError, match="has no image") as refused:
         layout_of(with_seldon(PIPELINE, image=None)).render(CONFIGS)
     assert "shape: split, image" in refused.value.hint
-    with pytest.raises(InputError) as long:
-        parts_of(with_seldon(PIPELINE, name="s" * 50))
-    assert len(long.value.problems) == 3 + 3
 
 
 def test_a_batch_size_touches_the_queue_only(world: World) -> None:
