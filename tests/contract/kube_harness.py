@@ -25,7 +25,7 @@ from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import parts_of
 from ipa.targets.seldon.locate import target_of
-from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, is_split, seldon_of, with_seldon
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, is_split, seldon_of
 from ipa.targets.seldon.target import SELDON
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
@@ -62,12 +62,18 @@ def contract_pipeline(namespace: str = "default", run_of: RunOf = runs_of()) -> 
     )
 
 
-def split(pipeline: Pipeline) -> Pipeline:
+def split(pipeline: Pipeline, image: str = "registry.example/ipa:1") -> Pipeline:
     """The same pipeline in shape split."""
     target = seldon_of(pipeline) or SeldonTarget(pipeline.name)
-    return replace(
-        pipeline, targets={"seldon": replace(target, shape=Shape.SPLIT, image="registry.example/ipa:1")}
-    )
+    return replace(pipeline, targets={"seldon": replace(target, shape=Shape.SPLIT, image=image)})
+
+
+# The pipeline made into one with that image of router and queues, by the end of a harness's name.
+SHAPES: dict[str, Callable[..., Pipeline]] = {
+    "": lambda pipeline, *_: pipeline,
+    "-split": split,
+    "-deployments": as_deployments,
+}
 
 
 def target_for(pipeline: Pipeline) -> KubernetesTarget:
@@ -200,23 +206,8 @@ def kubeconfig_of_cluster() -> str:
     return kubeconfig
 
 
-def cluster_pipeline() -> Pipeline:
-    """The contract's pipeline as the environment has it."""
+def cluster_pipeline(shape: str) -> Pipeline:
+    """The contract's pipeline in one of SHAPES as the environment has it."""
     image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
-    return contract_pipeline(os.environ.get("IPA_TEST_NAMESPACE", "ipa-test"), runs_of(image))
-
-
-def cluster_split_pipeline() -> Pipeline:
-    """The same in shape split."""
-    return with_seldon(split(cluster_pipeline()), image=image_of_queues())
-
-
-def cluster_deployments_pipeline() -> Pipeline:
-    """The same on plain Deployments."""
-    return as_deployments(cluster_pipeline(), image=image_of_queues())
-
-
-def image_of_queues() -> str:
-    """The image of router and queues as the environment has it."""
-    image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
-    return os.environ.get("IPA_TEST_SPLIT_IMAGE", image)
+    made = contract_pipeline(os.environ.get("IPA_TEST_NAMESPACE", "ipa-test"), runs_of(image))
+    return SHAPES[shape](made, os.environ.get("IPA_TEST_SPLIT_IMAGE", image))

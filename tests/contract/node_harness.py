@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.section import SeldonRun
-from tests.contract.kube_harness import ClusterHarness, contract_pipeline
+from tests.contract.kube_harness import SHAPES, ClusterHarness, contract_pipeline
 from tests.contract.story_harness import ClusterStory
 from tests.contract.story_pipeline import pipeline
 from tests.fakes.kube import FakeKube
@@ -98,9 +97,8 @@ class NodeHarness(ClusterHarness):
 
     look_s = LOOK_S
 
-    def __init__(self, shared: SharedNode, shaped: Callable[[Pipeline], Pipeline] | None = None) -> None:
-        made = contract_pipeline(run_of=contract_model)
-        super().__init__(shared.kubeconfig, shaped(made) if shaped else made)
+    def __init__(self, shared: SharedNode, shape: str) -> None:
+        super().__init__(shared.kubeconfig, SHAPES[shape](contract_pipeline(run_of=contract_model)))
 
 
 class NodeStory(ClusterStory):

@@ -1,10 +1,11 @@
-"""Pods of several containers on the node: the orchestrator beside a stage, as Seldon puts it by default."""
+"""Pods on the node: the orchestrator beside a stage, as Seldon puts it by default, and queues that change."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from typing import Any
 import httpx
 import pytest
 
+from experiments.demo_seldon.cluster import entry_url
 from experiments.fidelity.case import bodies_of
+from ipa.control.ports import RolloutPhase
 from ipa.files import load_pipeline
+from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.section import with_seldon
 from ipa.targets.seldon.target import SELDON
-from tests.contract.node_harness import MARKS, SharedNode
+from tests.contract.node_harness import MARKS, NodeHarness, SharedNode
 from tests.fakes.kube.cluster import ENGINE
 from tests.fakes.kube.node import ENGINE_PORT, NodePod
 from tests.fakes.waiting import until
@@ -53,7 +57,11 @@ def ready_addresses(node: SharedNode, service: str) -> list[str]:
 
 def answer(pod: NodePod) -> Any:
     """The digit that the orchestrator in that pod finds on the first canvas."""
-    url = f"http://{pod.address}:{ENGINE_PORT}/v2/models/infer"
+    return answer_at(f"http://{pod.address}:{ENGINE_PORT}/v2/models/infer")
+
+
+def answer_at(url: httpx.URL | str) -> Any:
+    """The digit of the first canvas by what serves at that address."""
     headers = {"content-type": "application/json"}
     response = httpx.post(url, content=bodies_of("digits")[0], headers=headers, trust_env=False, timeout=30.0)
     return response.raise_for_status().json()["outputs"][0]["data"]
@@ -121,3 +129,22 @@ def test_a_write_for_the_second_stage_replaces_the_pods_of_the_first(
     assert second.name in {it.name for it in node.node.pods(SECOND)}
     (after,) = node.node.pods(FIRST)
     assert after.is_ready and answer(after)
+
+
+@pytest.mark.parametrize("shape", ["-split", "-deployments"])
+def test_no_request_is_lost_while_queues_are_replaced(node: SharedNode, shape: str) -> None:
+    """A batch size is env of a queue, whose one pod is replaced; the router tries again where it is gone."""
+    with closing(NodeHarness(node, shape)) as made:
+        small = tuple(StageConfig(stage, f"{stage}-s", 1, 0.25, 1) for stage in ("first", "second"))
+        made.start(small)
+        url = httpx.URL(entry_url(made.pipeline))
+        url = url.copy_with(host=ready_addresses(node, url.host)[0])
+        first, old = answer_at(url), {name for name in node.node.names if "-queue" in name}
+        revision = made.workload.read(made.pipeline).revision
+        wanted = tuple(replace(it, batch_size=4) for it in small)
+        change = Change("d-1", made.pipeline.name, revision, small, wanted, READY_S)
+        made.workload.write(made.pipeline, change)
+        answers = []
+        until(lambda: answers.append(answer_at(url)) or not old & node.node.names, within_s=READY_S)
+        assert made.workload.rollout(made.pipeline, change).phase is RolloutPhase.READY
+        assert len(old) == len(small) and answers == [first] * len(answers)

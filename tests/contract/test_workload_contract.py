@@ -17,14 +17,12 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from tests.contract.gitops_harness import GitOpsHarness
 from tests.contract.kube_harness import (
+    SHAPES,
     ClusterHarness,
     FakeKubeHarness,
-    cluster_deployments_pipeline,
     cluster_pipeline,
-    cluster_split_pipeline,
     contract_pipeline,
     kubeconfig_of_cluster,
-    split,
 )
 from tests.contract.local_harness import MARKS as ON_THIS_MACHINE
 from tests.contract.local_harness import LocalHarness
@@ -32,29 +30,22 @@ from tests.contract.node_harness import MARKS as ON_A_NODE
 from tests.contract.node_harness import NodeHarness, skip_unless_chosen
 from tests.contract.toy_harness import ToyHarness
 from tests.contract.workload_harness import WorkloadHarness
-from tests.fakes.kube.samples import as_deployments
 
 Configs = tuple[StageConfig, ...]
 
 
+def on_fake(shape: str, folder: Path) -> WorkloadHarness:
+    return FakeKubeHarness(folder, SHAPES[shape](contract_pipeline()))
+
+
 HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
     "gitops-git": GitOpsHarness,
-    "kube-fake": FakeKubeHarness,
     "toy": ToyHarness,
     "local": LocalHarness,
-    "kube-fake-split": lambda folder: FakeKubeHarness(folder, split(contract_pipeline())),
-    "deployments-fake": lambda folder: FakeKubeHarness(folder, as_deployments(contract_pipeline())),
+    **{f"kube-fake{shape}": partial(on_fake, shape) for shape in SHAPES},
 }
-CLUSTERS = {
-    "kube-cluster": cluster_pipeline,
-    "kube-cluster-split": cluster_split_pipeline,
-    "deployments-cluster": cluster_deployments_pipeline,
-}
-NODES = {
-    "node": NodeHarness,
-    "node-split": partial(NodeHarness, shaped=split),
-    "node-deployments": partial(NodeHarness, shaped=as_deployments),
-}
+# By name the shape.
+CLUSTERS, NODES = ({f"{where}{shape}": shape for shape in SHAPES} for where in ("kube-cluster", "node"))
 ON_A_CLUSTER = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("cluster")]
 MARKS = {"local": ON_THIS_MACHINE, **dict.fromkeys(CLUSTERS, ON_A_CLUSTER), **dict.fromkeys(NODES, ON_A_NODE)}
 
@@ -66,9 +57,9 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workload
     made: WorkloadHarness
     if request.param in NODES:
         skip_unless_chosen(request.node.originalname)
-        made = NODES[request.param](request.getfixturevalue("node"))
+        made = NodeHarness(request.getfixturevalue("node"), NODES[request.param])
     elif request.param in CLUSTERS:
-        made = ClusterHarness(kubeconfig_of_cluster(), CLUSTERS[request.param]())
+        made = ClusterHarness(kubeconfig_of_cluster(), cluster_pipeline(CLUSTERS[request.param]))
     else:
         made = HARNESSES[request.param](tmp_path)
     yield made
