@@ -243,7 +243,8 @@ def summary(
 def show(runs: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print the figures of a pipeline."""
     served = f", seldon-core {VERSION} microservices" if runs[0]["pipeline"] == MICROSERVICES else ""
-    title = f"{runs[0]['pipeline']} on Seldon{served}, SLA {runs[0]['sla_s']:g} s"
+    place = "Seldon" if any(each["shape"] != DEPLOYMENTS.name for each in runs) else "plain Deployments"
+    title = f"{runs[0]['pipeline']} on {place}{served}, SLA {runs[0]['sla_s']:g} s"
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for each in runs:
