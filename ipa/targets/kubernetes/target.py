@@ -26,15 +26,30 @@ if TYPE_CHECKING:
     from ipa.targets.kubernetes.workload import KubeWorkload
 
 
-class KubernetesTarget(base.Target):
+class ClusterTarget(base.Target):
+    """Objects in the cluster of the settings that a section of the pipeline's file names."""
+
+    # Pods are scraped every 5 to 15 s, and a rate needs two samples.
+    rate_window_s = 30.0
+
+    def unfit(self, pipeline: Pipeline) -> str:
+        """The reason why the pipeline cannot be there: it has no section for the target."""
+        if self.placed(pipeline):
+            return ""
+        return f"it has no {self.sections.key} section, so it can only be planned"
+
+    def settings_at(self, settings: Settings, where: str) -> Settings:
+        """The settings with that kubeconfig."""
+        return replace(settings, kubeconfig=str(Path(where).expanduser())) if where else settings
+
+
+class KubernetesTarget(ClusterTarget):
     """Objects of one kind on a Kubernetes cluster; a subclass defines the kind and reads its metrics."""
 
     kind: ClassVar[ResourceKind]
     # Of the files and names of the roles on its kind of object, which no other target needs.
     role_prefix: ClassVar[str] = ""
     on_kubernetes = True
-    # Pods are scraped every 5 to 15 s, and a rate needs two samples.
-    rate_window_s = 30.0
 
     @abstractmethod
     def layout_of(self, pipeline: Pipeline) -> Layout:
@@ -48,12 +63,6 @@ class KubernetesTarget(base.Target):
         """Keys of the pipeline without effect; those that the section `ignores` are left out."""
         ignored = getattr(pipeline.targets.get(self.sections.key), "ignores", ())
         return [fault for fault in super().unhonoured(pipeline) if fault.key not in ignored]
-
-    def unfit(self, pipeline: Pipeline) -> str:
-        """The reason why the pipeline cannot run there: it has no section for the target."""
-        if self.placed(pipeline):
-            return ""
-        return f"it has no {self.sections.key} section, so it can only be planned"
 
     def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
         """The pipeline with its objects in that namespace."""
@@ -123,10 +132,6 @@ class KubernetesTarget(base.Target):
             return watchers
 
         return base.World(workload, self.metrics(site), events=events, watch=watch)
-
-    def settings_at(self, settings: Settings, where: str) -> Settings:
-        """The settings with that kubeconfig."""
-        return replace(settings, kubeconfig=str(Path(where).expanduser())) if where else settings
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """Every object of the pipeline with these configurations."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipa.model.errors import IpaError
@@ -14,6 +13,7 @@ from ipa.model.pipeline import Pin, Pipeline, Stage
 from ipa.model.serving import Batching, Rebatch, ServingSemantics
 from ipa.settings import Settings
 from ipa.targets import base
+from ipa.targets.kubernetes.target import ClusterTarget
 from ipa.targets.scale.section import ROLLING, SECTIONS, scale_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ SCRAPE = "have Prometheus scrape what serves the pipeline, every 5 to 15 s"
 LOOK = "kubectl auth can-i get deployments/scale; docs/how-to/advise-an-autoscaler.md"
 
 
-class ScaleTarget(base.Target):
+class ScaleTarget(ClusterTarget):
     """Objects with a scale subresource on a Kubernetes cluster: read, planned, and never written.
 
     It takes part in no election, which needs the right to write a Lease.
@@ -42,8 +42,6 @@ class ScaleTarget(base.Target):
     workload = "whoever scales its objects"
     sections = SECTIONS
     acts = False
-    # Series are scraped every 5 to 15 s, and a rate needs two samples.
-    rate_window_s = 30.0
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """The serving semantics: replicas that batch for themselves, of one variant at a time."""
@@ -62,10 +60,6 @@ class ScaleTarget(base.Target):
         stages = (pinned(stage) if stage.variants else stage for stage in pipeline.stages)
         return replace(pipeline, stages=tuple(stages))
 
-    def unfit(self, pipeline: Pipeline) -> str:
-        """The reason why the pipeline cannot be advised: it has no `scale:` section."""
-        return "" if self.placed(pipeline) else "it has no scale section, so it can only be planned"
-
     def open(self, site: base.Site) -> base.World:
         """The objects of the settings' cluster, and the load in the settings' Prometheus."""
         from ipa.adapters.prometheus.client import PrometheusMetrics
@@ -74,10 +68,6 @@ class ScaleTarget(base.Target):
         workload = self._workload(site.settings)
         site.resources.callback(workload.client.close)
         return base.World(workload, PrometheusMetrics(site.settings, GIVEN))
-
-    def settings_at(self, settings: Settings, where: str) -> Settings:
-        """The settings with that kubeconfig."""
-        return replace(settings, kubeconfig=str(Path(where).expanduser())) if where else settings
 
     def doctor_checks(
         self,
