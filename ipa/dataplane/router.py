@@ -40,6 +40,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import inf, sqrt
 from typing import Any
 
@@ -115,6 +116,8 @@ class RoutedStage:
     url: str
     reported: StageTimes = UNKNOWN
     reported_at_s: float = 0.0
+    # The requests that were sent to it and have no answer yet.
+    in_flight: int = 0
 
     def expected(self, now_s: float) -> StageTimes:
         """The expected times of a request that arrives at the stage now."""
@@ -136,11 +139,13 @@ class RoutedPart:
 
         The queue would refuse it too; under overload sending it there costs more than everything else. A
         request that is admitted with no time to spare is lost at a later stage, after it has used capacity.
+        What the queues last reported is as old as their answers, what is on its way to each is known now.
         """
         expected = [stage.expected(now_s) for stage in self.stages]
         whole, left_s = total(expected), deadline_s - now_s
         took_s = whole.wait_s + whole.usual_s if whole.wait_s > 0 else 0.0
-        took_s = max(took_s, self.passage.expected_s(now_s))
+        before = accumulate(stage.in_flight for stage in self.stages)
+        took_s = max(took_s, *(count * times.each_s for count, times in zip(before, expected, strict=True)))
         missing_s = took_s - ENTRY_RATIO * left_s
         if took_s > 0 and missing_s > 0:
             longest = max(range(len(expected)), key=lambda index: expected[index].wait_s)
@@ -365,12 +370,10 @@ class RouterServer(V2Server):
                 raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
             part.refuse_late(request.deadline_s, loop.time())
             part.passage.in_flight += 1
-            is_answered = False
             try:
                 response = await self._pass_on(request)
-                is_answered = True
             finally:
-                part.passage.leave(loop.time(), is_answered=is_answered)
+                part.passage.in_flight -= 1
             total_s = loop.time() - came_s
             times = request.times | {"router": total_s - sum(request.times.values()), "total": total_s}
             headers[TIMING_HEADER] = server_timing(times)
@@ -420,7 +423,12 @@ class RouterServer(V2Server):
             sent_s = loop.time()
             if index == last:
                 request.layout = {**request.layout, NAME_HEADER: self._name}
-            status, answer, headers = await self._ask(request, index)
+            stage = request.part.stages[index]
+            stage.in_flight += 1
+            try:
+                status, answer, headers = await self._ask(request, index)
+            finally:
+                stage.in_flight -= 1
             if status != 200:
                 raise _stage_error(name, status, answer, headers, is_first=index == 0)
             times = parse_timing(headers.get(TIMING_HEADER))

@@ -152,7 +152,12 @@ class BatchQueue:
             (self._begin_s(waiting, level) - now_s, self._serve_s(items, waiting, level))
             for level in self._levels(self._level)
         ]
-        return StageTimes(*min(times, key=sum), self.replicas.least_s(now_s))
+        served_s = min(
+            self.replicas.median_s(now_s, size := self._size(level), level) / size
+            for level in self._levels(self._level)
+        )
+        each_s = items * served_s / max(1, len(self.replicas))
+        return StageTimes(*min(times, key=sum), self.replicas.least_s(now_s), each_s)
 
     def set_config(self, config: QueueConfig, now_s: float) -> None:
         """Apply this configuration from now on."""

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # The id that a cluster's orchestrator gives to each request, and passes on to every stage.
 PUID_HEADER = "seldon-puid"
@@ -36,10 +36,6 @@ MOST_ARRIVALS_RATIO = 16.0
 USUAL_HOP_S = 0.02
 # A loss counts for this long.
 COUNTED_S = 1.0
-# The rate of answers is that of this many, as far as they are of the last second: before a step of the load
-# few were asked for. If there are fewer than LEAST_COUNTED in it, that of as many, of OLDEST_S at most.
-COUNTED, COUNTED_FOR_S = 64, 1.0
-LEAST_COUNTED, OLDEST_S = 8, 4.0
 # The event loop is asked this often, and the longest of this many last answers counts: what is read after a
 # stop has waited through it, what comes later has not. Each answer costs a loop that does little 0.05 ms.
 LAG_EVERY_S = 0.02
@@ -51,38 +47,42 @@ class StageTimes:
     """Times of a request in one stage, or in several stages together.
 
     `wait_s` is the time until a batch takes it, 0 if no other requests wait; `usual_s` and `least_s` are the
-    usual and the least time from then to the answer.
+    usual and the least time from then to the answer. `each_s` is by how much each request that is there
+    delays those behind it, in full batches: 0 if it is unknown, and of several stages the most.
     """
 
     wait_s: float = 0.0
     usual_s: float = 0.0
     least_s: float = 0.0
+    each_s: float = 0.0
 
     def after(self, age_s: float) -> StageTimes:
         """The times `age_s` after the report: the wait is shorter by `age_s`; `UNKNOWN` after `KEPT_S`."""
         if age_s > KEPT_S:
             return UNKNOWN
-        return StageTimes(max(0.0, self.wait_s - age_s), self.usual_s, self.least_s)
+        return replace(self, wait_s=max(0.0, self.wait_s - age_s))
 
     def with_hop(self, hop_s: float) -> StageTimes:
         """The times with this hop between router and queue: its excess over the usual hop counts as wait."""
         wait_s = max(0.0, hop_s - USUAL_HOP_S)
-        return StageTimes(self.wait_s + wait_s, self.usual_s + max(0.0, hop_s - wait_s), self.least_s)
+        return replace(self, wait_s=self.wait_s + wait_s, usual_s=self.usual_s + max(0.0, hop_s - wait_s))
 
     def to_header(self) -> str:
         """The times as a header, in the form of `Server-Timing`."""
-        return server_timing({"wait": self.wait_s, "usual": self.usual_s, "least": self.least_s})
+        return server_timing({name: getattr(self, f"{name}_s") for name in NAMES})
 
 
 UNKNOWN = StageTimes()
+NAMES = ("wait", "usual", "least", "each")
 
 
 def total(times: Iterable[StageTimes]) -> StageTimes:
     """The times of stages one after the other."""
-    wait_s = usual_s = least_s = 0.0
-    for each in times:
-        wait_s, usual_s, least_s = wait_s + each.wait_s, usual_s + each.usual_s, least_s + each.least_s
-    return StageTimes(wait_s, usual_s, least_s)
+    wait_s = usual_s = least_s = each_s = 0.0
+    for one in times:
+        wait_s, usual_s, least_s = wait_s + one.wait_s, usual_s + one.usual_s, least_s + one.least_s
+        each_s = max(each_s, one.each_s)
+    return StageTimes(wait_s, usual_s, least_s, each_s)
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:
@@ -118,7 +118,7 @@ def parse_ratio(text: str | None) -> float:
 def parse_times(text: str | None) -> StageTimes:
     """The times in a header, 0 for each that is invalid, since the header is only advice."""
     times = parse_timing(text)
-    return StageTimes(*(times.get(name, 0.0) for name in ("wait", "usual", "least")))
+    return StageTimes(*(times.get(name, 0.0) for name in NAMES))
 
 
 class LoopLag:
@@ -158,11 +158,7 @@ class LoopLag:
 
 
 class Passage:
-    """Counts requests in flight: their mean time is their number over the rate of answers (Little's law).
-
-    This figure is available at once, while stages report their queues only with answers. It is wrong just
-    after a rise of a load that can be served, so it is used only while requests are lost or refused.
-    """
+    """Counts requests on their way, and those that come for each that reaches a stage while some are lost."""
 
     def __init__(self, stages: int = 1) -> None:
         # The requests that were admitted and have not ended.
@@ -170,7 +166,6 @@ class Passage:
         # When requests came to the pipeline, and to each of its stages, in the last COUNTED_S.
         self._came_s: deque[float] = deque()
         self._entered_s: list[deque[float]] = [deque() for _ in range(stages)]
-        self._answered: deque[float] = deque(maxlen=COUNTED)
         self._lost_s = -math.inf
 
     def come(self, now_s: float) -> None:
@@ -189,28 +184,9 @@ class Passage:
         _forget(self._came_s, now_s)
         return max(1.0, len(self._came_s) / len(entered_s)) if now_s - self._lost_s <= COUNTED_S else 1.0
 
-    def leave(self, now_s: float, *, is_answered: bool) -> None:
-        """Count the end of an admitted request."""
-        self.in_flight -= 1
-        if is_answered:
-            self._answered.append(now_s)
-
     def lose(self, now_s: float) -> None:
         """Record that a request was refused, or became too late on the way."""
         self._lost_s = now_s
-
-    def expected_s(self, now_s: float) -> float:
-        """The time until the answer of a request that arrives now; 0 while none is lost or refused."""
-        answered = self._answered
-        while answered and now_s - answered[0] >= (
-            COUNTED_FOR_S if len(answered) > LEAST_COUNTED else OLDEST_S
-        ):
-            answered.popleft()
-        if now_s - self._lost_s > COUNTED_S or not self.in_flight:
-            return 0.0
-        if not self._answered:
-            return self.in_flight * OLDEST_S
-        return self.in_flight * (now_s - self._answered[0]) / len(self._answered)
 
 
 def _forget(times_s: deque[float], now_s: float) -> None:

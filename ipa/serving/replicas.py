@@ -23,6 +23,7 @@ REMEMBERED_SLOW_S = 20.0
 USUAL_RATIO = 6 / 7
 # All but the slowest of those that are remembered.
 SURE_RATIO = 0.95
+MEDIAN_RATIO = 0.5
 # A replica is suspected once its batch takes this many times as long as the slowest of its last ones: a busy
 # machine slows it by less. Never before 2 s: a machine may stop for a second.
 SUSPECT_FACTOR = 10.0
@@ -216,6 +217,11 @@ class ModelServers:
         _, variant = at_level(self._variants, self._heavier, level)
         ratio = USUAL_RATIO if variant == self._quickest else SURE_RATIO
         return self._service_s(ratio, now_s, items, variant, self._remembered_s(variant))
+
+    def median_s(self, now_s: float, items: int, level: int) -> float:
+        """The time that half of the recent batches of the level's variant take at most; 0 without any."""
+        _, variant = at_level(self._variants, self._heavier, level)
+        return self._service_s(MEDIAN_RATIO, now_s, items, variant, self._remembered_s(variant))
 
     def saves(self, now_s: float, items: int, more: int, level: int = 0) -> bool:
         """True if a batch of `more` items takes less time per item than `items` do, or if that is unknown.

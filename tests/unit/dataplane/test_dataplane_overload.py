@@ -10,7 +10,6 @@ from ipa.serving.expectation import (
     COUNTED_S,
     KEPT_S,
     MOST_ARRIVALS_RATIO,
-    OLDEST_S,
     UNKNOWN,
     USUAL_HOP_S,
     Passage,
@@ -85,7 +84,7 @@ HEAVY = (
 def test_refusals_at_the_entry_do_not_keep_a_stage_at_what_it_cannot_carry(seed: int) -> None:
     """Else 40 to 44 % are in time, and a third of the batches is lighter: what is refused hides the load."""
     load = overload(HEAVY, 25.0, sla_s=1.0, seconds=12.0, seed=seed)
-    assert load.in_time > 0.98 * load.sent
+    assert load.in_time > 0.93 * load.sent
     answered, by_lighter = load.served("detect")
     assert by_lighter > 0.8 * answered
 
@@ -166,39 +165,14 @@ def test_larger_batches_do_no_harm_where_they_save_no_time(load_ratio: float) ->
     assert load.in_time > 0.97 * before.in_time
 
 
-def test_requests_on_their_way_take_their_number_over_the_rate_of_answers() -> None:
-    passage = Passage()
-    for number in range(20):
-        passage.in_flight += 1
-        if number < 10:
-            passage.leave(0.1 * number, is_answered=True)
-    assert passage.expected_s(1.0) == 0.0, "none is lost"
-    passage.lose(1.0)
-    # Ten are on their way, and ten were answered in a second.
-    assert passage.expected_s(1.0) == pytest.approx(1.0)
-    passage.leave(1.0, is_answered=False)
-    assert passage.expected_s(1.0) == pytest.approx(0.9)
-    assert passage.expected_s(1.0 + COUNTED_S + 0.1) == 0.0, "the loss is long ago"
-    passage.lose(9.0)
-    assert passage.expected_s(9.0) == 9 * OLDEST_S, "nothing was answered lately"
-    for _ in range(9):
-        passage.leave(9.0, is_answered=False)
-    assert passage.expected_s(9.0) == 0.0, "none is on its way"
-
-
-def test_the_rate_of_answers_is_that_of_the_last_second_if_it_has_enough() -> None:
-    passage = Passage()
-    # Two a second for three seconds, then twelve a second for one.
-    for answered_s in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, *(3.0 + number / 12 for number in range(12))):
-        passage.in_flight += 1
-        passage.leave(answered_s, is_answered=True)
-    for _ in range(12):
-        passage.in_flight += 1
-    passage.lose(3.99)
-    assert passage.expected_s(3.99) == pytest.approx(12 * 0.99 / 12)
-    passage.lose(4.7)
-    # Fewer than eight are of the last second.
-    assert passage.expected_s(4.7) == pytest.approx(12 * (4.7 - 3 - 4 / 12) / 8)
+def test_a_load_that_is_carried_is_not_refused_for_requests_that_are_on_their_way() -> None:
+    """Little's law with the rate of answers refused 26 % at a fifth of the capacity."""
+    stages = (
+        ToyStage("locate", one_s=0.008, more_s=0.004, batch_size=1, replicas=1, spread=1.2),
+        ToyStage("classify", one_s=0.045, more_s=0.004, batch_size=8, replicas=1, spread=0.5),
+    )
+    load = overload(stages, 30.0, sla_s=0.15, seconds=12.0)
+    assert load.in_time > 0.86 * load.sent
 
 
 def test_what_comes_is_told_to_a_stage_while_requests_are_lost_before_it() -> None:
@@ -233,11 +207,11 @@ def test_losses_are_counted_by_stage_and_cause() -> None:
 
 
 def test_times_pass_through_headers_and_fade() -> None:
-    times = StageTimes(wait_s=0.5, usual_s=0.25, least_s=0.125)
+    times = StageTimes(wait_s=0.5, usual_s=0.25, least_s=0.125, each_s=0.0625)
     assert parse_times(times.to_header()) == times
-    assert times.after(0.2) == StageTimes(0.3, 0.25, 0.125)
+    assert times.after(0.2) == StageTimes(0.3, 0.25, 0.125, 0.0625)
     assert times.after(KEPT_S + 0.1) == UNKNOWN
-    assert total([times, times]) == StageTimes(1.0, 0.5, 0.25)
+    assert total([times, times]) == StageTimes(1.0, 0.5, 0.25, 0.0625)
 
 
 def test_a_busy_router_or_queue_is_a_wait() -> None:

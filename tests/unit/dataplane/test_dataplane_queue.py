@@ -161,7 +161,7 @@ async def test_what_would_wait_too_long_is_refused_at_once() -> None:
     assert (refused.outcome, refused.cause) == (Outcome.DROPPED, LossCause.OVERLOAD)
     assert now_s() == began_s
     assert refused.retry_after_s == pytest.approx(0.4)
-    assert queue.expected(now_s()) == StageTimes(wait_s=2.0, usual_s=1.0, least_s=1.0)
+    assert queue.expected(now_s()) == StageTimes(wait_s=2.0, usual_s=1.0, least_s=1.0, each_s=1.0)
     assert values(await queue.infer(xs(3), 3.1)) == [30]
     assert [values(await request) for request in (busy, waiting)] == [[0], [10]]
 
@@ -173,7 +173,7 @@ async def test_a_request_that_competes_with_no_other_is_tried() -> None:
         send.service_s = service_s
         await queue.infer(xs(0), 9)
     send.service_s = 1.0
-    assert queue.expected(now_s()) == StageTimes(wait_s=0.0, usual_s=2.0, least_s=1.0)
+    assert queue.expected(now_s()) == StageTimes(wait_s=0.0, usual_s=2.0, least_s=1.0, each_s=2.0)
     assert values(await queue.infer(xs(1), 1.5)) == [10]
 
 
