@@ -10,6 +10,7 @@ from ipa.api.context import ApiContext, HttpMetrics, Streams, stream_figures
 from ipa.api.limits import ApiLimits
 from ipa.bootstrap.app import App
 from ipa.bootstrap.service import make_service
+from ipa.metering.traces import traced
 from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig
 from ipa.settings import Settings
@@ -54,9 +55,9 @@ def server_bounds(settings: Settings) -> ServerBounds:
 
 
 def server_config(app: FastAPI, bounds: ServerBounds | None = None) -> BoundedConfig:
-    """The server's configuration."""
+    """The server's configuration. UsageError: OpenTelemetry's variables ask for an extra that is missing."""
     return BoundedConfig(
-        app,
+        traced(app, "ipa"),
         bounds or ServerBounds(),
         # uvloop, if it happens to be installed, reads and accepts without bounds in one round.
         loop="asyncio",

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.publish import Catalogue, Publisher
+from ipa.adapters.metrics.tick_spans import TickSpans
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.store import Changes, Housekeeping, Store, open_from
 from ipa.bootstrap.file_edits import FileEdits
@@ -28,13 +29,14 @@ from ipa.bootstrap.targets import (
 )
 from ipa.control.audit.reason_log import ReasonLog
 from ipa.control.audit.record import RecordFeed
-from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.control.loop.scheduler import Scheduler, StopSignal
 from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction
 from ipa.files import load_profiles
 from ipa.files.traces import read_trace
 from ipa.metering import table
 from ipa.metering.make import Figures, new_registry
+from ipa.metering.traces import tracing
 from ipa.model.decision import Mode
 from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, Problem
 from ipa.model.measured import with_profiles
@@ -148,7 +150,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
         )
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
-        hooks = (Publisher(catalogue), Changes(store.note), ReasonLog())
+        spans = [TickSpans(provider)] if (provider := tracing("ipa")) is not None else []
+        hooks: tuple[Hook, ...] = (Publisher(catalogue), Changes(store.note), ReasonLog(), *spans)
         feed = RecordFeed(store, clock.monotonic_s)
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)

@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 from ipa.dataplane import http
 from ipa.dataplane.http import MAX_BODY_BYTES, MAX_HELD_BYTES, Application, BodyLimits
 from ipa.dataplane.metrics import MetricsThread
-from ipa.model.errors import IpaError
+from ipa.metering.traces import traced
+from ipa.model.errors import IpaError, UsageError
 from ipa.serving.connections import MOST_FILES, ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig, BoundedServer
 
@@ -77,8 +78,10 @@ def edge() -> dict[str, Any]:
     }
 
 
-def serve(application: Application, registry: CollectorRegistry) -> None:
+def serve(application: Application, registry: CollectorRegistry, service: str) -> None:
     """Serve the application and its metrics at their addresses until a stop signal.
+
+    Its requests are traced as that service's, if OpenTelemetry's variables ask for it.
 
     The server then accepts no new connection, and requests in flight have IPA_DRAIN_S to be answered. Sockets
     that the parent process passes stay open while this process is replaced: connections wait in them.
@@ -92,6 +95,10 @@ def serve(application: Application, registry: CollectorRegistry) -> None:
         MetricsThread(socket.socket(fileno=metrics_fd), registry).start()
     elif metrics_port is not None:
         MetricsThread(socket.create_server((host, metrics_port)), registry).start()
+    try:
+        application = traced(application, service)
+    except UsageError as error:
+        raise SystemExit(f"error: {error}") from error
     listener = setting(SOCKET, lambda text: socket.socket(fileno=int(text)), None)
     run(application, host, port or 0, setting("IPA_DRAIN_S", float, DRAIN_S), listener)
 

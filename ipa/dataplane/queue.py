@@ -303,7 +303,7 @@ def main() -> None:
         parts=setting("IPA_PARTS", parse_parts, {}),
         **edge(),
     )
-    serve(server.application(), server.registry)
+    serve(server.application(), server.registry, "ipa-queue")
 
 
 if __name__ == "__main__":

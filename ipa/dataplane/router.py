@@ -51,6 +51,7 @@ from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.environment import edge, required, serve, setting
 from ipa.dataplane.metrics import RouterMetrics
 from ipa.dataplane.v2 import UNDECLARED, DeclaredModel, V2Server, json_response, parse_model, v2_response
+from ipa.metering.traces import onward
 from ipa.model.errors import InputError
 from ipa.model.serving import FAN_OUT
 from ipa.serving.batching import LossCause, Outcome
@@ -463,7 +464,7 @@ class RouterServer(V2Server):
         while (left_s := request.deadline_s - (sent_s := loop.time())) > 0:
             try:
                 async with asyncio.timeout(left_s + ANSWER_GRACE_S):
-                    headers = {**request.headers(index, sent_s), **pressure}
+                    headers = {**request.headers(index, sent_s), **pressure, **onward()}
                     answer = await self._post(f"{stage.url}/infer", request.body, headers)
             except TimeoutError:
                 raise StageLoss(stage.name, 504, "dropped", "no answer within the time budget") from None
@@ -541,7 +542,7 @@ def main() -> None:
         shares=setting("IPA_SHARES", lambda text: parse_shares(orjson.loads(text)), ALONE),
         **edge(),
     )
-    serve(server.application(), server.registry)
+    serve(server.application(), server.registry, "ipa-router")
 
 
 if __name__ == "__main__":

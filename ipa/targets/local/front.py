@@ -17,6 +17,7 @@ import httpx
 
 from ipa.dataplane.environment import ADMIN_TOKEN, MAX_BODY, MAX_HELD, METRICS_SOCKET, PORT, SOCKET
 from ipa.dataplane.http import FIRST_PART, PART_HEADER
+from ipa.metering.traces import VARIABLES
 from ipa.model.errors import UnavailableError
 from ipa.model.parts import Configs
 from ipa.model.pipeline import Stage
@@ -126,12 +127,16 @@ class Front:
         """Start the process; UnavailableError if no process can be started now."""
         token = secrets.token_urlsafe(32)
         fd, metrics_fd = self.fds
-        limits = {name: os.environ[name] for name in (MAX_BODY, MAX_HELD) if name in os.environ}
+        passed = {
+            name: value
+            for name, value in os.environ.items()
+            if name in (MAX_BODY, MAX_HELD) or name.startswith(VARIABLES)
+        }
         place = {PORT: str(self.socket.getsockname()[1]), SOCKET: str(fd), METRICS_SOCKET: str(metrics_fd)}
         pid = processes.start(
             # The arguments are for `ps` alone: what every user of this machine can read has no token.
             {"module": self.module, "arguments": [self.folder.name, self.name], "fds": self.fds},
-            env={**self.environment(), **place, ADMIN_TOKEN: token, **limits},
+            env={**self.environment(), **place, ADMIN_TOKEN: token, **passed},
             log=self.log,
         )
         self.pid, self.token, self.failed_checks, self.started_s = pid, token, 0, time.monotonic()
