@@ -1,9 +1,8 @@
-"""The reader of blocks that earlier versions sealed: values in columns, under LZMA.
+"""The reader of blocks that version 0.1 sealed: values in columns, under LZMA.
 
 A row's texts were split into a shape, the JSON without its values, and the values, in columns that held their
-changes only. In format 1 a column was a path, and held the value before, that of another column, or a literal
-written by type; in format 2 it followed from the text before the value, and held texts. Nothing writes these
-formats any more; blocks stay as they were signed until retention thins them.
+changes only. A column was a path, and held the value before, that of another column, or a literal written by
+type. Nothing writes this format any more; blocks stay as they were signed until retention thins them.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import json
 import lzma
 import struct
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -20,7 +18,7 @@ from typing import Any
 
 from ipa.control.canonical import ENCODER, digest
 
-FORMAT_1, FORMAT_2 = b"\x01", b"\x02"
+FORMAT_1 = b"\x01"
 # Begins a short text that holds both texts of a row whole.
 WHOLE = "\x05"
 FILTERS = [
@@ -47,37 +45,9 @@ MICROSECOND = timedelta(microseconds=1)
 
 def read_texts(block: bytes) -> list[str]:
     """Return the short texts of the block's rows; other errors than ValueError if it is damaged."""
-    if block[:1] == FORMAT_2:
-        return _texts_of_format_2(lzma.decompress(block[1:]).decode())
     if block[:1] != FORMAT_1:
         raise ValueError(f"its format is {block[:1].hex() or 'not given'}, which is unknown")
     return [WHOLE + json.dumps(texts) for texts in _rows_of_format_1(block)]
-
-
-def _texts_of_format_2(body: str) -> list[str]:
-    shapes, order, *changed = body.split("\x1c")
-    # The values of a block, by the literal before each and their number behind it in the row.
-    columns: dict[tuple[str, int], list[str]] = {}
-    known = []
-    for each in shapes.split("\x1d"):
-        literals = each.split("\x1a")
-        counts = Counter[str]()
-        mine = []
-        for literal in literals[:-1]:
-            counts[literal] += 1
-            mine.append(columns.setdefault((literal, counts[literal]), []))
-        known.append((literals, mine))
-    for column, values in zip(columns.values(), changed, strict=True):
-        # Rows take their values from the end.
-        column.extend(accumulate(values.split("\x1e"), lambda last, value: value or last))
-        column.reverse()
-    texts = []
-    for index in order.split(","):
-        (first, *rest), mine = known[int(index)]
-        texts.append(
-            first + "".join(column.pop() + literal for column, literal in zip(mine, rest, strict=True))
-        )
-    return texts
 
 
 def _rows_of_format_1(block: bytes) -> list[tuple[str, str | None]]:

@@ -242,7 +242,6 @@ VALUE = st.recursive(
     SCALAR | NUMBERS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=12,
 )  # fmt: skip
-FORMER = Path(__file__).parents[2] / "fixtures" / "stores" / "format-2.block"
 DOCUMENT = st.dictionaries(TEXT, VALUE, max_size=4)
 
 
@@ -300,7 +299,7 @@ def test_every_group_begins_with_a_row_that_stands_alone() -> None:
     assert sorted(set(frames)) == [1, packing.GROUP + 1, 2 * packing.GROUP + 1]
 
 
-def decided(ticks: int, *, without: str = "") -> list[Recorded]:
+def decided(ticks: int) -> list[Recorded]:
     recorded: list[Recorded] = []
     for tick in range(1, ticks + 1):
         load = [float(17 * at % 23) for at in range(tick, tick + 120)]
@@ -312,15 +311,10 @@ def decided(ticks: int, *, without: str = "") -> list[Recorded]:
             inputs=inputs,
             inputs_digest=digest(inputs),
         )
-        text = DECISION.text(decision).replace(without, "")
+        text = DECISION.text(decision)
         before = recorded[-1].digest if recorded else ""
         recorded.append(Recorded(of_decision(decision, digest(text)).text(tick, tick, before), text))
     return recorded
-
-
-def test_a_block_of_the_former_format_is_read_as_it_was_written() -> None:
-    # Forecasts have had this key since.
-    assert unpack(FORMER.read_bytes()) == decided(24, without='"rates_rps":[],')
 
 
 def test_what_repeats_takes_no_room() -> None:
