@@ -84,7 +84,7 @@ def faults_of(plan: FleetPlan, budget_cores: float) -> list[tuple[str, str]]:
     faults = []
     if plan.termination is not Termination.OPTIMAL:
         faults.append(("deadline", f"not proved best in {DEADLINE_S:g} s"))
-    cores = sum(config.total_cores for member in plan.members for config in member.configs)
+    cores = sum(config.total_cores for member in plan.members for config in member.plan.configs)
     if cores > budget_cores * (1 + SAME):
         faults.append(("error", f"{cores!r} cores are above the budget of {budget_cores!r}"))
     return faults
@@ -94,11 +94,10 @@ def differences(members: list[Member], ample: FleetPlan) -> list[tuple[str, str]
     """The pipelines of a fleet that lacks nothing which do not get their own best plan, by samples."""
     faults = []
     for member, got in list(zip(members, ample.members, strict=True))[::EVERY]:
-        alone = _best(member.problem)
-        if alone is None or abs(alone - got.objective) > SAME * max(1.0, abs(alone)):
-            faults.append(
-                ("disagreement", f"{got.pipeline} gets {got.objective!r} in the fleet, {alone!r} alone")
-            )
+        alone, together = _best(member.problem), got.worth / got.weight
+        if alone is None or abs(alone - together) > SAME * max(1.0, abs(alone)):
+            words = f"{got.plan.pipeline} gets {together!r} in the fleet, {alone!r} alone"
+            faults.append(("disagreement", words))
     return faults
 
 

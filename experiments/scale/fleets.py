@@ -170,7 +170,7 @@ class _Day:
         highest = self._at(self.rates.max(axis=(0, 1)) * MARGIN)
         cheap = [replace(each, problem=_cheapest(each.problem)) for each in highest]
         least, most = (
-            np.array([plan.cost_cores for plan in plan_fleet(members, float("inf"), DEADLINE_S).members])
+            np.array([each.plan.cost_cores for each in plan_fleet(members, float("inf"), DEADLINE_S).members])
             for members in (cheap, highest)
         )
         rest = self.budget_cores - least.sum()
@@ -226,7 +226,7 @@ class _Day:
             plan = plan_fleet(self._at(rates), self.budget_cores, DEADLINE_S)
         except InfeasibleError:
             return [None] * len(self._members)
-        return [each.configs for each in plan.members]
+        return [each.plan.configs for each in plan.members]
 
     def _apart(self, rates: Rates) -> list[Configs | None]:
         """The best plan of each within its share."""
@@ -241,7 +241,7 @@ class _Day:
 def _alone(members: Sequence[Member]) -> list[Configs | None]:
     """The best plan of each on its own: many at once are quicker, one by one where some have none."""
     try:
-        return [each.configs for each in plan_fleet(members, float("inf"), DEADLINE_S).members]
+        return [each.plan.configs for each in plan_fleet(members, float("inf"), DEADLINE_S).members]
     except InfeasibleError:
         plans = [solve(each.problem, "exact", DEADLINE_S, explain=False) for each in members]
         return [tuple(stage.config for stage in plan.stages) or None for plan in plans]

@@ -159,12 +159,12 @@ def fleet_agreement(random: Random, most: int) -> Agreement:
     compared.objectives("fleet against enumeration", best, plan.worth)
     compared.equal("fleet, termination", Termination.OPTIMAL, plan.termination)
     for each, one in zip(tried, plan.members, strict=True):
-        known = each.get(one.configs)
+        known = each.get(one.plan.configs)
         if known is None:
-            compared.faults.append(f"{one.pipeline}: {one.configs} is not within the limits")
+            compared.faults.append(f"{one.plan.pipeline}: {one.plan.configs} is not within the limits")
         else:
-            compared.objectives(f"{one.pipeline}, objective", known.weighted, one.objective)
-            compared.objectives(f"{one.pipeline}, cores", known.cores, one.cost_cores)
+            compared.objectives(f"{one.plan.pipeline}, objective", known.weighted, one.worth / one.weight)
+            compared.objectives(f"{one.plan.pipeline}, cores", known.cores, one.plan.cost_cores)
     return _agreement((members, budget_cores), ["fleet"], True, True, compared)
 
 

@@ -102,15 +102,17 @@ def check(
     assert plan.termination is Termination.OPTIMAL, where
     assert plan.worth == pytest.approx(expected, rel=1e-7, abs=1e-7), where
     held = total(
-        member.problem.resources(each.configs) for member, each in zip(members, plan.members, strict=True)
+        member.problem.resources(each.plan.configs)
+        for member, each in zip(members, plan.members, strict=True)
     )
+    assert held.amounts == pytest.approx(plan.held.amounts), where
     assert not held.exceeded(dict(zip(NAMES, most, strict=True))), where
     assert plan.cost_cores == pytest.approx(held.cpu_cores), where
     for member, each in zip(members, plan.members, strict=True):
         if not member.problem.running:
-            done = describe(member.problem, each.configs)
+            done = describe(member.problem, each.plan.configs)
             assert done is not None
-            assert each.objective == pytest.approx(done.objective, rel=1e-9, abs=1e-9), where
+            assert each.worth / each.weight == pytest.approx(done.objective, rel=1e-9, abs=1e-9), where
 
 
 def test_the_fleets_are_bound_by_each_resource_and_by_none() -> None:

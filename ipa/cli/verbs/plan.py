@@ -161,7 +161,7 @@ def fleet(
     Exit code 3: the budget holds no plans of all pipelines, and how much of which resource is missing.
     """
     from ipa.cli.views.result_text import fleet_lines
-    from ipa.optimize.fleet.plan import Member, plan_together
+    from ipa.optimize.fleet.plan import Member, plan_fleet
 
     if not 0 < cores < inf:
         raise UsageError(f"--cores must be above 0 and finite, not {cores:g}")
@@ -179,7 +179,7 @@ def fleet(
         problem = question.at_rate(rate_rps).problem()
         members.append(Member(problem, weights.get(name, 1.0)))
     within_s = Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s
-    planned = plan_together(members, cores, within_s, limits)
+    planned = plan_fleet(members, cores, within_s, limits)
     show(output, planned.to_json(), fleet_lines(planned))
 
 

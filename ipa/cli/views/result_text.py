@@ -19,7 +19,7 @@ from ipa.model.parts import parts_of
 from ipa.model.plan import Plan, cores_of
 from ipa.model.resources import BESIDE_CORES, CORES, dimension, in_words
 from ipa.optimize.explain import Explanation
-from ipa.optimize.fleet.plan import Fleet
+from ipa.optimize.fleet.master import FleetPlan
 from ipa.report.blocks import span, with_half
 
 if TYPE_CHECKING:
@@ -123,26 +123,25 @@ def _alternatives(explained: Explanation) -> Iterator[RenderableType]:
     )
 
 
-def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
+def fleet_lines(fleet: FleetPlan) -> Iterator[RenderableType]:
     """Yield a line for each pipeline, the sums, and the gain of one more unit of each limited resource."""
-    search = fleet.result
-    limits = {CORES: search.budget_cores, **search.limits}
+    limits = {CORES: fleet.budget_cores, **fleet.limits}
     budget = ", ".join(in_words(name, most) for name, most in limits.items())
-    yield f"Fleet of {counted(len(fleet.plans), 'pipeline')} on {budget}"
+    yield f"Fleet of {counted(len(fleet.members), 'pipeline')} on {budget}"
     # Other resources only if some plan has them.
     others = [name for name in fleet.held.amounts if name != CORES]
     yield make_table(
-        zip(fleet.members, fleet.plans, strict=True),
-        ViewColumn("pipeline", lambda row: row[1].pipeline),
-        ViewColumn("λ rps", lambda row: row[1].rate_rps, "{:g}"),
-        ViewColumn("weight", lambda row: row[0].weight, "{:g}"),
-        ViewColumn("cores", lambda row: row[1].cost_cores, "{:g}"),
-        *resource_columns(others, lambda row: row[1].resources),
-        ViewColumn("PAS", lambda row: row[1].pas, "{:.4f}"),
-        ViewColumn("objective", lambda row: row[1].objective, "{:.5g}"),
-        ViewColumn("latency", lambda row: row[1].latency_s, "{:.3f} s"),
-        ViewColumn("SLA", lambda row: row[1].sla_s, "{:.3f} s"),
-        ViewColumn("plan", lambda row: Text("\n".join(str(config) for config in row[1].configs))),
+        fleet.members,
+        ViewColumn("pipeline", lambda row: row.plan.pipeline),
+        ViewColumn("λ rps", lambda row: row.plan.rate_rps, "{:g}"),
+        ViewColumn("weight", "weight", "{:g}"),
+        ViewColumn("cores", lambda row: row.plan.cost_cores, "{:g}"),
+        *resource_columns(others, lambda row: row.plan.resources),
+        ViewColumn("PAS", lambda row: row.plan.pas, "{:.4f}"),
+        ViewColumn("objective", lambda row: row.plan.objective, "{:.5g}"),
+        ViewColumn("latency", lambda row: row.plan.latency_s, "{:.3f} s"),
+        ViewColumn("SLA", lambda row: row.plan.sla_s, "{:.3f} s"),
+        ViewColumn("plan", lambda row: Text("\n".join(str(config) for config in row.plan.configs))),
         indent="  ",
     )
     # Every resource with its budget if it has one, such as "10 of 12 cores, 6 GiB of memory".
@@ -150,15 +149,13 @@ def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
     of = {name: f"of {most:g}" for name, most in limits.items()}
     used = (in_words(name, round(fleet.held.amount(name), 9), of.get(name, "")) for name in names)
     yield (
-        f"  {', '.join(used)}, objectives times weights {search.worth:.6g} "
-        f"{search.termination.value} ({search.solve_s * 1e3:.0f} ms)"
+        f"  {', '.join(used)}, objectives times weights {fleet.worth:.6g} "
+        f"{fleet.termination.value} ({fleet.solve_s * 1e3:.0f} ms)"
     )
-    words = f"one more core is worth about {search.price:.3g}"
-    words += "".join(
-        f", one {dimension(name).unit} more {price:.3g}" for name, price in search.prices.items()
-    )
-    if search.gap > 0:
-        gap = figure(search.gap, "gap {:.2%}") if isfinite(search.gap) else "no bound known"
+    words = f"one more core is worth about {fleet.price:.3g}"
+    words += "".join(f", one {dimension(name).unit} more {price:.3g}" for name, price in fleet.prices.items())
+    if fleet.gap > 0:
+        gap = figure(fleet.gap, "gap {:.2%}") if isfinite(fleet.gap) else "no bound known"
         words += f"; the time ran out, {gap} (--deadline gives more)"
     yield f"  {words}"
 

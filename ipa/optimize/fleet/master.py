@@ -11,16 +11,19 @@ the best selection of known plans is optimal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import inf
+from dataclasses import dataclass, replace
+from math import inf, isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError, SolverError
-from ipa.model.plan import StageConfig, Termination
+from ipa.model.plan import Plan, Termination
+from ipa.model.resources import CORES, Resources, by_field, total
 from ipa.optimize.backends import highs, label_setting
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.describe import describe
 from ipa.optimize.dominance import undominated
 from ipa.optimize.frontier import DIGITS, worth_program
 from ipa.optimize.linear_program import Milp
@@ -109,9 +112,11 @@ class Offer:
         use: Array = np.sum([each[:, chosen[:, at]] for at, each in enumerate(self.use)], axis=0)
         return self.weight * worth, use
 
-    def configs(self, chosen: Sequence[int]) -> tuple[StageConfig, ...]:
-        """The configuration of every stage in a plan."""
-        return configs_of(self.problem, self._program, chosen)
+    def plan(self, chosen: Sequence[int]) -> Plan:
+        """The plan with that option of every stage."""
+        plan = describe(self.problem, configs_of(self.problem, self._program, chosen))
+        assert plan is not None, "its points are the problem's"
+        return plan
 
 
 def _with_worth(program: Program) -> Program:
@@ -140,12 +145,13 @@ UNITS, ROOM, GROWTH = 2.0, 0.05, 4.0
 
 @dataclass(frozen=True, slots=True)
 class MemberPlan:
-    """The configuration of one pipeline; `worth` is the objective times the weight."""
+    """The plan of one pipeline, and the weight of its objective.
 
-    pipeline: str
-    configs: tuple[StageConfig, ...]
-    cost_cores: float
-    objective: float
+    `worth` is the objective, less the cost of the change to the plan, times the weight.
+    """
+
+    plan: Plan
+    weight: float
     worth: float
 
 
@@ -166,9 +172,37 @@ class FleetPlan:
     gap: float
     price: float
     termination: Termination
-    limits: Mapping[str, float] = field(default_factory=dict)
-    prices: Mapping[str, float] = field(default_factory=dict)
-    solve_s: float = 0.0
+    solve_s: float
+    limits: Mapping[str, float]
+    prices: Mapping[str, float]
+
+    @property
+    def held(self) -> Resources:
+        """The resources of all plans."""
+        return total(member.plan.resources for member in self.members)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fleet as plain JSON values; `budget`, `held` and `prices` by resource with its unit."""
+        budget = {CORES: self.budget_cores, **self.limits}
+        return {
+            "budget_cores": self.budget_cores,
+            "cost_cores": self.cost_cores,
+            "budget": by_field(budget),
+            # A budget of which nothing is used has its zero.
+            "held": by_field(dict.fromkeys(budget, 0.0) | self.held.amounts),
+            "worth": self.worth,
+            # Infinite if the time runs out before a bound was known; JSON has no infinity.
+            "bound": self.bound if isfinite(self.bound) else None,
+            "gap": self.gap if isfinite(self.gap) else None,
+            "price_per_core": self.price,
+            "prices": by_field({CORES: self.price, **self.prices}),
+            "termination": self.termination.value,
+            "solve_s": self.solve_s,
+            "pipelines": [
+                {"weight": each.weight, "worth": each.worth, "plan": each.plan.to_json()}
+                for each in self.members
+            ],
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,18 +305,13 @@ class Master:
         if best is None:
             return None
         chosen = self._of_fewest_cores(best.chosen)
+        solve_s = self._deadline.elapsed_s
         worth = float(self._worth[chosen].sum())
         bound = worth if best.proved else max(worth, best.bound)
         (budget_cores, *limits), (price, *prices) = self._most.tolist(), best.prices.tolist()
         return FleetPlan(
             members=tuple(
-                MemberPlan(
-                    pipeline=offer.problem.pipeline,
-                    configs=offer.configs(self._options[at]),
-                    cost_cores=float(self._use[0, at]),
-                    objective=float(self._worth[at]) / offer.weight,
-                    worth=float(self._worth[at]),
-                )
+                MemberPlan(offer.plan(self._options[at]), offer.weight, float(self._worth[at]))
                 for offer, at in zip(self._offers, chosen.tolist(), strict=True)
             ),
             budget_cores=budget_cores,
@@ -292,6 +321,7 @@ class Master:
             gap=(bound - worth) / max(1.0, abs(worth)),
             price=price,
             termination=Termination.OPTIMAL if best.proved else Termination.FEASIBLE,
+            solve_s=solve_s,
             limits=dict(zip(self._names[1:], limits, strict=True)),
             prices=dict(zip(self._names[1:], prices, strict=True)),
         )

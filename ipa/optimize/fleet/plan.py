@@ -6,17 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
-from ipa.model.errors import DeadlineError, InfeasibleError, InputError, SolverError
+from ipa.model.errors import DeadlineError, InfeasibleError, InputError
 from ipa.model.errors import Problem as Fault
-from ipa.model.plan import Plan
-from ipa.model.resources import BY_NAME, CORES, Resources, by_field, in_words, total
+from ipa.model.resources import BY_NAME, CORES, in_words
 from ipa.optimize.backends import label_setting
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.describe import describe
 from ipa.optimize.fleet.master import FleetPlan, Master
 from ipa.optimize.frontier import worth_program
 from ipa.optimize.problem import PlanningProblem
@@ -55,7 +53,7 @@ def plan_fleet(
     if fleet is None:
         refuse_hopeless(problems, master.without_plan)
         refuse(problems, most, deadline)
-    return replace(fleet, solve_s=deadline.elapsed_s)
+    return fleet
 
 
 def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, float]) -> None:
@@ -93,61 +91,6 @@ def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, 
         faults.append(Fault("there are no pipelines"))
     if faults:
         raise InputError("the fleet cannot be planned", problems=faults)
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """The members and their plans, in the order given, and the fleet's sums."""
-
-    members: tuple[Member, ...]
-    plans: tuple[Plan, ...]
-    result: FleetPlan
-
-    @property
-    def held(self) -> Resources:
-        """The resources of all plans."""
-        return total(plan.resources for plan in self.plans)
-
-    def to_json(self) -> dict[str, Any]:
-        """The fleet as plain JSON values; `budget`, `held` and `prices` by resource with its unit."""
-        fleet = self.result
-        budget = {CORES: fleet.budget_cores, **fleet.limits}
-        return {
-            "budget_cores": fleet.budget_cores,
-            "cost_cores": fleet.cost_cores,
-            "budget": by_field(budget),
-            # A budget of which nothing is used has its zero.
-            "held": by_field(dict.fromkeys(budget, 0.0) | self.held.amounts),
-            "worth": fleet.worth,
-            # Infinite if the time runs out before a bound was known; JSON has no infinity.
-            "bound": fleet.bound if isfinite(fleet.bound) else None,
-            "gap": fleet.gap if isfinite(fleet.gap) else None,
-            "price_per_core": fleet.price,
-            "prices": by_field({CORES: fleet.price, **fleet.prices}),
-            "termination": fleet.termination.value,
-            "solve_s": fleet.solve_s,
-            "pipelines": [
-                {"weight": member.weight, "worth": each.worth, "plan": plan.to_json()}
-                for member, each, plan in zip(self.members, fleet.members, self.plans, strict=True)
-            ],
-        }
-
-
-def plan_together(
-    members: Sequence[Member],
-    budget_cores: float,
-    deadline_s: float,
-    limits: Mapping[str, float] | None = None,
-) -> Fleet:
-    """Plan the members together. Errors: those of `plan_fleet`; SolverError if a plan is invalid."""
-    fleet = plan_fleet(members, budget_cores, deadline_s, limits)
-    plans = []
-    for member, each in zip(members, fleet.members, strict=True):
-        plan = describe(member.problem, each.configs)
-        if plan is None:
-            raise SolverError(f"pipeline {each.pipeline!r}: its plan in the fleet has no profile")
-        plans.append(plan)
-    return Fleet(tuple(members), tuple(plans), fleet)
 
 
 # Pipelines without a plan that the error explains; each takes a solve.

@@ -15,7 +15,7 @@ from ipa.cli.planning import Question
 from ipa.cli.verbs.plan import parse_pairs
 from ipa.cli.views.result_text import fleet_lines
 from ipa.model.plan import Termination
-from ipa.optimize.fleet.plan import Member, plan_together
+from ipa.optimize.fleet.plan import Member, plan_fleet
 from tests.fakes.commands import Ipa
 
 CONFIG = ("stage", "variant", "batch_size", "cores", "replicas")
@@ -102,11 +102,9 @@ def test_too_little_of_two_resources_exits_3_and_says_of_which(ipa: Ipa) -> None
 
 def test_what_is_not_proved_is_said_and_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     question = Question("video")
-    proved = plan_together([Member(question.at_rate(20.0).problem())], 12.0, 5.0)
+    proved = plan_fleet([Member(question.at_rate(20.0).problem())], 12.0, 5.0)
     for gap, words in ((inf, "no bound known"), (0.25, "gap 25.00%")):
-        bound = proved.result.worth + gap
-        search = replace(proved.result, bound=bound, gap=gap, termination=Termination.FEASIBLE)
-        fleet = replace(proved, result=search)
+        fleet = replace(proved, bound=proved.worth + gap, gap=gap, termination=Termination.FEASIBLE)
         values = json.loads(json.dumps(fleet.to_json(), allow_nan=False))
         assert values["termination"] == "feasible"
         assert values["gap"] == (None if gap == inf else gap)

@@ -36,7 +36,7 @@ def test_without_a_budget_everyone_has_the_best_plan_of_its_own() -> None:
     assert plan.termination is Termination.OPTIMAL
     assert plan.worth == pytest.approx(worth_by_single_plans(FLEET), rel=1e-9)
     assert plan.price == 0.0
-    assert [each.pipeline for each in plan.members] == [member.problem.pipeline for member in FLEET]
+    assert [each.plan.pipeline for each in plan.members] == [member.problem.pipeline for member in FLEET]
 
 
 @pytest.mark.parametrize("timeout_s", [None, 0.001, 0.05])
@@ -56,16 +56,15 @@ def test_members_add_up_and_hold_their_own_limits() -> None:
     # HiGHS proves the best far sooner with whole cores than with shares of the budget.
     assert all(cores.is_integer() for cores in maximise.call_args_list[0].args[0].rows[-1].coefficients)
     assert plan.cost_cores <= budget_cores
-    assert plan.cost_cores == pytest.approx(sum(each.cost_cores for each in plan.members))
+    assert plan.cost_cores == pytest.approx(sum(each.plan.cost_cores or 0.0 for each in plan.members))
     assert plan.worth == pytest.approx(sum(each.worth for each in plan.members))
     assert plan.gap == 0.0
     assert plan.price > 0
     for member, each in zip(FLEET, plan.members, strict=True):
-        done = describe(member.problem, each.configs)
-        assert done is not None
-        assert done.objective == pytest.approx(each.objective, rel=1e-9)
-        assert done.latency_s is not None
-        assert done.latency_s <= member.problem.sla_s * (1 + 1e-9)
+        assert each.plan == describe(member.problem, each.plan.configs)
+        assert each.plan.objective == pytest.approx(each.worth / each.weight, rel=1e-9)
+        assert each.plan.latency_s is not None
+        assert each.plan.latency_s <= member.problem.sla_s * (1 + 1e-9)
 
 
 def test_the_price_is_what_a_little_more_budget_brings() -> None:
@@ -80,8 +79,8 @@ def test_more_weight_brings_more_of_the_budget() -> None:
     before = plan_fleet(FLEET, budget_cores).members[0]
     heavy = [replace(FLEET[0], weight=1000.0), *FLEET[1:]]
     after = plan_fleet(heavy, budget_cores).members[0]
-    assert after.objective >= before.objective
-    assert after.objective == pytest.approx(solve(FLEET[0].problem, "exact").objective, rel=1e-9)
+    assert (after.plan.objective or 0.0) >= (before.plan.objective or 0.0)
+    assert after.plan.objective == pytest.approx(solve(FLEET[0].problem, "exact").objective, rel=1e-9)
 
 
 def test_too_small_a_budget_says_how_many_cores_are_missing() -> None:
@@ -139,7 +138,7 @@ def test_all_kinds_of_problems_share_one_budget() -> None:
     members = [Member(problem) for problem in kinds]
     plan = plan_fleet(members, inf)
     for problem, each in zip(kinds, plan.members, strict=True):
-        assert each.objective == pytest.approx(solve(problem, "exact").objective, rel=1e-9)
+        assert each.plan.objective == pytest.approx(solve(problem, "exact").objective, rel=1e-9)
     tight = plan_fleet(members, 0.7 * plan.cost_cores)
     assert tight.termination is Termination.OPTIMAL
     assert tight.cost_cores <= 0.7 * plan.cost_cores
@@ -166,6 +165,6 @@ def test_a_sample_finds_the_price_of_a_large_fleet() -> None:
     assert plan.termination is Termination.OPTIMAL
     # No subset of it could do better alone: a part with the cores it has got is planned the same.
     part = list(range(0, 120, 5))
-    cores = sum(plan.members[at].cost_cores for at in part)
+    cores = sum(plan.members[at].plan.cost_cores or 0.0 for at in part)
     alone = plan_fleet([members[at] for at in part], cores, 60.0)
     assert alone.worth == pytest.approx(sum(plan.members[at].worth for at in part), rel=1e-9)

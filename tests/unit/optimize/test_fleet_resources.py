@@ -13,8 +13,8 @@ from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
 from ipa.model.resources import Prices, in_column
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet.master import Master, Offer
-from ipa.optimize.fleet.plan import Fleet, Member, plan_fleet, plan_together, refuse
+from ipa.optimize.fleet.master import FleetPlan, Master, Offer
+from ipa.optimize.fleet.plan import Member, plan_fleet, refuse
 from ipa.optimize.problem import Array, Index, PlanningProblem, StageProblem
 
 GPU = "nvidia.com/gpu"
@@ -43,12 +43,12 @@ def member(
     return Member(problem, weight)
 
 
-def variants(fleet: Fleet) -> list[str]:
-    return [plan.stages[0].variant for plan in fleet.plans]
+def variants(fleet: FleetPlan) -> list[str]:
+    return [each.plan.stages[0].variant for each in fleet.members]
 
 
-def planned(members: list[Member], cores: float, memory_gib: float, gpus: float) -> Fleet:
-    return plan_together(members, cores, 5.0, {"memory": memory_gib, GPU: gpus})
+def planned(members: list[Member], cores: float, memory_gib: float, gpus: float) -> FleetPlan:
+    return plan_fleet(members, cores, 5.0, {"memory": memory_gib, GPU: gpus})
 
 
 def test_each_resource_binds_by_itself() -> None:
@@ -90,13 +90,13 @@ def test_the_fleet_says_use_and_budget_of_each_resource() -> None:
     assert fleet["prices"]["cpu_cores"] == fleet["price_per_core"] == 0
     # The last GPU brings accuracy 0.9 for 0.7, and memory for it.
     assert fleet["prices"][GPU] > 0
-    unlimited = plan_together([member("a")], 100, 5.0).to_json()
+    unlimited = plan_fleet([member("a")], 100, 5.0).to_json()
     assert unlimited["budget"] == {"cpu_cores": 100}
     assert unlimited["held"] == {"cpu_cores": 2, "memory_gib": 4, GPU: 1}
 
 
 def test_what_is_used_of_nothing_is_shown_as_zero() -> None:
-    fleet = plan_together([member("a", POINTS[:2])], 100, 5.0, {GPU: 4}).to_json()
+    fleet = plan_fleet([member("a", POINTS[:2])], 100, 5.0, {GPU: 4}).to_json()
     assert fleet["held"][GPU] == 0
 
 
@@ -106,10 +106,10 @@ def test_prices_of_a_member_stay_in_its_objective() -> None:
     # small costs 0.45, wide 0.4, best 1.9: worth 4.55, 6.6 and 7.1.
     fleet = planned(members, 100, 100, 1)
     assert sorted(variants(fleet)) == ["best", "wide"]
-    assert fleet.result.worth == pytest.approx(6.6 + 7.1)
-    for each, plan in zip(fleet.result.members, fleet.plans, strict=True):
-        assert each.objective == pytest.approx(plan.objective)
-        assert plan.cost_usd_per_hour == pytest.approx(prices.cost(plan.resources))
+    assert fleet.worth == pytest.approx(6.6 + 7.1)
+    for each in fleet.members:
+        assert each.worth == pytest.approx(each.plan.objective)
+        assert each.plan.cost_usd_per_hour == pytest.approx(prices.cost(each.plan.resources))
 
 
 def test_every_missing_resource_is_named_with_its_remedy() -> None:
@@ -169,9 +169,9 @@ def test_a_selection_found_in_time_has_a_bound(monkeypatch: pytest.MonkeyPatch) 
         return near(offer, share, prices, known, window, deadline)
 
     members = [member(name) for name in "abc"]
-    proved = planned(members, 6, 14, 2).result
+    proved = planned(members, 6, 14, 2)
     monkeypatch.setattr(Offer, "near", late)
-    hurried = planned(members, 6, 14, 2).result
+    hurried = planned(members, 6, 14, 2)
     assert hurried.termination is Termination.FEASIBLE
     assert hurried.worth <= proved.worth <= hurried.bound + 1e-9
 
@@ -179,4 +179,4 @@ def test_a_selection_found_in_time_has_a_bound(monkeypatch: pytest.MonkeyPatch) 
 def test_an_unlimited_budget_is_no_limit() -> None:
     plan = plan_fleet([member("a"), member("b")], inf, 5.0, {"memory": 8.0})
     assert plan.termination is Termination.OPTIMAL
-    assert [each.configs[0].variant for each in plan.members] == ["best", "best"]
+    assert variants(plan) == ["best", "best"]
