@@ -147,8 +147,11 @@ class Candidates:
 def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Candidates:
     """The candidates of the blocks, which are sorted by stage; their `numbers` have no rows yet."""
     stages = [problem.stages[block.index].columns for block in blocks]
-    allowed = {block.index: _allowed(problem, problem.stages[block.index]) for block in blocks}
-    at = [allowed[block.index] for block in blocks]
+    # The points that objective, bounds and pin allow, in the order of names.
+    at = [
+        stage.order.compress(problem.allowed(problem.stages[block.index]).take(stage.order))
+        for stage, block in zip(stages, blocks, strict=True)
+    ]
     owner = np.repeat(np.arange(len(blocks)), [len(each) for each in at])
     tables = [stage.table.take(some, axis=1) for stage, some in zip(stages, at, strict=True)]
     points = np.concatenate([np.empty((len(ROWS), 0)), *tables], axis=1)
@@ -172,12 +175,6 @@ def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Can
         held_cores=points[ROWS["cores"]] + scalars[SCALARS.index("beside_cores")],
         numbers=np.empty((0, len(owner))),
     )
-
-
-def _allowed(problem: PlanningProblem, stage: StageProblem) -> Index:
-    """The points that objective, bounds and pin allow, in the order of names."""
-    order = stage.columns.order
-    return order.compress(problem.allowed(stage).take(order))
 
 
 def scalars_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:

@@ -68,27 +68,26 @@ def _covered(
     for front_row, row in zip(front[1:], block[1:], strict=True):
         np.logical_and(covering, front_row[:, None] <= row[None, :], out=covering)
     if lasting is not None:
-        covering &= _for_good(front, block, front_at, at, lasting)
+        # Candidate i of the front precedes j of the block, or undercuts it in a lasting row.
+        for_good = front_at[:, None] < at[None, :]
+        for row in lasting:
+            for_good |= front[row][:, None] < block[row][None, :]
+        covering &= for_good
     covered: NDArray[np.bool_] = np.logical_or.reduce(covering, axis=0)
     return covered
-
-
-def _for_good(
-    mine: Array, theirs: Array, mine_at: NDArray[np.intp], at: NDArray[np.intp], lasting: Sequence[int]
-) -> NDArray[np.bool_]:
-    """[i, j]: True if candidate i of `mine` precedes j of `theirs`, or undercuts it in a lasting row."""
-    is_earlier = mine_at[:, None] < at[None, :]
-    for row in lasting:
-        is_earlier |= mine[row][:, None] < theirs[row][None, :]
-    return is_earlier
 
 
 def reduce_program(program: Program) -> Program:
     """The program without needless options; no best plan is lost, nor the first of equally good ones."""
     fitting = without_hopeless(program)
     has_spread, has_levels = fitting.has_spread, _has_levels(fitting)
-    stages = tuple(_without_dominated(fitting, stage, has_spread, has_levels) for stage in fitting.stages)
-    return replace(fitting, stages=stages)
+    stages = []
+    for stage in fitting.stages:
+        best = np.arange(len(stage))
+        if len(stage) > 1:
+            best = undominated(criteria(fitting, stage, has_spread, has_levels))
+        stages.append(stage if len(best) == len(stage) else stage.take(best))
+    return replace(fitting, stages=tuple(stages))
 
 
 def without_hopeless(program: Program) -> Program:
@@ -155,14 +154,6 @@ def _drop_unmatched(program: Program, fits: list[NDArray[np.bool_]]) -> None:
 def _has_levels(program: Program) -> bool:
     """True if a stage may see more than one number of items."""
     return any(stage.counts[ENTER:].any() for stage in program.stages)
-
-
-def _without_dominated(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Options:
-    """Drop options if another one is as good in every criterion. Of equal ones the first stays."""
-    if len(stage) < 2:
-        return stage
-    best = undominated(criteria(program, stage, has_spread, has_levels))
-    return stage if len(best) == len(stage) else stage.take(best)
 
 
 def criteria(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Array:

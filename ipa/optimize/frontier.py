@@ -15,8 +15,8 @@ from ipa.optimize.describe import describe
 from ipa.optimize.dominance import reduce_program, undominated
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import configs_of
-from ipa.optimize.problem import Array, PlanningProblem
-from ipa.optimize.program import Options, Program, ResourceBudget, Totals, Weights, evaluate
+from ipa.optimize.problem import PlanningProblem
+from ipa.optimize.program import Program, ResourceBudget, Totals, Weights, evaluate
 
 # Costs and latencies that differ less, in cores and seconds, are equal: sums in another order do.
 DIGITS = 9
@@ -88,14 +88,9 @@ def worth_program(problem: PlanningProblem, limits: Mapping[str, float] | None =
     No plan may use more than `limits` of resources other than cores, by name. All plans that are
     Pareto-optimal in worth, cores and these resources are kept.
     """
-    return reduce_program(_limited(problem, full_program(problem), limits or {}).in_cores())
-
-
-def _limited(problem: PlanningProblem, program: Program, limits: Mapping[str, float]) -> Program:
-    """The program with budgets, which are criteria, of those resources that any option uses."""
-    budgets: list[ResourceBudget] = []
-    rows: list[list[Array]] = [[] for _ in program.stages]
-    for name, most in limits.items():
+    program = full_program(problem)
+    # Budgets, which are criteria, of those resources that any option uses.
+    for name, most in (limits or {}).items():
         use = [
             options.replicas * stage.columns.beside[name].take(options.point)
             if name in stage.columns.beside
@@ -105,14 +100,8 @@ def _limited(problem: PlanningProblem, program: Program, limits: Mapping[str, fl
         largest = sum(float(each.max(initial=0.0)) for each in use)
         if largest > 0:
             # The way to a plan is the pipeline's own affair: only what it holds at its end counts.
-            budgets.append(ResourceBudget(name, inf, min(most, largest)))
-            for stage_rows, each in zip(rows, use, strict=True):
-                stage_rows += [each, each]
-    stages = tuple(
-        Options(options.counts, np.vstack([options.numbers, *each]))
-        for options, each in zip(program.stages, rows, strict=True)
-    )
-    return replace(program, stages=stages, budgets=(*program.budgets, *budgets))
+            program = program.with_budget(ResourceBudget(name, inf, min(most, largest)), use)
+    return reduce_program(program.in_cores())
 
 
 def _point(

@@ -201,6 +201,14 @@ class Program:
         stages = tuple(stage.having(cost=stage.cost_cores) for stage in self.stages)
         return replace(self, stages=stages, is_priced=False)
 
+    def with_budget(self, budget: ResourceBudget, uses: Sequence[Array]) -> Program:
+        """The same program with one more budget, of which the options of each stage have that use."""
+        stages = tuple(
+            Options(stage.counts, np.vstack([stage.numbers, use, use]))
+            for stage, use in zip(self.stages, uses, strict=True)
+        )
+        return replace(self, stages=stages, budgets=(*self.budgets, budget))
+
     def weighed(self, weights: Weights) -> Program:
         """The same program with other weights."""
         return replace(

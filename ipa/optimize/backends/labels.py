@@ -35,23 +35,15 @@ class LabelStep:
     is_plain: bool
     keeps_all: bool
 
-    def add(self, numbers: Array, own: Array) -> Array:
-        """Add the stage's own numbers (… × labels) to (… × numbers × labels): those after the stage."""
+    def join(self, operation: np.ufunc, numbers: Array, own: Array) -> Array:
+        """Join the stage's own numbers (… × labels) to (… × numbers × labels): those after the stage."""
+        joined: Array
         if self.is_plain:
-            summed: Array = numbers + own[..., None, :]
-            return summed
-        after = numbers.take(self.source, axis=-2)
-        after[..., self.joins, :] += own[..., None, :]
-        return after
-
-    def multiply(self, numbers: Array, own: Array) -> Array:
-        """Multiply the stage's own numbers to (numbers × labels), as `add` adds them."""
-        if self.is_plain:
-            product: Array = numbers * own
-            return product
-        after = numbers.take(self.source, axis=0)
-        after[self.joins] *= own
-        return after
+            joined = operation(numbers, own[..., None, :])
+            return joined
+        joined = numbers.take(self.source, axis=-2)
+        joined[..., self.joins, :] = operation(joined[..., self.joins, :], own[..., None, :])
+        return joined
 
     def remembered(self, numbers: Array) -> Array:
         """The numbers of (… × numbers × labels) that later stages need."""
@@ -269,7 +261,7 @@ class LabelExpansion:
         """Every label with every option of stage `at` that may still meet the limits."""
         step = self._paths[at]
         made = self._pairs(labels, at)
-        times = step.add(labels.times.take(made[0], axis=2), self._times[at].take(made[1], axis=1))
+        times = step.join(np.add, labels.times.take(made[0], axis=2), self._times[at].take(made[1], axis=1))
         latest, good = self._latest(at, labels.latest.take(made[0]), times)
         due, agree = self._due(labels, at, *made)
         if agree is not None:
@@ -335,7 +327,7 @@ class LabelExpansion:
         products, reached = [], []
         for accuracy, product, done in zip(self.accuracies, labels.products, labels.reached, strict=True):
             step = accuracy.steps[at]
-            after = step.multiply(product.take(parent, axis=1), accuracy.own[at].take(option))
+            after = step.join(np.multiply, product.take(parent, axis=1), accuracy.own[at].take(option))
             complete = done.take(parent)
             for weight, alternatives in accuracy.terms:
                 if accuracy.lasts[alternatives[0]] == at:

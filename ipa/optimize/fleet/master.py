@@ -29,7 +29,7 @@ from ipa.optimize.frontier import DIGITS, worth_program
 from ipa.optimize.linear_program import Milp
 from ipa.optimize.plans import configs_of
 from ipa.optimize.problem import Array, Index, PlanningProblem
-from ipa.optimize.program import EQUAL, Options, Program, ResourceBudget, tolerance
+from ipa.optimize.program import EQUAL, ResourceBudget, tolerance
 
 # Multipliers of a pipeline's own limits are good enough at prices this many times larger or smaller.
 SAME = 4.0
@@ -52,7 +52,10 @@ class Offer:
             none = np.zeros(len(stage))
             held = [stage.held(budgets[name]) if name in budgets else none for name in limits]
             self.use.append(np.array([stage.cost_cores, *held]))
-        self._with_worth = _with_worth(program)
+        # A plan's loss of worth is a criterion too: a budget that no plan exceeds.
+        losses = [-stage.value for stage in program.stages]
+        most_loss = sum(float(loss.max(initial=0.0)) for loss in losses)
+        self._with_worth = program.with_budget(ResourceBudget("worth", inf, most_loss), losses)
         # By kind of search: the prices for which multipliers were found, and these.
         self._multipliers: dict[bool, tuple[Array, Array]] = {}
 
@@ -65,8 +68,15 @@ class Offer:
         none = np.zeros((0, len(self.use)), dtype=np.intp)
         if not all(len(stage) for stage in self._program.stages):
             return none
-        is_priced = bool(share and prices.any())
-        program = self._priced(self._with_worth if is_priced else self._program, share, prices)
+        is_priced, factor = bool(share and prices.any()), share * self.weight
+        program = self._with_worth if is_priced else self._program
+        # Its objective is the profit.
+        stages = tuple(
+            stage.having(value=factor * stage.value - prices @ use)
+            for stage, use in zip(program.stages, self.use, strict=True)
+        )
+        weights = replace(program.weights, alpha=factor * program.weights.alpha)
+        program = replace(program, stages=stages, weights=weights)
         if not share and not window:
             answer = label_setting.solve(program, deadline)
             if answer.termination not in (Termination.OPTIMAL, Termination.INFEASIBLE):
@@ -85,17 +95,6 @@ class Offer:
             if complete:
                 break
         return chosen[undominated(np.round(np.array([-share * worth, *use]), DIGITS))]
-
-    def _priced(self, program: Program, share: float, prices: Array) -> Program:
-        """The program whose objective is the profit."""
-        factor = share * self.weight
-        stages = tuple(
-            stage.having(value=factor * stage.value - prices @ use)
-            for stage, use in zip(program.stages, self.use, strict=True)
-        )
-        return replace(
-            program, stages=stages, weights=replace(program.weights, alpha=factor * program.weights.alpha)
-        )
 
     def figures(self, chosen: Index) -> tuple[Array, Array]:
         """The weighted worth (plans) and the use (resources × plans) of these plans (plans × stages)."""
@@ -117,17 +116,6 @@ class Offer:
         plan = describe(self.problem, configs_of(self.problem, self._program, chosen))
         assert plan is not None, "its points are the problem's"
         return plan
-
-
-def _with_worth(program: Program) -> Program:
-    """The program with a plan's loss of worth as a criterion: a budget that no plan exceeds."""
-    losses = [-stage.value for stage in program.stages]
-    most = sum(float(loss.max(initial=0.0)) for loss in losses)
-    stages = tuple(
-        Options(stage.counts, np.vstack([stage.numbers, loss, loss]))
-        for stage, loss in zip(program.stages, losses, strict=True)
-    )
-    return replace(program, stages=stages, budgets=(*program.budgets, ResourceBudget("worth", inf, most)))
 
 
 # A solver may pass a row by this much, relative: HiGHS' tolerance of whole numbers.
