@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from ipa.cli.output import OUTPUT, Output, print_values, progress, show
 from ipa.control.canonical import plain
 from ipa.control.loop.scheduler import SystemClock
 from ipa.files.document import unknown
+from ipa.files.traces import SPAN
 from ipa.model.access import EVERYWHERE, Grant, Role, name_fault
 from ipa.model.errors import UnavailableError, UsageError
 from ipa.model.pipeline import DEFAULT_NAMESPACE
@@ -82,7 +83,6 @@ def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-UNITS_S = {"min": 60.0, "h": 3600.0, "d": 86400.0}
 NEVER = "never"
 ROLE = typer.Option(
     ...,
@@ -172,11 +172,10 @@ def _keys(*, writes: bool = True) -> Iterator[Keys]:
 def _end(text: str, now: datetime) -> datetime | None:
     if text == NEVER:
         return None
-    for unit, seconds in UNITS_S.items():
-        count = text.removesuffix(unit)
-        # Nobody needs a key for a century; more digits have no date.
-        if count != text and count.isdecimal() and count.isascii() and 0 < len(count) <= 5 and int(count):
-            return now + timedelta(seconds=int(count) * seconds)
+    # What is too far away has no date.
+    with suppress(ValueError, OverflowError):
+        if (seconds := SPAN.parse(text)) > 0:
+            return now + timedelta(seconds=seconds)
     raise UsageError(f"--expires {text!r} is not a time", hint=f"For example 90d, 12h, 30min, or {NEVER}")
 
 
