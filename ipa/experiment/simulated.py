@@ -93,7 +93,8 @@ def cells_of(
     for (workload, by_seed), (sla, sla_s), world, forecaster, policy, given, seed in product(
         loads, slas, *arms
     ):
-        forecast = _forecast_of(forecaster, policy, given, pipeline)
+        varied = {VARIED[variable]: value for variable, value in given.items()}
+        forecast = _forecast_of(forecaster, policy, varied, pipeline)
         arm_values: dict[str, str | int | float] = {
             "sla_s": sla_s,
             "world": world,
@@ -106,7 +107,7 @@ def cells_of(
         code = [digest for plugin in plugins if (digest := code_of(plugin))]
         loop = {
             "forecast": asdict(forecast),
-            "guards": asdict(_guards_of(experiment.interval_s, policy, given)),
+            "guards": asdict(_guards_of(experiment.interval_s, policy, varied)),
         }
         payload = {**inputs, **arm_values, **loop, **({"code": code} if code else {})}
         case = {"pipeline": arm.name, "workload": workload, "sla": sla}
@@ -129,10 +130,9 @@ def setting_of(variable: str, value: Any) -> Any:
 
 
 def _forecast_of(
-    forecaster: str, policy: str, given: Mapping[str, Any], pipeline: Pipeline
+    forecaster: str, policy: str, values: Mapping[str, Any], pipeline: Pipeline
 ) -> ForecastSettings:
     """The named forecaster with settings; for AUTHORS the ladder with what the policy's authors plan for."""
-    values = {VARIED[variable]: value for variable, value in given.items()}
     own = {name: values[name] for name in OF_FORECAST if name in values}
     if QUANTILE in values:
         own["quantile"] = slo_quantile(values[QUANTILE], pipeline.sla.percentile)
@@ -141,9 +141,8 @@ def _forecast_of(
     return ForecastSettings(**{**own, "quantile": POINT_QUANTILE} if policy in POINT else own)
 
 
-def _guards_of(interval_s: float, policy: str, given: Mapping[str, Any]) -> GuardSettings:
+def _guards_of(interval_s: float, policy: str, values: Mapping[str, Any]) -> GuardSettings:
     """The loop's settings: only policies of the service's own loop read the load between ticks."""
-    values = {VARIED[variable]: value for variable, value in given.items()}
     own = {each.name: values[each.name] for each in fields(GuardSettings) if each.name in values}
     guards = GuardSettings(**{"tick_s": interval_s, "peek_s": Settings().peek_s, **own})
     return guards if policy in OWN else replace(guards, peek_s=0.0)
