@@ -183,31 +183,22 @@ def test_a_chain_of_four_counts_every_stage(rule: AccuracyRule, expected: float)
     assert accuracy_term(chain_of_four, terms) == pytest.approx(expected)
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=40))
-def test_undominated_keeps_the_first_of_what_nothing_beats(candidates: list[tuple[int, int, int]]) -> None:
-    columns = np.array(candidates, dtype=float).reshape(-1, 3).T
-    expected = [
-        at
-        for at, mine in enumerate(candidates)
-        if not any(
-            all(b <= a for a, b in zip(mine, other, strict=True)) and (other != mine or before < at)
-            for before, other in enumerate(candidates)
-        )
-    ]
-    assert undominated(columns).tolist() == expected
-
-
-@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), max_size=40), st.sampled_from([(), (2,), (0, 2)]))
-def test_undominated_for_good_needs_an_earlier_one_or_a_row_that_lasts(
-    candidates: list[tuple[int, int, int]], lasting: tuple[int, ...]
+@given(
+    st.lists(st.tuples(*[st.integers(0, 3)] * 3), max_size=40),
+    st.sampled_from([None, None, (), (2,), (0, 2)]),
+)
+def test_undominated_keeps_the_first_of_what_nothing_beats(
+    candidates: list[tuple[int, int, int]], lasting: tuple[int, ...] | None
 ) -> None:
+    """With lasting rows, what beats it for good is an earlier one, or one that is ahead in such a row."""
     columns = np.array(candidates, dtype=float).reshape(-1, 3).T
+    ahead_in = range(3) if lasting is None else lasting
     expected = [
         at
         for at, mine in enumerate(candidates)
         if not any(
             all(b <= a for a, b in zip(mine, other, strict=True))
-            and (before < at or any(other[row] < mine[row] for row in lasting))
+            and (before < at or any(other[row] < mine[row] for row in ahead_in))
             for before, other in enumerate(candidates)
         )
     ]
@@ -278,18 +269,20 @@ def test_a_product_multiplies_every_stage_once() -> None:
     assert graph.is_product
 
 
-def test_a_mean_takes_each_of_its_inputs_with_equal_chance() -> None:
-    graph = diamond(CombineRule.MEAN)
-    assert graph.terms == (Term(0.5, ((0, 1, 3),)), Term(0.5, ((0, 2, 3),)))
+@pytest.mark.parametrize(
+    ("rule", "terms", "expected"),
+    [
+        (CombineRule.MEAN, (Term(0.5, ((0, 1, 3),)), Term(0.5, ((0, 2, 3),))), 0.9 * (0.8 + 0.4) / 2),
+        (CombineRule.MAX, (Term(1.0, ((0, 1, 3), (0, 2, 3))),), 0.9 * 0.8),
+    ],
+)
+def test_a_mean_takes_its_inputs_with_equal_chance_and_a_maximum_the_best(
+    rule: CombineRule, terms: tuple[Term, ...], expected: float
+) -> None:
+    graph = diamond(rule)
+    assert graph.terms == terms
     assert not graph.is_product
-    assert isclose(graph.accuracy((0.9, 0.8, 0.4, 1.0)), 0.9 * (0.8 + 0.4) / 2)
-
-
-def test_a_maximum_takes_the_best_of_its_inputs() -> None:
-    graph = diamond(CombineRule.MAX)
-    assert graph.terms == (Term(1.0, ((0, 1, 3), (0, 2, 3))),)
-    assert not graph.is_product
-    assert isclose(graph.accuracy((0.9, 0.8, 0.4, 1.0)), 0.9 * 0.8)
+    assert isclose(graph.accuracy((0.9, 0.8, 0.4, 1.0)), expected)
 
 
 def test_a_router_sends_a_request_one_way() -> None:
