@@ -83,17 +83,15 @@ class TtlCache(Generic[T]):
             # Another caller may have fetched it while this one waited.
             outcome = slot.newest
             if outcome is None or outcome is before or life_s <= 0.0:
-                outcome = slot.newest = self._fetched(fetch)
+                at_s = self._monotonic_s()
+                try:
+                    outcome = _Outcome(at_s, fetch())
+                except IpaError as error:
+                    outcome = _Outcome(at_s, error=error)
+                slot.newest = outcome
                 if outcome.error is None or self._keeps_errors:
                     slot.cached = outcome
             return outcome.result()
-
-    def _fetched(self, fetch: Callable[[], T]) -> _Outcome[T]:
-        at_s = self._monotonic_s()
-        try:
-            return _Outcome(at_s, fetch())
-        except IpaError as error:
-            return _Outcome(at_s, error=error)
 
 
 class LruCache(Generic[T]):

@@ -230,7 +230,10 @@ def _given(query: Mapping[str, Any]) -> dict[str, Any]:
 def _error(status: int, problem: dict[str, Any]) -> IpaError:
     """The error that the problem was made from; by its status if the code is unknown here."""
     message = str(problem.get("detail") or f"the service answered HTTP {status}")
-    problems = [_problem(item) for item in problem.get("errors", [])]
+    problems = []
+    for item in problem.get("errors", []):
+        pointer, words = str(item.get("pointer", "")), str(item.get("message", ""))
+        problems.append(Problem(f"{pointer}: {words}" if pointer else words, pointer=pointer))
     kinds: list[type[IpaError]] = [IpaError]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
@@ -240,8 +243,3 @@ def _error(status: int, problem: dict[str, Any]) -> IpaError:
     usual = by_status.get(status, InputError if status < 500 else IpaError)
     kind = by_code.get(str(problem.get("code")), usual)
     return kind(message, hint=str(problem.get("hint", "")), problems=problems)
-
-
-def _problem(item: dict[str, Any]) -> Problem:
-    pointer, message = str(item.get("pointer", "")), str(item.get("message", ""))
-    return Problem(f"{pointer}: {message}" if pointer else message, pointer=pointer)

@@ -78,21 +78,14 @@ def check_profile(document: Document) -> None:
         return
     variants = _entries(data, "variants", ())
     _check_unique(document, variants, "variant", "variant")
-    for pointer, variant in variants:
-        _check_points(document, _entries(variant, "points", pointer))
-
-
-def _check_points(document: Document, points: Entries) -> None:
-    first_places: dict[tuple[Any, Any], Pointer] = {}
-    for pointer, point in points:
-        key = (point.get("cores"), point.get("batch"))
-        if None in key:
-            continue
-        if key in first_places:
-            line = document.marks.get(first_places[key], (0, 0))[0]
-            first = f"on line {line}" if line else "above"
-            document.problem(pointer, f"cores {key[0]} and batch {key[1]} were already measured {first}")
-        first_places.setdefault(key, pointer)
+    for place, variant in variants:
+        first_places: dict[tuple[Any, Any], Pointer] = {}
+        for pointer, point in _entries(variant, "points", place):
+            key = (point.get("cores"), point.get("batch"))
+            if None not in key and first_places.setdefault(key, pointer) != pointer:
+                line = document.marks.get(first_places[key], (0, 0))[0]
+                first = f"on line {line}" if line else "above"
+                document.problem(pointer, f"cores {key[0]} and batch {key[1]} were already measured {first}")
 
 
 def _check_unique(

@@ -178,21 +178,21 @@ def _alternatives(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> t
                 second = plan_of(problem, reduced, "exact", answer)
                 key = tuple(planned.variant for planned in second.stages)
                 by_variants.setdefault(key, second)
-    alternatives = [_alternative(plan, each) for each in by_variants.values()]
+    mine = plan.summary
+    assert mine is not None
+    alternatives = [
+        Alternative(
+            outcome,
+            outcome.objective - mine.objective,
+            outcome.pas - mine.pas,
+            outcome.cost_cores - mine.cost_cores,
+            outcome.latency_s - mine.latency_s,
+            differences(plan.configs, outcome.configs),
+        )
+        for other in by_variants.values()
+        if (outcome := other.summary) is not None
+    ]
     return sorted(alternatives, key=lambda it: -round(it.objective_change, 9))[:ALTERNATIVES], True
-
-
-def _alternative(plan: Plan, other: Plan) -> Alternative:
-    mine, outcome = plan.summary, other.summary
-    assert mine is not None and outcome is not None
-    return Alternative(
-        outcome,
-        outcome.objective - mine.objective,
-        outcome.pas - mine.pas,
-        outcome.cost_cores - mine.cost_cores,
-        outcome.latency_s - mine.latency_s,
-        differences(plan.configs, other.configs),
-    )
 
 
 def _binding(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> tuple[list[Binding], list[str]]:
