@@ -397,7 +397,11 @@ class SimCluster:
             if self._may_configure_queue(run):
                 run.sent = run.wanted
                 for pod in self._staying(run):
-                    self._resize(pod, run.wanted.cores, at_s)
+                    # Given other cores in place.
+                    before, pod.config = pod.held, replace(pod.config, cores=run.wanted.cores)
+                    pod.held = self._bounds.replica(pod.config)
+                    if pod.placed_s < inf and pod.held != before:
+                        self._hold(pod.held - before, at_s)
             if self.settings.rolling.shrinks_first:
                 self._roll(run, at_s)
             else:
@@ -431,15 +435,6 @@ class SimCluster:
             return False
         more = self._bounds.replica(run.wanted) * len(growing) - total(pod.held for pod in growing)
         return bool((self._held + more).exceeded(self.settings.limits))
-
-    def _resize(self, pod: Pod, cores: float, at_s: float) -> None:
-        """Give the pod other cores in place."""
-        if pod.config.cores == cores:
-            return
-        before, pod.config = pod.held, replace(pod.config, cores=cores)
-        pod.held = self._bounds.replica(pod.config)
-        if pod.placed_s < inf:
-            self._hold(pod.held - before, at_s)
 
     def _all_serve(self) -> bool:
         """True if all desired replicas serve in every part."""

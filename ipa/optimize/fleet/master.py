@@ -324,22 +324,17 @@ class Master:
         unknown = self._searched.ceiling(share, prices, self._top) > profit - needed
         for who in np.flatnonzero(unknown).tolist():
             chosen = self._offers[who].near(share, prices, float(profit[who]), window, self._searching)
-            self._add(who, chosen)
+            new = [row for row in map(tuple, chosen.tolist()) if (who, row) not in self._known]
+            if new:
+                self._known.update((who, row) for row in new)
+                worth, use = self._offers[who].figures(np.array(new, dtype=np.intp))
+                self._owner = np.append(self._owner, np.full(len(new), who))
+                self._worth = np.append(self._worth, worth)
+                self._use = np.append(self._use, use, axis=1)
+                self._options += new
         profit = self._profit(share, prices)
         self._searched.note(unknown, share, prices, profit - window)
         return profit
-
-    def _add(self, who: int, chosen: Index) -> None:
-        """Add plans of the pipeline."""
-        new = [row for row in map(tuple, chosen.tolist()) if (who, row) not in self._known]
-        if not new:
-            return
-        self._known.update((who, row) for row in new)
-        worth, use = self._offers[who].figures(np.array(new, dtype=np.intp))
-        self._owner = np.append(self._owner, np.full(len(new), who))
-        self._worth = np.append(self._worth, worth)
-        self._use = np.append(self._use, use, axis=1)
-        self._options += new
 
     def _costs(self, share: float, prices: Array) -> Array:
         costs: Array = share * self._worth - prices @ self._use
