@@ -58,7 +58,7 @@ def election_faults(settings: Settings) -> Iterator[str]:
         return
     yield from _times(settings).faults()
     if not find_target(settings).on_kubernetes:
-        yield "IPA_LEADER_ELECTION=on needs the target kubernetes"
+        yield "IPA_LEADER_ELECTION=on needs a target that writes a cluster: kubernetes or deployments"
     elif not settings.lease_namespace and not (_in_pod(settings) and POD_NAMESPACE.is_file()):
         yield "IPA_LEASE_NAMESPACE is needed outside of a pod"
 

@@ -115,7 +115,7 @@ def actuation_faults(settings: Settings) -> Iterator[str]:
     """Problems of the settings for actuation."""
     yield from gitops_faults(settings)
     if settings.actuation == "gitops" and not find_target(settings).on_kubernetes:
-        yield "IPA_ACTUATION=gitops needs the target kubernetes"
+        yield "IPA_ACTUATION=gitops needs a target that writes a cluster: kubernetes or deployments"
 
 
 def usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile]:

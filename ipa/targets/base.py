@@ -94,19 +94,27 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """A request to import a pipeline: from the named workload or the only one, in a cluster or in a file.
+    """A request to import a pipeline: from the named workloads or the only one, in a cluster or in a file.
 
-    `pipeline` is the new pipeline's name, empty for the workload's. `part` is the configuration to read, if
-    several share the requests; empty for the busiest.
+    Several workloads are the stages of a chain in their order. `pipeline` is the new pipeline's name, empty
+    for the workload's. `part` is the configuration to read, if several share the requests; empty for the
+    busiest.
     """
 
     sla: Sla
     pipeline: str = ""
     part: str = ""
     bounds_cores: float | None = None
-    workload: str | None = None
+    workloads: tuple[str, ...] = ()
     namespace: str | None = None
     file: Path | None = None
+
+    @property
+    def workload(self) -> str | None:
+        """The one named workload, if any; UsageError if there are several."""
+        if len(self.workloads) > 1:
+            raise UsageError("a pipeline there is one workload", hint="Name one; a chain needs --at scale.")
+        return next(iter(self.workloads), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,13 +124,13 @@ def _stage(text: str) -> dict[str, Any]:
 
 
 def import_(
-    deployment: str | None = typer.Argument(
-        None, metavar="WORKLOAD", help="its name; needed if there are several"
+    workloads: list[str] = typer.Argument(
+        None, metavar="[WORKLOAD]...", help="its name; of a chain of stock Deployments all, in their order"
     ),
     *,
     file: Path | None = typer.Option(None, "--file", "-f", help="a YAML or JSON file that holds it"),
     at: str = typer.Option(
-        "kubernetes", "--at", metavar="WHERE", help="kubernetes or deployments, and :KUBECONFIG"
+        "kubernetes", "--at", metavar="WHERE", help="kubernetes, deployments or scale, and :KUBECONFIG"
     ),
     namespace: str | None = typer.Option(None, "--namespace", "-n", help="namespace; default if not given"),
     name: str | None = typer.Option(None, "--name", help="name of the pipeline; the workload's if not given"),
@@ -156,7 +156,7 @@ def import_(
         pipeline=name or "",
         part=predictor,
         bounds_cores=cores,
-        workload=deployment,
+        workloads=tuple(workloads or ()),
         namespace=namespace,
         file=file,
     )
@@ -164,7 +164,7 @@ def import_(
     if kind not in TARGETS:
         raise UsageError(
             f"--at {mask_url(at)!r} is not a cluster",
-            hint="Use kubernetes or deployments, or either with :~/.kube/config",
+            hint="Use kubernetes, deployments or scale, each also with :~/.kube/config",
         )
     imported = target_named(kind).imported(settings, where, request)
     # Read it as a file, so that every fault that a file may have is reported.

@@ -1,9 +1,11 @@
-"""A pipeline read from its Deployments: the router tells the stages, the models become the first variants."""
+"""A pipeline read from Deployments: of ours the router tells the stages, of stock ones the request does."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import ipa
 from ipa.adapters.kube.kinds import DEPLOYMENT, parse_quantity
 from ipa.adapters.kube.transport import Json
 from ipa.model.errors import DriftError, InputError, NotFoundError, Problem, UsageError
@@ -14,32 +16,34 @@ from ipa.targets.deployments.layout import DeploymentsLayout
 from ipa.targets.deployments.section import KEY, DeploymentsTarget
 from ipa.targets.kubernetes.containers import (
     BATCH_TIME,
-    IMPLEMENTATION,
-    METRICS_PATH,
     RESOURCES,
-    ContainerRun,
     env_entry,
 )
-from ipa.targets.kubernetes.imported import objects_of, plain_env, resources_of, variant_name
+from ipa.targets.kubernetes.imported import objects_of, run_of, variant_name
 from ipa.targets.kubernetes.layout import at
 from ipa.targets.kubernetes.split import LABEL_PIPELINE, LABEL_ROLE, LABEL_STAGE, PartRole
+from ipa.targets.scale.imported import import_pipeline as imported_stock
 
-STOCK = (
-    "Deployments of another origin do not say which calls which: write the file with `ipa init`, and a "
-    f"section `{KEY}:`."
+STOCK = "Those of another origin do not say which calls which: name them in their order."
+BESIDE = (
+    "commands, volumes and probes of their containers are not in the file: add them to what `ipa render` "
+    "prints, whose servers listen on port 9000, as MLSERVER_HTTP_PORT tells them"
 )
 
 
 def import_pipeline(settings: Settings, request: ImportRequest) -> Imported:
     """The pipeline of the requested name among Deployments that `ipa render` made, or the only one.
 
+    If there is none of that name: the chain of the named stock Deployments.
     Errors: NotFoundError, UsageError (there are several), InputError, those of the client.
     """
     by_pipeline: dict[str, list[Json]] = {}
     for each in objects_of(settings, request, DEPLOYMENT, None):
         labels = at(each, "metadata", "labels") or {}
-        if LABEL_ROLE in labels and request.workload in (None, labels.get(LABEL_PIPELINE)):
+        if LABEL_ROLE in labels and request.workloads in ((), (labels.get(LABEL_PIPELINE),)):
             by_pipeline.setdefault(str(labels.get(LABEL_PIPELINE)), []).append(each)
+    if not by_pipeline and request.workloads:
+        return _imported_stock(settings, request)
     if not by_pipeline:
         place = request.file or f"namespace {request.namespace or 'default'}"
         raise NotFoundError(f"{place} has no Deployments with the label {LABEL_ROLE}", hint=STOCK)
@@ -93,15 +97,25 @@ def _imported(name: str, objects: Sequence[Json], request: ImportRequest) -> Imp
     return Imported(pipeline, configs, tuple(notes))
 
 
+def _imported_stock(settings: Settings, request: ImportRequest) -> Imported:
+    """The chain of stock Deployments, beside which the objects of the target are to run."""
+    chain_read = imported_stock(settings, request, KEY)
+    pipeline, namespace = chain_read.pipeline, chain_read.pipeline.namespace
+    image = f"ipa-serving/dataplane:{ipa.__version__}"
+    target = DeploymentsTarget(pipeline.name, image, namespace)
+    notes = f"router and queues run {image}: set `{KEY}: {{image}}` to that of your registry", BESIDE
+    return Imported(
+        replace(pipeline, targets={**pipeline.targets, KEY: target}),
+        chain_read.configs,
+        (*chain_read.notes, *notes),
+    )
+
+
 def _stage(name: str, model: Json, queue: Json, notes: list[str]) -> Stage:
     """The stage with its running container as its only variant. KeyError if the model's is not there."""
     own = _env(queue)["IPA_MODEL"]
     container = next(each for each in _containers(model) if each["name"] == own)
-    env = plain_env(name, container, notes)
-    env.pop(METRICS_PATH, None)
-    implementation = env.pop(IMPLEMENTATION, None)
-    resources = resources_of(container, name, notes)
-    run = ContainerRun(container["image"], implementation, env, **resources)
+    run = run_of(container, name, notes)
     batch_timeout_s = float((env_entry(queue, BATCH_TIME) or {})["value"])
     variants = (Variant(variant_name(run), {KEY: run}),)
     return Stage(name, variants, container=own, batch_timeout_s=batch_timeout_s)

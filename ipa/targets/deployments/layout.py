@@ -20,6 +20,7 @@ from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.deployments.section import KEY, deployments_of
 from ipa.targets.kubernetes.containers import (
     METRICS_PATH,
+    MODEL_NAME,
     ContainerPlace,
     ContainerRun,
     StageRuns,
@@ -185,7 +186,7 @@ def _server_env(name: str) -> list[tuple[str, str]]:
     return [
         ("MLSERVER_HTTP_PORT", str(PORT)),
         ("MLSERVER_GRPC_PORT", str(GRPC_PORT)),
-        ("MLSERVER_MODEL_NAME", name),
+        (MODEL_NAME, name),
         ("MLSERVER_METRICS_PORT", str(METRICS_PORT)),
         (METRICS_PATH, "/prometheus"),
     ]

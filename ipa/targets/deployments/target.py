@@ -45,20 +45,8 @@ class Deployments(KubernetesTarget):
             return with_profiles(pipeline, profiles)
         section = deployments_of(pipeline)
         hop_s = split.HOP_S if section.hop_s is None else section.hop_s
-        stages = tuple(
-            replace(
-                stage,
-                unbatched="",
-                in_replica=False,
-                hop_s=hop_s,
-                request_s=0.0,
-                resident=1 if "resident" in section.ignores else stage.resident,
-            )
-            for stage in pipeline.stages
-        )
         overhead = Overhead(section.router_cores + section.queue_cores * len(pipeline.served))
-        bounds = replace(pipeline.bounds, overhead=overhead)
-        return with_profiles(replace(pipeline, bounds=bounds, stages=stages), profiles)
+        return with_profiles(split.shaped(pipeline, overhead, section.ignores, hop_s=hop_s), profiles)
 
     def layout_of(self, pipeline: Pipeline) -> DeploymentsLayout:
         """The Deployments of the pipeline. InputError without a section, or if it is not a chain."""
@@ -89,22 +77,20 @@ class Deployments(KubernetesTarget):
         return checks_of(self, settings, pipelines, namespaces, own, elects=elects)
 
     def imported(self, settings: Settings, where: str, request: base.ImportRequest) -> base.Imported:
-        """The pipeline of Deployments that `ipa render` made, in a cluster or a file."""
+        """The pipeline of Deployments that `ipa render` made, or of stock ones; in a cluster or a file."""
         from ipa.targets.deployments.imported import import_pipeline
 
         return import_pipeline(self.settings_at(settings, where), request)
 
-    def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
+    def address_of(self, pipeline: Pipeline, settings: Settings, endpoint: str) -> RequestAddress:
         """The address at `endpoint`, or by the Service of the router."""
-        if not self.placed(pipeline):
-            return RequestAddress(note=self.unfit(pipeline))
-        if not pipeline.runnable:
-            return RequestAddress(note=f"it is only planned: {pipeline.not_runnable_because}")
-        if endpoint:
-            return super().address(pipeline, settings, endpoint)
         layout = self.layout_of(pipeline)
-        at_router = super().address(pipeline, settings, layout.router.service)
-        return replace(at_router, note=port_forward_note(layout.router.service, layout.namespace))
+        at_router = base.Target.address(self, pipeline, settings, endpoint or layout.router.service)
+        return (
+            at_router
+            if endpoint
+            else replace(at_router, note=port_forward_note(layout.router.service, layout.namespace))
+        )
 
     def probe(self, pipeline: Pipeline, request: ProbeRequest, settings: Settings) -> ProbeResult:
         """The result of a smoke request by V2, to the given address or the router's Service."""

@@ -27,10 +27,9 @@ BATCH_SIZE = "MLSERVER_MODEL_MAX_BATCH_SIZE"
 BATCH_TIME = "MLSERVER_MODEL_MAX_BATCH_TIME"
 # Which Python class MLServer runs in a container of ours.
 IMPLEMENTATION = "MLSERVER_MODEL_IMPLEMENTATION"
+MODEL_NAME = "MLSERVER_MODEL_NAME"
 # What every MLServer container is given beside its variant; a variant that set them would be overwritten.
-SERVER_ENV = frozenset(
-    {"MLSERVER_HTTP_PORT", "MLSERVER_GRPC_PORT", "MLSERVER_MODEL_NAME", "MLSERVER_METRICS_PORT"}
-)
+SERVER_ENV = frozenset({"MLSERVER_HTTP_PORT", "MLSERVER_GRPC_PORT", MODEL_NAME, "MLSERVER_METRICS_PORT"})
 METRICS_PATH = "MLSERVER_METRICS_ENDPOINT"
 # What restricted PodSecurity asks of every container.
 RESTRICTED: Mapping[str, Any] = {

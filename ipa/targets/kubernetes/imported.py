@@ -16,6 +16,8 @@ from ipa.targets.base import ImportRequest
 from ipa.targets.kubernetes.containers import (
     BATCH_SIZE,
     BATCH_TIME,
+    IMPLEMENTATION,
+    METRICS_PATH,
     SERVER_ENV,
     ContainerRun,
     amounts_of,
@@ -59,6 +61,14 @@ def resources_of(container: Json, stage: str, notes: list[str]) -> dict[str, Any
     accelerators = {kind: float(count) for kind, count in amounts.items() if count}
     known = {each.attribute: _limit(each, stage, container, notes) for each in BESIDE_CORES}
     return {**known, "accelerators": accelerators}
+
+
+def run_of(container: Json, stage: str, notes: list[str]) -> ContainerRun:
+    """The container as a variant that any target on Kubernetes may run."""
+    env = plain_env(stage, container, notes)
+    env.pop(METRICS_PATH, None)
+    implementation = env.pop(IMPLEMENTATION, None)
+    return ContainerRun(container["image"], implementation, env, **resources_of(container, stage, notes))
 
 
 def variant_name(run: ContainerRun, model_uri: str | None = None) -> str:

@@ -10,15 +10,16 @@ The name of a model's Service leads to every ready pod, so that the queue fills 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from ipa.adapters.kube.transport import Json
 from ipa.files.document import Document
 from ipa.model.errors import DriftError, InputError
-from ipa.model.parts import Configs
+from ipa.model.parts import Configs, Overhead
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
@@ -51,6 +52,7 @@ GRACE_S = 30
 READY = {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "periodSeconds": 2}
 # A Service's name is a DNS label, and begins with a letter.
 LONGEST_NAME = 63
+NO_REASONS: Mapping[str, str] = MappingProxyType({})
 
 
 class PartRole(StrEnum):
@@ -141,6 +143,25 @@ def parts_of(
     env = {**common, "IPA_STAGES": stages, "IPA_DROP_AFTER_S": f"{pipeline.deadline_s:g}"}
     add(PartRole.ROUTER, ours("router", "router", env))
     return tuple(parts)
+
+
+def shaped(
+    pipeline: Pipeline,
+    overhead: Overhead,
+    ignores: Collection[str],
+    unbatched: Mapping[str, str] = NO_REASONS,
+    **fields: Any,
+) -> Pipeline:
+    """The pipeline as it runs on a cluster, with these `fields` of each stage; others are as of a split one.
+
+    The overhead counts within its bounds. Stages `unbatched` have batch size 1 only, for that reason.
+    """
+    usual = {"in_replica": False, "hop_s": 0.0, "request_s": 0.0, **fields}
+    if "resident" in ignores:
+        usual["resident"] = 1
+    # Replace what another target or shape may have set before.
+    stages = (replace(it, unbatched=unbatched.get(it.name, ""), **usual) for it in pipeline.stages)
+    return replace(pipeline, bounds=replace(pipeline.bounds, overhead=overhead), stages=tuple(stages))
 
 
 def check_names(document: Document, key: str, suffix: str = "") -> None:

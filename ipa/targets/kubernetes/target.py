@@ -14,6 +14,7 @@ from ipa.control.ports import Metrics, PipelineManifest
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.model.probe import RequestAddress
 from ipa.model.serving import Unhonoured
 from ipa.settings import Settings
 from ipa.targets import base
@@ -95,6 +96,18 @@ class KubernetesTarget(ClusterTarget):
     def entry_of(self, pipeline: Pipeline) -> ObjectRef:
         """The object where the pipeline's requests enter. InputError as `layout_of`."""
         return self.layout_of(pipeline).entry
+
+    @abstractmethod
+    def address_of(self, pipeline: Pipeline, settings: Settings, endpoint: str) -> RequestAddress:
+        """The address for the requests of a pipeline that runs on this target, at `endpoint` if not empty."""
+
+    def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
+        """The address by `address_of`; a note only if the pipeline does not run here."""
+        if not self.placed(pipeline):
+            return RequestAddress(note=self.unfit(pipeline))
+        if not pipeline.runnable:
+            return RequestAddress(note=f"it is only planned: {pipeline.not_runnable_because}")
+        return self.address_of(pipeline, settings, endpoint)
 
     def workload_of(self, client: KubeClient, install: str) -> KubeWorkload:
         """The workload over the objects of that install."""

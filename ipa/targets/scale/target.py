@@ -87,6 +87,12 @@ class ScaleTarget(ClusterTarget):
         checks = [DoctorCheck(name, partial(look, name)) for name, look in objects.items()]
         return [*metrics_checks(settings, series, SCRAPE), *checks]
 
+    def imported(self, settings: Settings, where: str, request: base.ImportRequest) -> base.Imported:
+        """The chain of the named Deployments, in a cluster or a file."""
+        from ipa.targets.scale.imported import import_pipeline
+
+        return import_pipeline(self.settings_at(settings, where), request)
+
     def _objects(self, settings: Settings, pipeline: Pipeline, name: str) -> Iterator[Finding]:
         try:
             stages = self._workload(settings).read(pipeline).stages

@@ -111,12 +111,8 @@ class Seldon(KubernetesTarget):
 
         return checks_of(self, settings, pipelines, namespaces, elects=elects)
 
-    def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
+    def address_of(self, pipeline: Pipeline, settings: Settings, endpoint: str) -> RequestAddress:
         """The address by the gateway of the settings, or by the Service of the pipeline's shape."""
-        if not self.placed(pipeline):
-            return RequestAddress(note=self.unfit(pipeline))
-        if not pipeline.runnable:
-            return RequestAddress(note=f"it is only planned: {pipeline.not_runnable_because}")
         from ipa.targets.seldon.probe import address
 
         return address(pipeline, settings, endpoint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 
 from ipa.model.measured import with_profiles
@@ -14,10 +13,8 @@ from ipa.model.profile import StageProfile
 from ipa.model.serving import Unbatched, batch_fault
 from ipa.targets.kubernetes import containers
 from ipa.targets.kubernetes.containers import StageRuns
-from ipa.targets.kubernetes.split import HOP_S
+from ipa.targets.kubernetes.split import HOP_S, shaped
 from ipa.targets.seldon.section import KEY, Shape, is_microservice, seldon_of
-
-RESIDENT = "resident"
 
 WHERE = "in one SeldonDeployment"
 BATCH_REMEDY = "`seldon: {shape: split}`, whose queue counts each request's rows"
@@ -62,22 +59,9 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
         else:
             # The operator adds it to the pods of the first componentSpec.
             overhead = Overhead(0.0, ((pipeline.served[0].name, cores),))
-        if RESIDENT in section.ignores:
-            alone = tuple(replace(stage, resident=1) for stage in pipeline.stages)
-            pipeline = replace(pipeline, stages=alone)
-    stages = tuple(
-        # Replace a reason that another shape may have set before.
-        replace(
-            stage,
-            unbatched=why.get(stage.name, ""),
-            in_replica=is_single,
-            hop_s=hop_s,
-            request_s=REQUEST_S if is_single else 0.0,
-        )
-        for stage in pipeline.stages
-    )
-    bounds = replace(pipeline.bounds, overhead=overhead)
-    return with_profiles(replace(pipeline, bounds=bounds, stages=stages), profiles)
+    ignores, request_s = () if section is None else section.ignores, REQUEST_S if is_single else 0.0
+    own = shaped(pipeline, overhead, ignores, why, in_replica=is_single, hop_s=hop_s, request_s=request_s)
+    return with_profiles(own, profiles)
 
 
 def unbatched_stages(

@@ -150,9 +150,9 @@ def test_everything_wrong_is_said_at_once_before_a_model_server_starts(
     errors = ipa("serve", "ocr", "--target", "local", "--folder", str(tmp_path / "local"), code=78).err
     for words in (
         "IPA_FORECAST_TRACE",
-        "IPA_ACTUATION=gitops needs the target kubernetes",
+        "IPA_ACTUATION=gitops needs a target that writes a cluster: kubernetes or deployments",
         "IPA_GITOPS_DIR",
-        "IPA_LEADER_ELECTION=on needs the target kubernetes",
+        "IPA_LEADER_ELECTION=on needs a target that writes a cluster: kubernetes or deployments",
     ):
         assert words in errors
     assert started == []

@@ -73,7 +73,7 @@ def test_a_pod_takes_part_by_itself_under_its_name_in_its_namespace(
 def test_what_is_wrong_is_told_together() -> None:
     assert list(election_faults(Settings(leader_election="on", lease_s=5.0))) == [
         "the renew deadline of 10 s is not below the lease of 5 s, so two could lead at once",
-        "IPA_LEADER_ELECTION=on needs the target kubernetes",
+        "IPA_LEADER_ELECTION=on needs a target that writes a cluster: kubernetes or deployments",
     ]
 
 

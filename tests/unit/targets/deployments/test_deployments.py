@@ -247,6 +247,9 @@ def test_an_import_of_what_was_rendered_gives_the_pipeline_again(tmp_path: Path)
     path.write_text(yaml.safe_dump_all(bodies[2:]))
     with pytest.raises(InputError, match="the Deployments of pipeline 'sample' are incomplete"):
         DEPLOYMENTS.imported(Settings(), "", request)
+    with pytest.raises(NotFoundError, match="has no Deployment 'other'"):
+        DEPLOYMENTS.imported(Settings(), "", replace(request, workloads=("other",)))
+    path.write_text(yaml.safe_dump_all(bodies[1:2]))
     with pytest.raises(NotFoundError, match="has no Deployments") as stock:
-        DEPLOYMENTS.imported(Settings(), "", replace(request, workload="other"))
-    assert "ipa init" in stock.value.hint
+        DEPLOYMENTS.imported(Settings(), "", request)
+    assert "name them in their order" in stock.value.hint
