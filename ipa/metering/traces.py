@@ -32,7 +32,7 @@ def tracing(service: str) -> Any:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        remedy = "pip install 'ipa-serving[opentelemetry]', or unset the variable"
+        remedy = "Install ipa with its extra `opentelemetry`, or unset the variable."
         raise UsageError(f"{named} is set, and the extra is missing: {error}", hint=remedy) from error
     os.environ.setdefault("OTEL_SERVICE_NAME", service)
     provider = TracerProvider()
