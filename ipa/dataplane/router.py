@@ -146,7 +146,7 @@ class RoutedPart:
         whole, left_s = total(expected), deadline_s - now_s
         took_s = whole.wait_s + whole.usual_s if whole.wait_s > 0 else 0.0
         before = accumulate(stage.in_flight for stage in self.stages)
-        took_s = max(took_s, *(count * times.each_s for count, times in zip(before, expected, strict=True)))
+        took_s = max([took_s, *(count * it.each_s for count, it in zip(before, expected, strict=True))])
         missing_s = took_s - ENTRY_RATIO * left_s
         if took_s > 0 and missing_s > 0:
             longest = max(range(len(expected)), key=lambda index: expected[index].wait_s)

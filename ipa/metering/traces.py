@@ -12,20 +12,20 @@ App = TypeVar("App")
 # What OpenTelemetry's variables begin with; one of ENDPOINTS is set where there is a collector.
 VARIABLES = "OTEL_"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-# Where a request's time went, as router and queue answer it.
-CAPTURED = ["server-timing"]
 # They are asked every few seconds, each alike, and nobody waits for them.
 UNTRACED = "/metrics$,/v2/health/,/admin/,/healthz$,/readyz$"
 
 
 @cache
-def tracing(service: str) -> Any:
-    """The provider of tracers that tells that collector; None if none is named.
+def named() -> str | None:
+    """The variable that names a collector, as it was when this was first asked; None without one."""
+    return next(filter(os.environ.get, ENDPOINTS), None)
 
-    UsageError: the extra is not installed.
-    """
-    named = next(filter(os.environ.get, ENDPOINTS), None)
-    if named is None:
+
+@cache
+def tracing(service: str) -> Any:
+    """The provider of tracers for that collector; None without one. UsageError: the extra is missing."""
+    if named() is None:
         return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -33,7 +33,7 @@ def tracing(service: str) -> Any:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         remedy = "Install ipa with its extra `opentelemetry`, or unset the variable."
-        raise UsageError(f"{named} is set, and the extra is missing: {error}", hint=remedy) from error
+        raise UsageError(f"{named()} is set, and the extra is missing: {error}", hint=remedy) from error
     os.environ.setdefault("OTEL_SERVICE_NAME", service)
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -46,20 +46,20 @@ def traced(application: App, service: str) -> App:
         return application
     from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
-    made: App = OpenTelemetryMiddleware(
+    return OpenTelemetryMiddleware(  # type: ignore[no-any-return]
         application,
         tracer_provider=provider,
         excluded_urls=UNTRACED,
         exclude_spans=["receive", "send"],
-        http_capture_headers_server_response=CAPTURED,
+        # Where a request's time went, as router and queue answer it.
+        http_capture_headers_server_response=["server-timing"],
     )
-    return made
 
 
 def onward() -> dict[str, str]:
     """The headers by which the next server goes on with the trace of this request; none without one."""
     headers: dict[str, str] = {}
-    if any(map(os.environ.get, ENDPOINTS)):
+    if named() is not None:
         from opentelemetry.propagate import inject
 
         inject(headers)

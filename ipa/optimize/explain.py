@@ -161,7 +161,7 @@ def _alternatives(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> t
     other combinations of variants.
     """
     fitting = without_hopeless(full_program(problem))
-    by_variants: dict[tuple[str, ...], Plan] = {}
+    by_variants: dict[tuple[str, ...], PlanSummary] = {}
     running = {stage.stage: stage.variant for stage in plan.stages}
     for at, (stage, options) in enumerate(zip(problem.stages, fitting.stages, strict=True)):
         names = () if stage.is_free else stage.columns.variants
@@ -177,7 +177,8 @@ def _alternatives(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> t
             if answer.chosen:
                 second = plan_of(problem, reduced, "exact", answer)
                 key = tuple(planned.variant for planned in second.stages)
-                by_variants.setdefault(key, second)
+                assert second.summary is not None
+                by_variants.setdefault(key, second.summary)
     mine = plan.summary
     assert mine is not None
     alternatives = [
@@ -189,8 +190,7 @@ def _alternatives(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> t
             outcome.latency_s - mine.latency_s,
             differences(plan.configs, outcome.configs),
         )
-        for other in by_variants.values()
-        if (outcome := other.summary) is not None
+        for outcome in by_variants.values()
     ]
     return sorted(alternatives, key=lambda it: -round(it.objective_change, 9))[:ALTERNATIVES], True
 

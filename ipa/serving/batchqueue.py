@@ -148,13 +148,12 @@ class BatchQueue:
         They are those at the quickest level, which is chosen if the request would otherwise be late.
         """
         self._now_s, waiting = now_s, self.batcher.waiting_items
+        levels = self._levels(self._level)
         times = [
-            (self._begin_s(waiting, level) - now_s, self._serve_s(items, waiting, level))
-            for level in self._levels(self._level)
+            (self._begin_s(waiting, level) - now_s, self._serve_s(items, waiting, level)) for level in levels
         ]
         served_s = min(
-            self.replicas.median_s(now_s, size := self._size(level), level) / size
-            for level in self._levels(self._level)
+            self.replicas.median_s(now_s, size := self._size(level), level) / size for level in levels
         )
         each_s = items * served_s / max(1, len(self.replicas))
         return StageTimes(*min(times, key=sum), self.replicas.least_s(now_s), each_s)

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 # The id that a cluster's orchestrator gives to each request, and passes on to every stage.
 PUID_HEADER = "seldon-puid"
@@ -60,12 +60,13 @@ class StageTimes:
         """The times `age_s` after the report: the wait is shorter by `age_s`; `UNKNOWN` after `KEPT_S`."""
         if age_s > KEPT_S:
             return UNKNOWN
-        return replace(self, wait_s=max(0.0, self.wait_s - age_s))
+        return StageTimes(max(0.0, self.wait_s - age_s), self.usual_s, self.least_s, self.each_s)
 
     def with_hop(self, hop_s: float) -> StageTimes:
         """The times with this hop between router and queue: its excess over the usual hop counts as wait."""
         wait_s = max(0.0, hop_s - USUAL_HOP_S)
-        return replace(self, wait_s=self.wait_s + wait_s, usual_s=self.usual_s + max(0.0, hop_s - wait_s))
+        usual_s = self.usual_s + max(0.0, hop_s - wait_s)
+        return StageTimes(self.wait_s + wait_s, usual_s, self.least_s, self.each_s)
 
     def to_header(self) -> str:
         """The times as a header, in the form of `Server-Timing`."""

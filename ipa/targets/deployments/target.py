@@ -85,7 +85,7 @@ class Deployments(KubernetesTarget):
     def address_of(self, pipeline: Pipeline, settings: Settings, endpoint: str) -> RequestAddress:
         """The address at `endpoint`, or by the Service of the router."""
         layout = self.layout_of(pipeline)
-        at_router = base.Target.address(self, pipeline, settings, endpoint or layout.router.service)
+        at_router = super().address_of(pipeline, settings, endpoint or layout.router.service)
         return (
             at_router
             if endpoint

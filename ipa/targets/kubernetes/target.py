@@ -97,9 +97,9 @@ class KubernetesTarget(ClusterTarget):
         """The object where the pipeline's requests enter. InputError as `layout_of`."""
         return self.layout_of(pipeline).entry
 
-    @abstractmethod
     def address_of(self, pipeline: Pipeline, settings: Settings, endpoint: str) -> RequestAddress:
         """The address for the requests of a pipeline that runs on this target, at `endpoint` if not empty."""
+        return super().address(pipeline, settings, endpoint)
 
     def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
         """The address by `address_of`; a note only if the pipeline does not run here."""

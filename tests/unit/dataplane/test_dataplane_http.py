@@ -264,6 +264,12 @@ async def test_the_router_sends_again_to_a_queue_that_was_away(
         assert "stage 'a'" in answer.json()["detail"]
 
 
+async def test_a_router_without_stages_says_so() -> None:
+    async with client(RouterServer("p", []).application()) as http:
+        answer = await http.post("/v2/models/p/infer", json=request(1))
+    assert (answer.status_code, "has no stages" in answer.text) == (502, True)
+
+
 @pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"outputs": [{}]}', b'{"outputs": [{"name": 1}]}'])
 async def test_an_answer_of_something_else_than_a_queue_is_a_502(answer: bytes) -> None:
     async def something(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
