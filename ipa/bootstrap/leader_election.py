@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ipa.adapters.kube.kinds import LEASE, ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership
-from ipa.adapters.kube.transport import Backoff
+from ipa.adapters.kube.transport import Backoff, in_pod
 from ipa.bootstrap.targets import find_target, kube_client
 from ipa.control.election import LeaseTimes
 from ipa.settings import Settings
@@ -26,7 +26,7 @@ def elects(settings: Settings) -> bool:
 
 
 def _in_pod(settings: Settings) -> bool:
-    return find_target(settings).on_kubernetes and not settings.kubeconfig
+    return find_target(settings).on_kubernetes and in_pod(settings.kubeconfig)
 
 
 def make_leadership(

@@ -56,7 +56,7 @@ class KubeClient:
         backoff: Backoff = BACKOFF,
         seed: int | None = None,
     ) -> KubeClient:
-        """A client of the kubeconfig's cluster; without a kubeconfig, of the cluster in which this pod runs.
+        """A client of the kubeconfig's cluster; without a kubeconfig, of this pod's or kubectl's.
 
         `clock` measures the waits; `seed` makes their jitter repeatable. ConfigurationError if there is no
         cluster.

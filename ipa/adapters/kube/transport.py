@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import random
 import threading
 import time
@@ -238,25 +239,29 @@ def parse_error(what: str, status: int, body: bytes) -> IpaError:
             return UnavailableError(f"{what}: the API server answered {status}")
 
 
-def load_configuration(path: str) -> Any:
-    """The configuration of the kubeconfig's current context; with an empty `path`, that of this pod.
+def in_pod(kubeconfig: str) -> bool:
+    """True if it is the account of this pod that a client of this path uses."""
+    return not kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ
 
-    ConfigurationError if it cannot be used, or if this is not a pod.
+
+def load_configuration(path: str) -> Any:
+    """The configuration of the kubeconfig's current context; with an empty `path`, that of this pod, else kubectl's.
+
+    ConfigurationError if it cannot be used.
     """
     from kubernetes import client, config
     from yaml import YAMLError
 
     configuration = client.Configuration()
     try:
-        if path:
-            config.load_kube_config(config_file=path, client_configuration=configuration)
-        else:
+        if in_pod(path):
             config.load_incluster_config(client_configuration=configuration)
+        else:
+            config.load_kube_config(path or None, client_configuration=configuration)
     except (config.ConfigException, OSError, YAMLError, TypeError, ValueError) as error:
-        if path:
-            raise ConfigurationError(f"kubeconfig {path!r} cannot be used: {error}") from error
+        place = "this pod's account" if in_pod(path) else f"kubeconfig {path!r}" if path else "kubectl's kubeconfig"
         raise ConfigurationError(
-            f"not running in a pod: {error}", hint="Set IPA_KUBECONFIG to a kubeconfig file."
+            f"{place} cannot be used: {error}", hint="Set IPA_KUBECONFIG to a kubeconfig file."
         ) from error
     return configuration
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.fakes.kube.kinds import Kinds, merged, scale_of
-from tests.fakes.kube.patching import PatchError, json_patch, merge_patch
+from tests.fakes.kube.patching import PatchError, json_patch, merge_patch, strategic_patch
 from tests.fakes.kube.reviews import KINDS, Reviewer
 from tests.fakes.kube.schema import admit
 from tests.fakes.kube.store import ApiError, Json, Store
@@ -32,6 +32,7 @@ APPLY = "application/apply-patch+yaml"
 PATCHES = {
     "application/json-patch+json": json_patch,
     "application/merge-patch+json": merge_patch,
+    "application/strategic-merge-patch+json": strategic_patch,
 }
 
 

@@ -322,9 +322,9 @@ class Cluster:
         self.store.replace("seldondeployments", {**sdep, "status": {"state": state}})
 
     def _deployments(self) -> list[Json]:
-        """Those of SeldonDeployments and of pipelines; pods of others are not made."""
+        """Those of SeldonDeployments and of pipelines; pods of others are made where they are real."""
         deployments = self.store.everything("deployments")
-        return [each for each in deployments if _owner(each) or is_of_pipeline(each)]
+        return [each for each in deployments if self.kubelet or _owner(each) or is_of_pipeline(each)]
 
     def _collect_garbage(self) -> None:
         owners = {sdep["metadata"]["uid"] for sdep in self.store.everything("seldondeployments")}

@@ -53,6 +53,8 @@ TICK_S = 0.25
 # The second part of addresses: a node takes the first that no other has; Services are above.
 BLOCKS, CLAIM_PORT = (64, 128), 4194
 ENGINE_PORT = 8000
+# Of an MLServer that is told none.
+MLSERVER_PORT, MLSERVER_METRICS_PORT = 8080, 8082
 # A container that ends is started again after this, and twice as long each time.
 BACK_OFF_S = 10.0
 PROBE_TIMEOUT_S = 1.0
@@ -126,7 +128,8 @@ class Node:
     A container is probed from `initial_delay_s` after its start on; a pod that is to end goes on for
     `pre_stop_s` first, and has `grace_s` in all. A container that ends by itself is started again after
     `back_off_s`, and twice as long each time. `folder` has a log for each container. `seldon_python` is an
-    interpreter with Seldon's microservice, for pods of such images.
+    interpreter with Seldon's microservice, for pods of such images; `programs` are the modules that other
+    images run.
     """
 
     cluster: Cluster
@@ -137,6 +140,7 @@ class Node:
     grace_s: float = 20.0
     back_off_s: float = BACK_OFF_S
     seldon_python: str = ""
+    programs: Mapping[str, str] = field(default_factory=dict)
     monotonic: Callable[[], float] = time.monotonic
     events: list[PodEvent] = field(default_factory=list)
     _pods: dict[str, NodePod] = field(default_factory=dict)
@@ -258,12 +262,17 @@ class Node:
         return NodePod(
             *(name, metadata["labels"]["app"], metadata.get("namespace", "default")),
             *(metadata["labels"].get("seldon-deployment-id", ""), address),
-            [self._container(spec, self.folder / f"{name}.{spec['name']}.log") for spec in specs],
+            [self._container(self._run_by(spec), self.folder / f"{name}.{spec['name']}.log") for spec in specs],
         )
+
+    def _run_by(self, spec: Json) -> Json:
+        """The container with the command of its image, if that is one of `programs`."""
+        module = self.programs.get(spec.get("image", ""))
+        return {**spec, "command": ["python", "-m", module]} if module else spec
 
     def _container(self, spec: Json, log: Path) -> Container:
         env = _env(spec)
-        port = int(env.get("MLSERVER_HTTP_PORT", HTTP_PORT))
+        port = int(env.get("MLSERVER_HTTP_PORT", HTTP_PORT if "command" in spec else MLSERVER_PORT))
         if spec["name"] == ENGINE:
             port, probe, scraped = ENGINE_PORT, "/ready", (ENGINE_PORT, "/prometheus")
         elif "command" in spec:
@@ -272,7 +281,10 @@ class Node:
             probe, scraped = "/health/ping", (int(env["MLSERVER_METRICS_PORT"]), "/prometheus")
         else:
             probe = f"/v2/models/{env['MLSERVER_MODEL_NAME']}/ready"
-            scraped = int(env["MLSERVER_METRICS_PORT"]), env["MLSERVER_METRICS_ENDPOINT"]
+            scraped = (
+                int(env.get("MLSERVER_METRICS_PORT", MLSERVER_METRICS_PORT)),
+                env.get("MLSERVER_METRICS_ENDPOINT", "/metrics"),
+            )
         return Container(spec["name"], spec, port, probe, scraped, log)
 
     def _start(self, pod: NodePod, container: Container) -> None:

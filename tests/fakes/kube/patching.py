@@ -1,4 +1,4 @@
-"""JSON Patch (RFC 6902) and JSON Merge Patch (RFC 7386), written apart from the code under test."""
+"""JSON Patch (RFC 6902), JSON Merge Patch (RFC 7386) and Kubernetes' strategic one, written apart from the code under test."""
 
 from __future__ import annotations
 
@@ -47,6 +47,27 @@ def merge_patch(document: Any, patch: Any) -> Any:
         else:
             result[key] = merge_patch(result.get(key), value)
     return result
+
+
+def strategic_patch(document: Any, patch: Any) -> Any:
+    """The document after kubectl's patch: as the merge patch, but lists of named things merge by the name."""
+    if isinstance(patch, dict):
+        result = dict(document) if isinstance(document, dict) else {}
+        for key, value in patch.items():
+            if value is None:
+                result.pop(key, None)
+            elif not key.startswith("$"):
+                result[key] = strategic_patch(result.get(key), value)
+        return result
+    if not isinstance(patch, list) or not all(isinstance(each, dict) and "name" in each for each in patch):
+        return deepcopy(patch)
+    named = {each["name"]: each for each in document or ()}
+    for each in patch:
+        if each.get("$patch") == "delete":
+            named.pop(each["name"], None)
+        else:
+            named[each["name"]] = strategic_patch(named.get(each["name"]), each)
+    return list(named.values())
 
 
 def _tokens(pointer: str) -> list[str]:

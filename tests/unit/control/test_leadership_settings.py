@@ -59,6 +59,7 @@ def test_a_pod_takes_part_by_itself_under_its_name_in_its_namespace(
         return of_file(kubeconfig, timeout_s)
 
     (tmp_path / "namespace").write_text("models\n")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setattr(leader_election, "POD_NAMESPACE", tmp_path / "namespace")
     monkeypatch.setattr(KubeClient, "from_kubeconfig", of_pod)
     monkeypatch.setattr("socket.gethostname", lambda: "ipa-7d9f-x2x")

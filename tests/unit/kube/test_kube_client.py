@@ -36,6 +36,7 @@ from ipa.model.errors import (
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.clock import SharedClock, VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
+from tests.fakes.kube.server import kubeconfig
 
 Json = dict[str, Any]
 NAME = ("models", "sample")
@@ -111,9 +112,15 @@ def test_a_refusal_by_the_webhook_is_our_input_and_says_why(client: KubeClient) 
 
 
 def test_configuration_that_cannot_be_used_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(ConfigurationError, match="not running in a pod"):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    with pytest.raises(ConfigurationError, match="this pod's account cannot be used"):
         KubeClient.from_kubeconfig("", 1.0)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubectl"))
+    with pytest.raises(ConfigurationError, match="kubectl's kubeconfig cannot be used"):
+        KubeClient.from_kubeconfig("", 1.0)
+    (tmp_path / "kubectl").write_text(kubeconfig("http://127.0.0.1:1", "x"))
+    KubeClient.from_kubeconfig("", 1.0).close()
     for content in (None, "", "{}", "a: [", "\x00", "[]", "text", "contexts: 1"):
         path = tmp_path / "config"
         if content is not None:
