@@ -51,7 +51,7 @@ soak: install ## 72 h of virtual time under random faults, about 4 minutes (TICK
 test-cluster: install ## the contract suite and the stories on the cluster that IPA_TEST_KUBECONFIG names
 	$(PY) -m pytest tests/contract -m cluster -rs
 
-first-hour: install ## the docs' commands one after another, as four kinds of user type them, each step timed (KIND=newcomer, owner, researcher or platform)
+first-hour: install ## the docs' commands one after another, as five kinds of user type them, each step timed (KIND=newcomer, owner, adopter, researcher or platform)
 	$(PY) -m tools.first_hour $(KIND)
 
 demo: install ## the main job on real models, about five minutes (BUSY=1: beside a busy loop; SCREENSHOT=file for a picture of the page)

@@ -171,7 +171,7 @@ class Settings:
     # port, in the order of their names, unless its file gives one (`local: {port: 9000}`). 0 takes the port
     # of the last run, or any free one.
     router_port: int = 0
-    # Kubeconfig file. Empty uses the pod's service account, and outside of a pod the kubeconfig that kubectl uses.
+    # Kubeconfig file. Empty uses the pod's service account, and outside of a pod what kubectl uses.
     kubeconfig: str = ""
     # URL of the gateway before the pipelines of a cluster, for smoke requests. Empty sends each to the
     # pipeline's Service, which only a client within the cluster's network reaches.

@@ -1,4 +1,4 @@
-"""The first hour of four kinds of user: the commands of the docs as they are printed, each step timed.
+"""The first hour of five kinds of user: the commands of the docs as they are printed, each step timed.
 
 The pages and sections of each are in `HOURS`. Everything happens in folders of its own, so that nothing here
 is touched; `run` does the same for the tests, without installing. `python -m tools.first_hour [KIND]...`
@@ -142,18 +142,25 @@ def _actions(kind: str, block: list[str]) -> Iterator[Action]:
 
 
 class User:
-    """Works in a folder with what is on the path; the service that was started goes on behind."""
+    """Works in a folder with what is on the path; the service that was started goes on behind.
 
-    def __init__(self, folder: Path, path: str) -> None:
+    `here` are more addresses of the page and what they are here, `environment` more variables.
+    """
+
+    def __init__(
+        self, folder: Path, path: str, here: Mapping[str, str], environment: Mapping[str, str]
+    ) -> None:
         self._folder = folder
         # Somebody else may have the usual ports.
         port, router = free_port(), free_port()
         self._here = {
             "127.0.0.1:8080": f"127.0.0.1:{port}",
             "IPA_ROUTER_PORT=9000": f"IPA_ROUTER_PORT={router}",
+            **here,
         }
         there = {"IPA_PORT": f"{port}", "IPA_AT": f"http://127.0.0.1:{port}"}
-        self._environment = {**os.environ, "PATH": path, "NO_COLOR": "1", "COLUMNS": "160", **there}
+        shell = {"PATH": path, "NO_COLOR": "1", "COLUMNS": "160"}
+        self._environment = {**os.environ, **shell, **there, **environment}
         self._service: subprocess.Popen[str] | None = None
 
     def do(self, action: Action) -> None:
@@ -237,10 +244,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def on_this_machine(folder: Path, path: str) -> Iterator[User]:
+def on_this_machine(
+    folder: Path, path: str, here: Mapping[str, str] = {}, environment: Mapping[str, str] = {}
+) -> Iterator[User]:
     """Somebody who ends what was started."""
     with ExitStack() as stack:
-        person = User(folder, path)
+        person = User(folder, path, here, environment)
         stack.callback(person.close)
         yield person
 
@@ -252,6 +261,20 @@ def in_a_repository(folder: Path, path: str) -> Iterator[User]:
 
     (folder / "repository").mkdir()
     with on_this_machine(make(folder / "repository"), path) as person:
+        yield person
+
+
+@contextmanager
+def on_a_node(folder: Path, path: str) -> Iterator[User]:
+    """Somebody with kubectl and Prometheus, on a cluster whose pods are processes of this machine."""
+    from tests.fakes.adopting import node_of_others
+
+    with (
+        node_of_others(folder / "node") as (kubeconfig, url),
+        on_this_machine(
+            folder, path, {"http://prometheus.monitoring:9090": url}, {"KUBECONFIG": str(kubeconfig)}
+        ) as person,
+    ):
         yield person
 
 
@@ -297,6 +320,7 @@ HOURS: Mapping[str, tuple[Chapter, ...]] = {
         ),
         Chapter("how-to/bring-your-own-pipeline.md"),
     ),
+    "adopter": (Chapter("how-to/adopt.md", place=on_a_node, needs=("kubectl", "prometheus")),),
     "researcher": (
         Chapter("how-to/use-a-trace.md"),
         Chapter(

@@ -55,6 +55,11 @@ def test_a_pipeline_owner_sends_requests_and_changes_what_runs_as_printed(tmp_pa
     assert done(chapters, tmp_path).skipped == {}
 
 
+@pytest.mark.local
+def test_an_adopter_is_advised_lets_it_act_and_leaves_as_printed(tmp_path: Path) -> None:
+    assert done(HOURS["adopter"], tmp_path).skipped == {}
+
+
 @pytest.mark.live
 def test_a_person_on_call_takes_over_as_printed(tmp_path: Path) -> None:
     done([each for each in HOURS["platform"] if each.page == "how-to/alerts.md"], tmp_path)

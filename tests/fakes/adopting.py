@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
 from tests.fakes.kube import FakeKube
+from tests.fakes.kube.caller import ANSWERED, FAILED
 from tests.fakes.kube.kinds import Kinds
 from tests.fakes.kube.node import Node, prometheus_of
+from tests.fakes.waiting import until
 
 # What the images of the page run that have no command of their own.
 PROGRAMS = {"shop/app:1": "tests.fakes.kube.caller"}
@@ -18,19 +18,16 @@ PROGRAMS = {"shop/app:1": "tests.fakes.kube.caller"}
 
 @contextmanager
 def node_of_others(folder: Path) -> Iterator[tuple[Path, str]]:
-    """The kubeconfig and the URL of Prometheus. AssertionError if a request of the application failed."""
+    """The kubeconfig, and the URL of Prometheus. AssertionError if a request of the application failed."""
     with (
         FakeKube(kinds=Kinds()) as kube,
         Node(kube.cluster, folder / "pods", ("pipelines.digits.runtime",), programs=PROGRAMS) as node,
         prometheus_of(node, folder / "prometheus") as url,
     ):
         yield kube.kubeconfig(folder), url
-        assert outcomes(url).keys() == {"answered"}, outcomes(url)
-
-
-def outcomes(prometheus_url: str) -> dict[str, float]:
-    """How many of the application's requests had each outcome that there was, of all its pods."""
-    query = "sum by (outcome) (max_over_time(app_requests_total[1h])) > 0"
-    answer = httpx.get(f"{prometheus_url}/api/v1/query", params={"query": query}, trust_env=False)
-    rows = answer.raise_for_status().json()["data"]["result"]
-    return {row["metric"]["outcome"]: float(row["value"][1]) for row in rows}
+        with kube.store.lock:
+            for each in kube.store.everything("deployments"):
+                kube.store.delete("deployments", each["metadata"]["namespace"], each["metadata"]["name"])
+        until(lambda: not node.names)
+        said = "".join(path.read_text() for path in (folder / "pods").glob("app-*.log"))
+        assert ANSWERED in said and FAILED not in said, said

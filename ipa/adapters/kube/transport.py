@@ -245,7 +245,7 @@ def in_pod(kubeconfig: str) -> bool:
 
 
 def load_configuration(path: str) -> Any:
-    """The configuration of the kubeconfig's current context; with an empty `path`, that of this pod, else kubectl's.
+    """The configuration of the kubeconfig's current context; with no `path`, that of this pod, else kubectl's.
 
     ConfigurationError if it cannot be used.
     """
@@ -259,7 +259,8 @@ def load_configuration(path: str) -> Any:
         else:
             config.load_kube_config(path or None, client_configuration=configuration)
     except (config.ConfigException, OSError, YAMLError, TypeError, ValueError) as error:
-        place = "this pod's account" if in_pod(path) else f"kubeconfig {path!r}" if path else "kubectl's kubeconfig"
+        place = f"kubeconfig {path!r}" if path else "kubectl's kubeconfig"
+        place = "this pod's account" if in_pod(path) else place
         raise ConfigurationError(
             f"{place} cannot be used: {error}", hint="Set IPA_KUBECONFIG to a kubeconfig file."
         ) from error

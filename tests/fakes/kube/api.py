@@ -213,7 +213,8 @@ class Api:
         if token:
             whole = self.pages[token]
         else:
-            objects = self.store.find(request.resource, request.namespace, labels_of(request))
+            objects = self.store.find(request.resource, request.namespace)
+            objects = [one for one in objects if is_selected(request, one)]
             whole = Page(objects, str(self.store.version))
         limit = int(request.query.get("limit") or 0) or len(whole.items)
         metadata: Json = {"resourceVersion": whole.version}
@@ -249,10 +250,12 @@ class Api:
         return self.mutate(admitted) if self.mutate else admitted
 
 
-def labels_of(request: Request) -> dict[str, str]:
-    """The equalities of the request's label selector."""
-    selector = request.query.get("labelSelector", "")
-    return dict(pair.split("=", 1) for pair in selector.split(",") if "=" in pair)
+def is_selected(request: Request, one: Json) -> bool:
+    """True if the object has what the request's label and field selectors equal; of fields only its name."""
+    pairs = [pair.partition("=") for pair in request.query.get("labelSelector", "").split(",") if "=" in pair]
+    labels, names = one["metadata"].get("labels") or {}, request.query.get("fieldSelector", "")
+    is_named = not names or names == f"metadata.name={one['metadata']['name']}"
+    return is_named and all(labels.get(key) == value for key, _, value in pairs)
 
 
 def _patched(request: Request, live: Json) -> Json:

@@ -258,11 +258,11 @@ class Node:
     def _pod(self, name: str, pod: Json) -> NodePod:
         self._count += 1
         address = f"127.{self._block}.{self._count // 250}.{self._count % 250 + 1}"
-        metadata, specs = pod["metadata"], pod["spec"]["containers"]
+        metadata, specs = pod["metadata"], map(self._run_by, pod["spec"]["containers"])
         return NodePod(
             *(name, metadata["labels"]["app"], metadata.get("namespace", "default")),
             *(metadata["labels"].get("seldon-deployment-id", ""), address),
-            [self._container(self._run_by(spec), self.folder / f"{name}.{spec['name']}.log") for spec in specs],
+            [self._container(spec, self.folder / f"{name}.{spec['name']}.log") for spec in specs],
         )
 
     def _run_by(self, spec: Json) -> Json:

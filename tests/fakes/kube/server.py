@@ -24,7 +24,7 @@ from tests.fakes.kube.api import (
     WRITES,
     Api,
     Request,
-    labels_of,
+    is_selected,
     request_of,
 )
 from tests.fakes.kube.cluster import Cluster
@@ -187,8 +187,8 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
         raw = self.rfile.read(length) if length else b""
         parts = [part for part in urlsplit(self.path).path.split("/") if part]
         token = (self.headers.get("Authorization") or "").partition(" ")[2]
-        if parts[:2] == [OPENAPI, "v3"]:
-            return Request("get", "", OPENAPI, name="/".join(parts[2:]))
+        if parts[0] == OPENAPI:
+            return Request("get", "", OPENAPI, name="/".join(parts[2:] if parts[1:2] == ["v3"] else parts))
         if parts[0] == "version" or (parts[0] == "apis" and len(parts) < 4):
             resource = "version" if parts[0] == "version" else DISCOVERY
             return Request("get", "".join(parts[1:2]), resource, name="".join(parts[2:3]), token=token)
@@ -286,7 +286,7 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
 
     def _events(self, request: Request, since: int) -> Iterator[Json]:
         """Events after `since`; a bookmark after each batch where asked for; ERROR once it was compacted."""
-        store, wanted = self.kube.store, labels_of(request).items()
+        store = self.kube.store
         bookmarks = request.query.get("allowWatchBookmarks") == "true"
         end_s = time.monotonic() + float(request.query.get("timeoutSeconds") or 3600)
         while not self.kube.stopping.is_set() and time.monotonic() < end_s:
@@ -300,9 +300,8 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
                     continue
                 since = store.version
             for event in events:
-                labels = (event.object["metadata"].get("labels") or {}).items()
                 here = event.object["metadata"]["namespace"] == request.namespace
-                if event.resource == request.resource and here and wanted <= labels:
+                if event.resource == request.resource and here and is_selected(request, event.object):
                     yield {"type": event.type, "object": event.object}
             if bookmarks:
                 metadata = {"resourceVersion": str(since)}

@@ -116,7 +116,8 @@ def test_configuration_that_cannot_be_used_says_so(tmp_path: Path, monkeypatch: 
     with pytest.raises(ConfigurationError, match="this pod's account cannot be used"):
         KubeClient.from_kubeconfig("", 1.0)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubectl"))
+    usual = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
+    monkeypatch.setattr(usual, str(tmp_path / "kubectl"))
     with pytest.raises(ConfigurationError, match="kubectl's kubeconfig cannot be used"):
         KubeClient.from_kubeconfig("", 1.0)
     (tmp_path / "kubectl").write_text(kubeconfig("http://127.0.0.1:1", "x"))
