@@ -245,7 +245,7 @@ def in_pod(kubeconfig: str) -> bool:
 
 
 def load_configuration(path: str) -> Any:
-    """The configuration of the kubeconfig's current context; with no `path`, that of this pod, else kubectl's.
+    """The configuration of the kubeconfig's current context; with no `path` this pod's, else kubectl's.
 
     ConfigurationError if it cannot be used.
     """

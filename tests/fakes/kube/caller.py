@@ -1,6 +1,6 @@
 """An application before a chain of models: it sends each item to the first, and each answer to the next.
 
-CHAIN has the addresses in their order, by comma. At its end it prints each failure, and how many were answered.
+CHAIN has the addresses in order, by comma. At its end it prints the failures, and how many it had answered.
 """
 
 from __future__ import annotations

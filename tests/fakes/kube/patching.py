@@ -1,4 +1,4 @@
-"""JSON Patch (RFC 6902), JSON Merge Patch (RFC 7386) and kubectl's, written apart from the code under test."""
+"""JSON Patch (RFC 6902), JSON Merge Patch (RFC 7386) and kubectl's, apart from the code under test."""
 
 from __future__ import annotations
 
