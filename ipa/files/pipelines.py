@@ -455,11 +455,13 @@ def write_new(
     notes: tuple[str, ...] = (),
     force: bool = False,
     has_models: bool = False,
+    beside: Mapping[Path, str] = MappingProxyType({}),
 ) -> tuple[Path, ...]:
     """Write the pipeline and the schema that editors check it by; return the paths.
 
     Unless it `has_models` also runtime.py and bench.py, to measure and run at once. ConflictError, before
-    anything is written, if any of these except the schema exists and not `force`.
+    anything is written, if any of these except the schema exists and not `force`. `beside` are the texts of
+    other files that are written with them, there or not.
     """
     texts = {pipelines_dir / pipeline.name / FILE_NAME: pipeline_text(pipeline, notes)}
     for name in () if has_models else MODEL_FILES:
@@ -472,7 +474,7 @@ def write_new(
             problems=[Problem("is there", str(path)) for path in there],
             hint="Choose another name, or overwrite them with --force.",
         )
-    texts[pipelines_dir / SCHEMA] = schema_text("pipeline")
+    texts |= {pipelines_dir / SCHEMA: schema_text("pipeline"), **beside}
     for path, text in texts.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from ipa.files.document import Document, check_within, read_document
 from ipa.files.forms import FlowMapping, check, dump_yaml, file_section, section, write
 from ipa.files.meaning import check_profile
 from ipa.model.errors import InputError, NotFoundError, Problem
-from ipa.model.forms import NAME, POSITIVE, WHOLE, entries
+from ipa.model.forms import NAME, NUMBER, POSITIVE, WHOLE, entries
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 
 _POINT = section(
@@ -34,9 +34,10 @@ _POINTS = entries(
 _VARIANT = section(
     "variant_profile",
     VariantProfile,
-    "variant accuracy readiness_s memory_gib accelerators? rows_per_item points",
+    "variant accuracy readiness_s memory_gib accelerators? rows_per_item assumed_ratio points",
     accuracy=POSITIVE.but(maximum=1, title="a fraction, such as 0.78", examples=[0.78]),
     rows_per_item=_ROWS,
+    assumed_ratio=NUMBER.but(minimum=1, maximum=100),
     points=_POINTS,
 )
 _KEYS = section(

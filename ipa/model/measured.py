@@ -23,7 +23,11 @@ def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> P
     beside = {stage.name: stage_beside(stage, variants, pipeline.bounds) for stage, variants in profiled}
     measured = {
         (stage.name, each.variant): MeasuredVariant(
-            each.accuracy, beside[stage.name][each.variant], each.item_core_s, each.batch_core_s
+            each.accuracy,
+            beside[stage.name][each.variant],
+            each.item_core_s,
+            each.batch_core_s,
+            each.assumed_ratio,
         )
         for stage, variants in profiled
         for each in variants

@@ -122,13 +122,14 @@ class MeasuredVariant:
     """The profile's figures of a variant: accuracy, and a replica's resources other than cores.
 
     `item_core_s` are the fewest core seconds for an item, `batch_core_s` those for the first item of a batch
-    and for each further one; 0 if they are unknown.
+    and for each further one; 0 if they are unknown. `assumed_ratio` is that of the profile.
     """
 
     accuracy: float
     beside: Resources = NO_RESOURCES
     item_core_s: float = 0.0
     batch_core_s: tuple[float, float] = (0.0, 0.0)
+    assumed_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

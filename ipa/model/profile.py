@@ -105,6 +105,8 @@ class VariantProfile:
     """If they are not [1, 1], the stage does not batch on targets whose replicas batch by themselves."""
     accelerators: Accelerators = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
     """Of one replica."""
+    assumed_ratio: float | None = field(default=None, metadata=UNLESS_DEFAULT)
+    """If the times are assumed, not measured: the ratio of them, the longest credible, to the likely ones."""
 
     @property
     def item_core_s(self) -> float:

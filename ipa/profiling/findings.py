@@ -268,7 +268,9 @@ def _reasons(profile: StageProfile) -> Iterator[str]:
             f"other work used up to {most:.0%} of the CPUs while {counts[Oddity.DISTURBED]} of {len(points)} "
             "points were measured"
         )
-    few = [each.variant for each in profile.variants if len(each.points) == 1]
+    if assumed := [each.variant for each in profile.variants if each.assumed_ratio is not None]:
+        yield f"the times of {', '.join(assumed)} are assumed, not measured"
+    few = [it.variant for it in profile.variants if len(it.points) == 1 and it.assumed_ratio is None]
     if few:
         yield f"a single point of {', '.join(few)}"
 

@@ -263,6 +263,10 @@ class Target(ABC):
         """The pipeline that runs at `where`, the text after `NAME:` in `--at`."""
         raise self._cannot("import a pipeline from a running workload")
 
+    def signals(self, settings: Settings, pipeline: Pipeline) -> ports.Signals:
+        """The metrics of a pipeline that runs there."""
+        raise self._cannot("read the metrics of a pipeline")
+
     def manifest(self, pipeline: Pipeline, text: str, path: str) -> ports.PipelineManifest:
         """The manifests of the pipeline in a file's text. NotFoundError if they are not in it."""
         raise self._cannot("read a pipeline's manifest from a file")

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ipa.cli.options import FileFolders
 from ipa.cli.output import OUTPUT, Output, show
-from ipa.model.errors import UsageError
+from ipa.model.errors import InputError, UsageError
 from ipa.model.masking import mask_url
+from ipa.model.observation import known
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import StageConfig
+from ipa.model.profile import StageProfile
+from ipa.profiling.priors import Seen
 from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.control.ports import Signals
 
 SLA = typer.Option("1s", "--sla", help="latency SLA, end to end")
 CORES = typer.Option(
     None, "--cores", min=0.1, help="most cores of all replicas together; no limit if not given"
+)
+ACCURACY = typer.Option(
+    [],
+    "--accuracy",
+    metavar="STAGE=A",
+    help="accuracy of a stage, or of STAGE/VARIANT, as 0.78; may be repeated",
 )
 FORCE = typer.Option(False, "--force", help="overwrite existing files")
 STAGES = typer.Option(
@@ -38,14 +52,18 @@ def _write(
     notes: tuple[str, ...] = (),
     running: tuple[StageConfig, ...] = (),
     force: bool = False,
+    profiles: Iterable[StageProfile] = (),
     has_models: bool = False,
 ) -> None:
     """Write the files, check them, and print what remains to be done. ConflictError as `write_new`."""
     from ipa.files.check import check_files
     from ipa.files.pipelines import FILE_NAME, write_new
+    from ipa.files.profiles import dump_profile
 
     folder, name = settings.pipelines_dir, pipeline.name
-    files = write_new(pipeline, folder, notes=notes, force=force, has_models=has_models)
+    home = settings.profiles_dir / name
+    beside = {home / f"{it.stage}.yaml": dump_profile(it) for it in profiles}
+    files = write_new(pipeline, folder, notes=notes, force=force, has_models=has_models, beside=beside)
     checked = check_files([folder / name / FILE_NAME], folder, settings.profiles_dir)
     problems = [str(it) for each in checked for it in each.problems]
     steps = [f"ipa plan {name} --rate 10"]
@@ -137,18 +155,26 @@ def import_(
     predictor: str = typer.Option("", "--predictor", help="predictor to read; the busiest if not given"),
     sla: str = SLA,
     cores: float | None = CORES,
+    rate: float | None = typer.Option(
+        None, "--rate", min=0, help="requests a second that it gets now; what Prometheus has if not given"
+    ),
+    accuracy: list[str] = ACCURACY,
     force: bool = FORCE,
     output: Output = OUTPUT,
     folders: FileFolders,
 ) -> None:
     """Write a pipeline's files from its workload on a cluster: graph, images, env, batching, configuration.
 
-    Notes list what the workload does not tell. The workload is not changed.
+    Notes list what the workload does not tell. The workload is not changed. Profiles that are not there are
+    assumed by what runs, so that plans need no measurement first.
     """
     from ipa.bootstrap.targets import ImportRequest, target_named
     from ipa.cli.options import duration_s
     from ipa.files import pipeline_from_mapping, pipeline_to_mapping
     from ipa.files.targets import TARGETS
+    from ipa.optimize.graph import graph_of
+    from ipa.profiling.findings import measure_command
+    from ipa.profiling.priors import assumed_profiles
 
     settings = folders.settings
     request = ImportRequest(
@@ -166,8 +192,77 @@ def import_(
             f"--at {mask_url(at)!r} is not a cluster",
             hint="Use kubernetes, deployments or scale, each also with :~/.kube/config",
         )
-    imported = target_named(kind).imported(settings, where, request)
+    accuracies, target = _accuracies(accuracy), target_named(kind)
+    imported = target.imported(settings, where, request)
     # Read it as a file, so that every fault that a file may have is reported.
     pipeline = pipeline_from_mapping(pipeline_to_mapping(imported.pipeline))
-    notes, running = tuple(imported.notes), tuple(imported.configs)
-    _write(output, pipeline, settings, notes=notes, running=running, force=force, has_models=True)
+    running, notes = tuple(imported.configs), [*imported.notes]
+    signals = None if rate is not None or file or not running else target.signals(settings, pipeline)
+    graph = graph_of(pipeline.stages)
+    names = [stage.name for stage in pipeline.stages]
+    assumed = assumed_profiles(
+        pipeline,
+        _seen(
+            dict(zip(names, graph.reach, strict=True)), running or target.smallest(pipeline), signals, rate
+        ),
+        _known_profiles(settings.profiles_dir, notes),
+        accuracies,
+        [[names[at] for at in path] for path in graph.paths],
+        datetime.now(UTC).date(),
+    )
+    notes += assumed.notes
+    if assumed.profiles:
+        notes.append(f"not measured until then: {measure_command(pipeline.name, planned_only=True)}")
+    profiles = assumed.profiles.values()
+    _write(
+        output,
+        assumed.pipeline,
+        settings,
+        notes=tuple(notes),
+        running=running,
+        force=force,
+        profiles=profiles,
+        has_models=True,
+    )
+
+
+def _accuracies(texts: Sequence[str]) -> dict[str, float]:
+    """The accuracies by STAGE or STAGE/VARIANT. UsageError for anything but NAME=A with a fraction."""
+    accuracies = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            accuracies[name] = float(number)
+        except ValueError:
+            accuracies[name] = 0.0
+        if not (name and 0 < accuracies[name] <= 1):
+            raise UsageError(f"--accuracy {text!r} is not STAGE=A, A a fraction", hint="As in detect=0.78")
+    return accuracies
+
+
+def _seen(
+    reach: Mapping[str, float], configs: Sequence[StageConfig], signals: Signals | None, rate: float | None
+) -> dict[str, Seen]:
+    """What is known of each stage as it runs, by the `rate` of requests or the metrics."""
+    if signals is not None:
+        rate = known(signals.arrival_rate_rps)
+    seen = {}
+    for config in configs:
+        rate_rps = None if rate is None else rate * reach[config.stage]
+        measured = signals.stages.get(config.stage) if signals else None
+        latency_s = known(measured.latency_s) if measured else None
+        seen[config.stage] = Seen(config, rate_rps, latency_s)
+    return seen
+
+
+def _known_profiles(folder: Path, notes: list[str]) -> list[StageProfile]:
+    """All profiles in the folder; those that cannot be read are noted."""
+    from ipa.files import load_profiles
+
+    profiles: list[StageProfile] = []
+    for home in sorted(folder.glob("*/")):
+        try:
+            profiles += load_profiles(folder, home.name).values()
+        except InputError as error:
+            notes.append(f"the profiles of {home.name} are not used: {error.message}")
+    return profiles

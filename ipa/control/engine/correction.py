@@ -2,20 +2,23 @@
 
 A profile is measured on a replica alone; on a shared machine a batch may take longer. The logarithm of the
 ratio is believed with a variance, as by a Kalman filter: it drifts, a mean of batches has the variance of
-their times over their number, and what is many deviations away shows that something changed.
+their times over their number, and what is many deviations away shows that something changed. An assumed
+profile has the longest credible times, and a belief that starts as wide as their range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections import defaultdict
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from math import exp, log, sqrt
+from types import MappingProxyType
 
 from ipa.control.engine.guards import STEP, SURE, GuardSettings
 from ipa.model.decision import Event, Notice
 from ipa.model.observation import Batches, Measured, Observation
 from ipa.model.parts import is_shared
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import MeasuredVariant, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import LEAST_SLOWDOWN, MOST_SLOWDOWN, Slowdown, Slowdowns
 from ipa.model.recording import recorded_as
@@ -24,15 +27,16 @@ from ipa.policies.base import ANY_RATE_RPS, Predictor
 from ipa.queueing.service import ServiceTime
 
 # The deviation of a ratio, in logarithms, before it is observed, and by how much it drifts in a second; one
-# that has not been observed for so long that it is as uncertain as before is forgotten.
+# that has not been observed for so long that it is as uncertain as before is forgotten. Of an assumed profile
+# the deviation is larger.
 FIRST_DEVIATION, DRIFT = 0.2, 0.005
-FORGET_S = (FIRST_DEVIATION / DRIFT) ** 2
 # Fewer batches in a window are ignored.
 LEAST_BATCHES = 5
 # The least variation of their times that is assumed.
 LEAST_VARIATION = 0.25
 # Above the first an event is emitted, and again only after it was below the second.
 ALARM, ALARM_END = 1.25, 1.15
+NOTHING_MEASURED: Mapping[tuple[str, str], MeasuredVariant] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +128,11 @@ def learned(
     settings: GuardSettings,
     now_s: float,
     *,
+    measured: Mapping[tuple[str, str], MeasuredVariant] = NOTHING_MEASURED,
     moving: Container[str] = frozenset(),
     is_broken: bool,
 ) -> Correction:
-    """The correction after this tick. `predict` uses the profiles alone.
+    """The correction after this tick. `predict` uses the profiles alone, `measured` tells the assumed ones.
 
     While the SLO `is_broken` a surprise counts at once. Nothing is learned of the stages that are `moving`,
     whose replicas a change replaces; from batches that may be of other replicas, are too few, or old; and
@@ -136,7 +141,11 @@ def learned(
     """
     if not settings.correct_profiles:
         return UNCORRECTED
-    recent = tuple(each for each in before.observed if now_s - each.at_s < FORGET_S)
+    first = {key: max(log(it.assumed_ratio or 1.0), FIRST_DEVIATION) for key, it in measured.items()}
+    deviations = defaultdict(lambda: FIRST_DEVIATION, first)
+    recent = tuple(
+        it for it in before.observed if now_s - it.at_s < (deviations[it.stage, it.variant] / DRIFT) ** 2
+    )
     running = observation.running()
     if running is None:
         return replace(before, observed=recent)
@@ -170,7 +179,8 @@ def learned(
         return after
     for batches, at in ripe.values():
         config, service = running[at], by_profile.services[at]
-        updated = _updated(after, config, service, batches, now_s, is_broken)
+        deviation = deviations[config.stage, config.variant]
+        updated = _updated(after, config, service, batches, now_s, deviation, is_broken)
         others = (it for it in after.observed if (it.stage, it.variant) != (config.stage, config.variant))
         after = replace(after, observed=(*others, updated))
     return replace(after, machine_steps=_machine_steps(after))
@@ -232,6 +242,7 @@ def _updated(
     service: ServiceTime,
     batches: Batches,
     now_s: float,
+    first_deviation: float,
     is_broken: bool,
 ) -> ObservedSlowdown:
     """The slowdown of the variant after these batches.
@@ -240,7 +251,7 @@ def _updated(
     once while requests are late. Plans follow what is SURE to differ from what they use.
     """
     mine = known.of(config.stage, config.variant)
-    before = mine or known.expected(config.stage, config.variant)
+    before = mine or replace(known.expected(config.stage, config.variant), variance=first_deviation**2)
     passed_s = now_s - mine.at_s if mine else batches.window_s
     variance = before.variance + DRIFT**2 * passed_s
     expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
@@ -248,7 +259,8 @@ def _updated(
         # Several items of one request are served at once; plans count them one after another.
         expected_s *= max(batches.items, 1.0)
     observed_ratio = _within_savings(before.ratio, batches.service_s / expected_s, service.quota_cores)
-    surprise = log(min(max(observed_ratio, LEAST_SLOWDOWN), MOST_SLOWDOWN) / before.ratio)
+    least = LEAST_SLOWDOWN * exp(SURE * (FIRST_DEVIATION - first_deviation))
+    surprise = log(min(max(observed_ratio, least), MOST_SLOWDOWN) / before.ratio)
     each_variance = max(service.spread, LEAST_VARIATION**2)
     counts = True
     if surprise**2 > SURE**2 * (variance + each_variance / batches.count):

@@ -144,6 +144,7 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
         request.predict,
         request.settings,
         request.now_s,
+        measured=request.pipeline.bounds.measured,
         moving=_moving(request, state.actuation),
         is_broken=broken,
     )

@@ -18,7 +18,7 @@ from ipa.settings import Settings
 from ipa.targets import base
 from ipa.targets.deployments.section import SECTIONS, deployments_of
 from ipa.targets.kubernetes import split
-from ipa.targets.kubernetes.target import KubernetesTarget, port_forward_note
+from ipa.targets.kubernetes.target import KubernetesTarget, Listed, port_forward_note
 
 if TYPE_CHECKING:
     from ipa.targets.deployments.layout import DeploymentsLayout
@@ -54,12 +54,12 @@ class Deployments(KubernetesTarget):
 
         return DeploymentsLayout(pipeline)
 
-    def metrics(self, site: base.Site) -> Metrics:
+    def metrics(self, settings: Settings, pipelines: Listed = tuple) -> Metrics:
         """The metrics of our router and queues, scraped by Prometheus."""
         from ipa.adapters.prometheus.client import PrometheusMetrics
         from ipa.adapters.prometheus.queries import ON_CLUSTER
 
-        return PrometheusMetrics(site.settings, ON_CLUSTER, pipelines=site.pipelines.values)
+        return PrometheusMetrics(settings, ON_CLUSTER, pipelines=pipelines)
 
     def doctor_checks(
         self,

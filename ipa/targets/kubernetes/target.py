@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
 from ipa.control.loop.scheduler import StopSignal
-from ipa.control.ports import Metrics, PipelineManifest
+from ipa.control.ports import Metrics, PipelineManifest, Signals
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -27,11 +27,22 @@ if TYPE_CHECKING:
     from ipa.targets.kubernetes.workload import KubeWorkload
 
 
+Listed = Callable[[], Collection[Pipeline]]
+
+
 class ClusterTarget(base.Target):
     """Objects in the cluster of the settings that a section of the pipeline's file names."""
 
     # Pods are scraped every 5 to 15 s, and a rate needs two samples.
     rate_window_s = 30.0
+
+    @abstractmethod
+    def metrics(self, settings: Settings, pipelines: Listed = tuple) -> Metrics:
+        """The reader of the pipelines' metrics in the settings' Prometheus; their queries are shared."""
+
+    def signals(self, settings: Settings, pipeline: Pipeline) -> Signals:
+        """The metrics of the pipeline in the settings' Prometheus."""
+        return self.metrics(settings).read(pipeline, self.rate_window_s)
 
     def unfit(self, pipeline: Pipeline) -> str:
         """The reason why the pipeline cannot be there: it has no section for the target."""
@@ -55,10 +66,6 @@ class KubernetesTarget(ClusterTarget):
     @abstractmethod
     def layout_of(self, pipeline: Pipeline) -> Layout:
         """The objects of the pipeline. InputError if its file does not let it run on this target."""
-
-    @abstractmethod
-    def metrics(self, site: base.Site) -> Metrics:
-        """The reader of the metrics of the site's pipelines."""
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
         """Keys of the pipeline without effect; those that the section `ignores` are left out."""
@@ -133,7 +140,10 @@ class KubernetesTarget(ClusterTarget):
             from ipa.targets.gitops import through_gitops
 
             # The GitOps tool writes the cluster, and the service only reads it.
-            return base.World(through_gitops(settings, workload, self, site.decision), self.metrics(site))
+            return base.World(
+                through_gitops(settings, workload, self, site.decision),
+                self.metrics(settings, site.pipelines.values),
+            )
         events = KubeEvents(client, site.clock, self.entry_of)
 
         def watch(
@@ -144,7 +154,7 @@ class KubernetesTarget(ClusterTarget):
             site.resources.callback(watchers.close)
             return watchers
 
-        return base.World(workload, self.metrics(site), events=events, watch=watch)
+        return base.World(workload, self.metrics(settings, site.pipelines.values), events=events, watch=watch)
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """Every object of the pipeline with these configurations."""

@@ -7,13 +7,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ipa.control.ports import Metrics
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, failed, ok
 from ipa.model.pipeline import Pin, Pipeline, Stage
 from ipa.model.serving import Batching, Rebatch, ServingSemantics
 from ipa.settings import Settings
 from ipa.targets import base
-from ipa.targets.kubernetes.target import ClusterTarget
+from ipa.targets.kubernetes.target import ClusterTarget, Listed
 from ipa.targets.scale.section import ROLLING, SECTIONS, scale_of
 
 if TYPE_CHECKING:
@@ -62,12 +63,16 @@ class ScaleTarget(ClusterTarget):
 
     def open(self, site: base.Site) -> base.World:
         """The objects of the settings' cluster, and the load in the settings' Prometheus."""
+        workload = self._workload(site.settings)
+        site.resources.callback(workload.client.close)
+        return base.World(workload, self.metrics(site.settings))
+
+    def metrics(self, settings: Settings, pipelines: Listed = tuple) -> Metrics:
+        """The series of the load that the pipeline's file names."""
         from ipa.adapters.prometheus.client import PrometheusMetrics
         from ipa.targets.scale.metrics import GIVEN
 
-        workload = self._workload(site.settings)
-        site.resources.callback(workload.client.close)
-        return base.World(workload, PrometheusMetrics(site.settings, GIVEN))
+        return PrometheusMetrics(settings, GIVEN, pipelines=pipelines)
 
     def doctor_checks(
         self,

@@ -15,7 +15,7 @@ from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
 from ipa.settings import Settings
 from ipa.targets import base
 from ipa.targets.kubernetes import split
-from ipa.targets.kubernetes.target import KubernetesTarget
+from ipa.targets.kubernetes.target import KubernetesTarget, Listed
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.section import (
     SECTIONS,
@@ -90,12 +90,11 @@ class Seldon(KubernetesTarget):
 
         return layout_of(pipeline)
 
-    def metrics(self, site: base.Site) -> Metrics:
+    def metrics(self, settings: Settings, pipelines: Listed = tuple) -> Metrics:
         """The pipeline's metrics, by the shape of each pipeline."""
         from ipa.adapters.prometheus.client import PrometheusMetrics
         from ipa.targets.seldon.metrics import ShapedMetrics
 
-        settings, pipelines = site.settings, site.pipelines.values
         return ShapedMetrics(lambda dialect: PrometheusMetrics(settings, dialect, pipelines=pipelines))
 
     def doctor_checks(

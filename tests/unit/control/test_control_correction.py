@@ -11,7 +11,8 @@ from math import log
 import pytest
 
 from ipa.control.engine.correction import (
-    FORGET_S,
+    DRIFT,
+    FIRST_DEVIATION,
     UNCORRECTED,
     Correction,
     ObservedSlowdown,
@@ -30,6 +31,7 @@ from ipa.policies.base import Prediction
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, profiled, scenario
 
 SETTINGS = GuardSettings(tick_s=10.0, correct_profiles=True)
+FORGET_S = (FIRST_DEVIATION / DRIFT) ** 2
 ABSENT = Missing(MissingReason.ABSENT)
 WINDOW_S = 10.0
 # What a full window has, where nothing else is said: as many as make a ratio sure in a tick.
