@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from ipa.cli.options import FileFolders
 from ipa.cli.output import OUTPUT, Output, show
-from ipa.model.errors import InputError, UsageError
+from ipa.model.errors import UsageError
 from ipa.model.masking import mask_url
 from ipa.model.observation import known
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
-from ipa.profiling.priors import Seen
 from ipa.settings import Settings
-
-if TYPE_CHECKING:
-    from ipa.control.ports import Signals
 
 SLA = typer.Option("1s", "--sla", help="latency SLA, end to end")
 CORES = typer.Option(
@@ -171,9 +168,9 @@ def import_(
     from ipa.bootstrap.targets import ImportRequest, target_named
     from ipa.cli.options import duration_s
     from ipa.files import pipeline_from_mapping, pipeline_to_mapping
+    from ipa.files.check import check_files
     from ipa.files.targets import TARGETS
     from ipa.optimize.graph import graph_of
-    from ipa.profiling.findings import measure_command
     from ipa.profiling.priors import assumed_profiles
 
     settings = folders.settings
@@ -192,36 +189,36 @@ def import_(
             f"--at {mask_url(at)!r} is not a cluster",
             hint="Use kubernetes, deployments or scale, each also with :~/.kube/config",
         )
-    accuracies, target = _accuracies(accuracy), target_named(kind)
+    target = target_named(kind)
     imported = target.imported(settings, where, request)
     # Read it as a file, so that every fault that a file may have is reported.
     pipeline = pipeline_from_mapping(pipeline_to_mapping(imported.pipeline))
-    running, notes = tuple(imported.configs), [*imported.notes]
-    signals = None if rate is not None or file or not running else target.signals(settings, pipeline)
-    graph = graph_of(pipeline.stages)
-    names = [stage.name for stage in pipeline.stages]
-    assumed = assumed_profiles(
+    running, graph = tuple(imported.configs), graph_of(pipeline.stages)
+    names, latencies_s = [stage.name for stage in pipeline.stages], dict[str, float | None]()
+    if rate is None and file is None and running:
+        signals = target.signals(settings, pipeline)
+        rate = known(signals.arrival_rate_rps)
+        latencies_s = {name: known(it.latency_s) for name, it in signals.stages.items()}
+    checked = check_files([settings.profiles_dir], settings.pipelines_dir, settings.profiles_dir)
+    pipeline, profiles, assumed = assumed_profiles(
         pipeline,
-        _seen(
-            dict(zip(names, graph.reach, strict=True)), running or target.smallest(pipeline), signals, rate
-        ),
-        _known_profiles(settings.profiles_dir, notes),
-        accuracies,
+        running or target.smallest(pipeline),
+        {} if rate is None else {name: rate * share for name, share in zip(names, graph.reach, strict=True)},
+        latencies_s,
+        [each.profile for each in checked if each.profile],
+        _accuracies(accuracy),
         [[names[at] for at in path] for path in graph.paths],
         datetime.now(UTC).date(),
     )
-    notes += assumed.notes
-    if assumed.profiles:
-        notes.append(f"not measured until then: {measure_command(pipeline.name, planned_only=True)}")
-    profiles = assumed.profiles.values()
+    notes = *imported.notes, *assumed
     _write(
         output,
-        assumed.pipeline,
+        pipeline,
         settings,
-        notes=tuple(notes),
+        notes=notes,
         running=running,
-        force=force,
         profiles=profiles,
+        force=force,
         has_models=True,
     )
 
@@ -231,38 +228,7 @@ def _accuracies(texts: Sequence[str]) -> dict[str, float]:
     accuracies = {}
     for text in texts:
         name, _, number = text.rpartition("=")
-        try:
-            accuracies[name] = float(number)
-        except ValueError:
-            accuracies[name] = 0.0
-        if not (name and 0 < accuracies[name] <= 1):
+        if not name or not re.fullmatch(r"1|0?\.\d*[1-9]\d*", number):
             raise UsageError(f"--accuracy {text!r} is not STAGE=A, A a fraction", hint="As in detect=0.78")
+        accuracies[name] = float(number)
     return accuracies
-
-
-def _seen(
-    reach: Mapping[str, float], configs: Sequence[StageConfig], signals: Signals | None, rate: float | None
-) -> dict[str, Seen]:
-    """What is known of each stage as it runs, by the `rate` of requests or the metrics."""
-    if signals is not None:
-        rate = known(signals.arrival_rate_rps)
-    seen = {}
-    for config in configs:
-        rate_rps = None if rate is None else rate * reach[config.stage]
-        measured = signals.stages.get(config.stage) if signals else None
-        latency_s = known(measured.latency_s) if measured else None
-        seen[config.stage] = Seen(config, rate_rps, latency_s)
-    return seen
-
-
-def _known_profiles(folder: Path, notes: list[str]) -> list[StageProfile]:
-    """All profiles in the folder; those that cannot be read are noted."""
-    from ipa.files import load_profiles
-
-    profiles: list[StageProfile] = []
-    for home in sorted(folder.glob("*/")):
-        try:
-            profiles += load_profiles(folder, home.name).values()
-        except InputError as error:
-            notes.append(f"the profiles of {home.name} are not used: {error.message}")
-    return profiles
