@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import yaml
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.adapters.prometheus.scraper import SeriesStore, parse_samples
 from ipa.files import load_pipeline
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Sla
@@ -95,6 +98,29 @@ def test_a_chain_is_written_as_it_runs_and_what_is_unknown_is_said(
         # All of it is beside what is there.
         assert names >= {"pages-yolo-model", "pages-classify-queue", "pages-router"}
         assert not names & {"detect", "classify"}
+
+
+def test_what_is_imported_can_be_planned_at_once_by_the_load_that_it_has(
+    kube: FakeKube, tmp_path: Path, ipa: Ipa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SeriesStore()
+    for at_s in range(0, 61, 5):
+        line = f'model_infer_request_duration_count{{namespace="shop",pod="detect-1"}} {80 * at_s}\n'
+        store.add("mesh", float(at_s), parse_samples(line))
+    ask, module = (lambda query: (store.rows(query, 60.0), 60.0)), "ipa.adapters.prometheus.client"
+    asking = partial(PrometheusMetrics, ask=ask, monotonic_s=lambda: 60.0)
+    monkeypatch.setattr(f"{module}.PrometheusMetrics", asking)
+    monkeypatch.chdir(tmp_path)
+    words = ["import", *NAMES, "--at", f"scale:{kube.kubeconfig(tmp_path)}", "-n", "shop", "--name", "pages"]
+    assert "--accuracy 'detect=2' is not STAGE=A" in ipa(*words, "--accuracy", "detect=2", code=64).err
+    out = ipa(*words, "--accuracy", "detect=0.5").out
+    assert (
+        "by 80 rps that classify=resnet18 b1 1×1 core carries, a batch of 1 is assumed to take 3.12 to" in out
+    )
+    assert "still missing" not in out and "to measure them: ipa profile pages --at URL --write" in out
+    planned = ipa("plan", "pages", "--rate", "10")
+    assert "PAS 0.5000" in planned.out and "the times of v2 are assumed, not measured" in planned.err
+    assert "by 90 rps that classify" in ipa(*words, "--rate", "90", "--force").out
 
 
 @pytest.mark.parametrize("target", ["scale", "deployments"])
