@@ -104,7 +104,6 @@ class ImportRequest:
     sla: Sla
     pipeline: str = ""
     part: str = ""
-    bounds_cores: float | None = None
     workloads: tuple[str, ...] = ()
     namespace: str | None = None
     file: Path | None = None

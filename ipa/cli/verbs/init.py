@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,6 @@ def import_(
         Sla(duration_s("--sla", sla)),
         pipeline=name or "",
         part=predictor,
-        bounds_cores=cores,
         workloads=tuple(workloads or ()),
         namespace=namespace,
         file=file,
@@ -191,8 +190,9 @@ def import_(
         )
     target = target_named(kind)
     imported = target.imported(settings, where, request)
+    pipeline = replace(imported.pipeline, bounds=replace(imported.pipeline.bounds, cores=cores))
     # Read it as a file, so that every fault that a file may have is reported.
-    pipeline = pipeline_from_mapping(pipeline_to_mapping(imported.pipeline))
+    pipeline = pipeline_from_mapping(pipeline_to_mapping(pipeline))
     running, graph = tuple(imported.configs), graph_of(pipeline.stages)
     names, latencies_s = [stage.name for stage in pipeline.stages], dict[str, float | None]()
     if rate is None and file is None and running:
@@ -210,7 +210,13 @@ def import_(
         [[names[at] for at in path] for path in graph.paths],
         datetime.now(UTC).date(),
     )
-    notes = *imported.notes, *assumed
+    goal = pipeline.sla
+    notes = (
+        *imported.notes,
+        f"the SLA, {goal.latency_s:g} s at p{goal.percentile:g}, is a default: set it with --sla",
+        "each stage has the one variant that runs: add those that could run instead",
+        *assumed,
+    )
     _write(
         output,
         pipeline,

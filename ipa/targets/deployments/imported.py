@@ -84,9 +84,7 @@ def _imported(name: str, objects: Sequence[Json], request: ImportRequest) -> Imp
         targets={KEY: target},
         description=f"As the Deployments of {target.namespace}/{target.name} run it.",
     )
-    notes.append(f"the SLA, {request.sla.latency_s:g} s, is a default: set it with --sla")
     notes.append("each item is taken to become one for the stage after it (fan_out)")
-    notes.append("each stage has the one variant that runs: add those that could run instead")
     try:
         by_name = {each["metadata"]["name"]: each for each in objects}
         configs = DeploymentsLayout(pipeline).observe(by_name).configs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ipa.adapters.kube.kinds import DEPLOYMENT, parse_quantity
 from ipa.adapters.kube.transport import Json
@@ -66,14 +65,10 @@ def import_pipeline(settings: Settings, request: ImportRequest, run_key: str = "
         targets={KEY: ScalePlace(scaled, LoadSeries(arrivals), namespace)},
         description=f"As the Deployments {', '.join(names)} in {namespace} run it.",
     )
-    if request.bounds_cores is not None:
-        pipeline = replace(pipeline, bounds=replace(pipeline.bounds, cores=request.bounds_cores))
     notes += [
         f"the load is taken to be {arrivals}: if Prometheus has another counter of its requests, name that "
         f"in `{KEY}: {{load: {{arrivals: ...}}}}`, and the buckets of their latency in `latency`",
-        f"the SLA, {request.sla.latency_s:g} s, is a default: set it with --sla",
         "each item is taken to become one for the stage after it (fan_out)",
-        "each stage has the one variant that runs: add those that could run instead",
     ]
     return Imported(pipeline, tuple(configs), tuple(notes))
 

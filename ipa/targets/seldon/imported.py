@@ -127,8 +127,6 @@ def imported(sdep: Json, request: ImportRequest) -> Imported:
         },
         description=f"As SeldonDeployment {metadata['name']} runs it.",
     )
-    if request.bounds_cores is not None:
-        pipeline = replace(pipeline, bounds=replace(pipeline.bounds, cores=request.bounds_cores))
     notes += _notes(pipeline, spec, predictor, protocol, nodes, containers)
     if remedy := orchestrator_remedy(sdep):
         notes.append(f"{ENDLESS_WRITES}: {remedy}")
@@ -205,9 +203,7 @@ def _notes(
             yield f"container {', '.join(map(repr, beside))} is no graph node: it stays as it is, uncounted"
         for scaler in filter(component.get, AUTOSCALERS):
             yield f"{scaler} of {', '.join(names)} must go first: the service decides its replicas"
-    # No SeldonDeployment has these values.
-    sla, kinds = pipeline.sla, {stage.name: stage.kind for stage in pipeline.stages}
-    yield f"the SLA, {sla.latency_s:g} s at p{sla.percentile:g}, is a default: set it with --sla"
+    kinds = {stage.name: stage.kind for stage in pipeline.stages}
     sending = {edge.parent for stage in pipeline.stages for edge in stage.after}
     senders = [name for name in kinds if name in sending and kinds[name] is not StageKind.ROUTER]
     if senders:
@@ -215,7 +211,6 @@ def _notes(
     routers = [stage.name for stage in pipeline.served if stage.kind is StageKind.ROUTER]
     if routers:
         yield f"the branches of {', '.join(routers)} are taken to get equal shares of the requests"
-    yield "each stage has the one variant that runs: add those that could run instead"
     # Nor does one say how many rows a stage answers.
     for stage in pipeline.served:
         text = str((env_entry(containers.get(stage.name) or {}, BATCH_SIZE) or {}).get("value", ""))

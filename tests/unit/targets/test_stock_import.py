@@ -67,7 +67,7 @@ def test_a_chain_is_written_as_it_runs_and_what_is_unknown_is_said(
     kubeconfig = kube.kubeconfig(tmp_path)
     folders = ["--pipelines-dir", f"{tmp_path}/p", "--profiles-dir", f"{tmp_path}/q"]
     at = ["--at", f"{target}:{kubeconfig}", "-n", "shop", "--name", "pages"]
-    out = ipa("import", *NAMES, *at, *folders).out
+    out = ipa("import", *NAMES, *at, *folders, "--cores", "8").out
     for words in (
         "runs  detect=v2 b4 3×2 cores",
         "runs  classify=resnet18 b1 1×1 core",
@@ -76,10 +76,12 @@ def test_a_chain_is_written_as_it_runs_and_what_is_unknown_is_said(
         "'detect': env API_KEY looks like a secret",
         "set resources.requests.cpu of its container, or `scale: {stages: {classify: {cores}}}`",
         "no env MLSERVER_MODEL_MAX_BATCH_SIZE, so it is taken to serve one request at once",
+        "each stage has the one variant that runs",
         'the load is taken to be model_infer_request_duration_count{namespace="shop",pod=~"detect-.*"}',
     ):
         assert words in out, words
     pipeline = load_pipeline(tmp_path / "p/pages/pipeline.yaml")
+    assert pipeline.bounds.cores == 8
     # What the file says is what the target reads there.
     client = KubeClient.from_kubeconfig(str(kubeconfig), 10.0)
     state = ScaleWorkload(client).read(pipeline)

@@ -194,7 +194,6 @@ def test_what_is_not_read_is_said() -> None:
         "explainer of the predictor is left as it is",
         "stage 'sort' is planned at batch size 1, since its server is a microservice",
         "each item of detect, reader is taken to become one",
-        "each stage has the one variant that runs",
     ):
         assert words in notes, words
     assert "do not copy me" not in str(pipeline_to_mapping(result.pipeline))
