@@ -21,8 +21,9 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.demo_seldon.changes import KEYS, PIPELINES, SEED, run, words_of
+from experiments.demo_seldon.changes import KEYS, SEED, run, words_of
 from experiments.demo_seldon.cluster import SeldonHere, entry_url, pipeline_in, seldon_here, until_ready
+from experiments.live.cells import PIPELINES
 from ipa.adapters.kube.client import KubeClient
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
