@@ -50,6 +50,7 @@ def over(ratios: list[float], spread: float, count: float) -> list[Correction]:
             lambda configs, rate_rps, slowdowns=(): predicted(spread),
             SETTINGS,
             tick * SETTINGS.tick_s,
+            measured={},
             is_broken=False,
         )
         all_known.append(known)

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from math import exp, log, sqrt
-from types import MappingProxyType
 
 from ipa.control.engine.guards import STEP, SURE, GuardSettings
 from ipa.model.decision import Event, Notice
@@ -36,7 +35,6 @@ LEAST_BATCHES = 5
 LEAST_VARIATION = 0.25
 # Above the first an event is emitted, and again only after it was below the second.
 ALARM, ALARM_END = 1.25, 1.15
-NOTHING_MEASURED: Mapping[tuple[str, str], MeasuredVariant] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,7 @@ def learned(
     settings: GuardSettings,
     now_s: float,
     *,
-    measured: Mapping[tuple[str, str], MeasuredVariant] = NOTHING_MEASURED,
+    measured: Mapping[tuple[str, str], MeasuredVariant],
     moving: Container[str] = frozenset(),
     is_broken: bool,
 ) -> Correction:

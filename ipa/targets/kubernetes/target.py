@@ -136,14 +136,12 @@ class KubernetesTarget(ClusterTarget):
         client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
         site.resources.callback(client.close)
         workload = self.workload_of(client, settings.install)
+        metrics = self.metrics(settings, site.pipelines.values)
         if settings.actuation == "gitops":
             from ipa.targets.gitops import through_gitops
 
             # The GitOps tool writes the cluster, and the service only reads it.
-            return base.World(
-                through_gitops(settings, workload, self, site.decision),
-                self.metrics(settings, site.pipelines.values),
-            )
+            return base.World(through_gitops(settings, workload, self, site.decision), metrics)
         events = KubeEvents(client, site.clock, self.entry_of)
 
         def watch(
@@ -154,7 +152,7 @@ class KubernetesTarget(ClusterTarget):
             site.resources.callback(watchers.close)
             return watchers
 
-        return base.World(workload, self.metrics(settings, site.pipelines.values), events=events, watch=watch)
+        return base.World(workload, metrics, events=events, watch=watch)
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """Every object of the pipeline with these configurations."""

@@ -79,7 +79,14 @@ def after(
     for tick, observation in enumerate(observations):
         now_s = first_s + tick * settings.tick_s
         known = learned(
-            known, observation, profiled().predict, settings, now_s, moving=moving, is_broken=is_broken
+            known,
+            observation,
+            profiled().predict,
+            settings,
+            now_s,
+            moving=moving,
+            measured={},
+            is_broken=is_broken,
         )
     return known
 
@@ -439,7 +446,7 @@ def test_cpu_time_saved_while_idle_makes_no_variant_quick(ratio: float, learned_
 
     known = UNCORRECTED
     for tick in range(90):
-        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, is_broken=False)
+        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, measured={}, is_broken=False)
     slowdown = known.of("detect", "small")
     assert slowdown is not None
     assert slowdown.ratio == pytest.approx(learned_ratio, rel=0.03)
@@ -453,9 +460,9 @@ def test_a_quicker_machine_is_known_until_batches_contradict_it(ratio: float, ke
     """A busier replica saves less: it takes longer than it did, and the machine is no slower."""
     known = UNCORRECTED
     for tick in range(30):
-        known = learned(known, observed(0.35), halves, SETTINGS, 10.0 * tick, is_broken=False)
+        known = learned(known, observed(0.35), halves, SETTINGS, 10.0 * tick, measured={}, is_broken=False)
     for tick in range(30, 60):
-        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, is_broken=False)
+        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, measured={}, is_broken=False)
     slowdown = known.of("detect", "small")
     assert slowdown is not None
     assert slowdown.ratio == pytest.approx(kept_ratio, rel=0.03)

@@ -85,7 +85,9 @@ def test_profiles_are_corrected_by_the_batches_of_model_servers_and_what_waits_t
             clock.wait(settings.tick_s)
             now_s = clock.monotonic_s()
             observation = observe(PIPELINE, metrics.read(PIPELINE, 60.0), running, at_s=now_s)
-            known = learned(known, observation, profiled().predict, settings, now_s, is_broken=False)
+            known = learned(
+                known, observation, profiled().predict, settings, now_s, measured={}, is_broken=False
+            )
     ratios = {each.stage: each.ratio for each in known.slowdowns(PIPELINE) if each.variant == "small"}
     assert ratios == pytest.approx({config.stage: 1.3 for config in configs}, rel=0.03)
     # As long as it is served a request waits.
