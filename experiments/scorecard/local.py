@@ -117,5 +117,13 @@ class LocalCells:
             state = self._workload.read(self._wanted)
             seen = observe(pipeline, signals, state, at_s=now_s)
             predict = self.predictions.profiled(pipeline.sla.percentile).predict
-            self.correction = learned(self.correction, seen, predict, GUARDS, now_s, is_broken=False)
+            self.correction = learned(
+                self.correction,
+                seen,
+                predict,
+                GUARDS,
+                now_s,
+                measured=pipeline.bounds.measured,
+                is_broken=False,
+            )
             time.sleep(min(1.0, max(until_s - time.monotonic(), 0)))
