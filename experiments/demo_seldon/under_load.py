@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.demo_seldon.changes import KEYS, SEED, run, words_of
+from experiments.demo_seldon.changes import BATCH_SIZES, CORES, KEYS, SEED, run, words_of
 from experiments.demo_seldon.cluster import SeldonHere, entry_url, pipeline_in, seldon_here, until_ready
 from experiments.live.cells import PIPELINES
 from ipa.adapters.kube.client import KubeClient
@@ -32,11 +32,7 @@ from ipa.targets.seldon.target import SELDON
 from tests.fakes.kube.caller import ANSWERED, FAILED
 from tests.fakes.kube.names import OWN
 
-CHOICES: dict[str, Sequence[Any]] = {
-    "batch_size": (1, 2, 4),
-    "cores": (0.1, 0.2, 0.25),
-    "replicas": (1, 2, 3),
-}
+CHOICES: dict[str, Sequence[Any]] = {"batch_size": BATCH_SIZES, "cores": CORES, "replicas": (1, 2, 3)}
 # Of the application, which has an address of its own.
 ADDRESS, END_S = "127.0.0.9", 60.0
 
@@ -87,7 +83,7 @@ def measured(shape: str, count: int, folder: Path) -> UnderLoad:
     """The outcome of so many changes in that shape."""
     # Random plans are late; none of their requests is to be dropped for that.
     keys = {
-        "bounds": {"cores": 8, "max_replicas": 3, "batch_sizes": [*CHOICES["batch_size"]]},
+        "bounds": {"cores": 8, "max_replicas": 3, "batch_sizes": [*BATCH_SIZES]},
         "sla": {"latency": "9s", "percentile": 99},
     }
     pipeline = pipeline_in(shape, PIPELINES / "digits" / "pipeline.yaml", folder / "pipelines", keys)

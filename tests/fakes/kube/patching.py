@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -36,8 +36,11 @@ def json_patch(document: Any, operations: list[dict[str, Any]]) -> Any:
     return result
 
 
-def merge_patch(document: Any, patch: Any) -> Any:
-    """The document after the merge patch: objects merge, null removes, anything else replaces."""
+def merge_patch(document: Any, patch: Any, merge: Callable[[Any, Any], Any] | None = None) -> Any:
+    """The document after the merge patch: objects merge, null removes, anything else replaces.
+
+    `merge` is for the values of objects, itself if not given.
+    """
     if not isinstance(patch, dict):
         return deepcopy(patch)
     result = dict(document) if isinstance(document, dict) else {}
@@ -45,20 +48,16 @@ def merge_patch(document: Any, patch: Any) -> Any:
         if value is None:
             result.pop(key, None)
         else:
-            result[key] = merge_patch(result.get(key), value)
+            result[key] = (merge or merge_patch)(result.get(key), value)
     return result
 
 
 def strategic_patch(document: Any, patch: Any) -> Any:
     """The document after kubectl's patch: as the merge patch, but lists of named things merge by the name."""
     if isinstance(patch, dict):
-        result = dict(document) if isinstance(document, dict) else {}
-        for key, value in patch.items():
-            if value is None:
-                result.pop(key, None)
-            elif not key.startswith("$"):
-                result[key] = strategic_patch(result.get(key), value)
-        return result
+        # The others are directives.
+        values = {key: value for key, value in patch.items() if not key.startswith("$")}
+        return merge_patch(document, values, strategic_patch)
     if not isinstance(patch, list) or not all(isinstance(each, dict) and "name" in each for each in patch):
         return deepcopy(patch)
     named = {each["name"]: each for each in document or ()}
