@@ -9,6 +9,7 @@ import getpass
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -247,6 +248,17 @@ def _quantity(option: str, text: str, kind: Quantity, examples: str) -> float:
         return kind.parse(text)
     except ValueError as error:
         raise UsageError(f"{option} {error}", hint=f"For example {examples}") from error
+
+
+def rate_range(option: str, text: str) -> tuple[float, float]:
+    """The two rates of LOW:HIGH, above 0; UsageError names the option."""
+    try:
+        low_rps, high_rps = map(float, text.split(":"))
+    except ValueError:
+        low_rps = high_rps = 0.0
+    if not 0 < low_rps <= high_rps < inf:
+        raise UsageError(f"{option} {text!r} is not LOW:HIGH, two rates above 0", hint="For example 2:18")
+    return low_rps, high_rps
 
 
 def accelerator_counts(texts: Sequence[str]) -> dict[str, float]:

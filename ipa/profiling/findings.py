@@ -270,8 +270,9 @@ def _reasons(profile: StageProfile) -> Iterator[str]:
         )
     if assumed := [each.variant for each in profile.variants if each.assumed_ratio is not None]:
         yield f"the times of {', '.join(assumed)} are assumed, not measured"
-    few = [it.variant for it in profile.variants if len(it.points) == 1 and it.assumed_ratio is None]
-    if few:
+    # One point is enough of a variant that no plan uses, as `ipa profile --next` finds.
+    few = [it.variant for it in profile.variants if it.assumed_ratio is None]
+    if few and all(len(it.points) == 1 for it in profile.variants):
         yield f"a single point of {', '.join(few)}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
@@ -12,13 +12,19 @@ from statistics import fmean, median
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, Stage, Variant
-from ipa.model.plan import cores_of
+from ipa.model.plan import Plan, cores_of
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.serving import FAN_OUT
+from ipa.optimize.solve import solve
+from ipa.policies.planning import PlanQuestion
 from ipa.profiling import measure
+from ipa.profiling.next_points import Grid, first_points, likely_profile, next_points
 
 # Digits of an accuracy in a profile: a workload of sixty pages supports no more.
 ACCURACY_DIGITS = 4
+
+# Rates to plan for between the lowest and the highest, in equal ratios.
+RATES = 40
 
 Tell = Callable[[str], None]
 # Receives what was measured, and of how many points.
@@ -27,10 +33,9 @@ Step = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class MeasureRequest:
-    """The cores and batch sizes to measure, the time for each point, and the latency above which to stop."""
+    """The points to measure, the time for each, and the latency above which to stop."""
 
-    cores: tuple[float, ...]
-    batches: tuple[int, ...]
+    grid: Grid
     effort: measure.MeasurementEffort
     limit_s: float
 
@@ -39,21 +44,26 @@ def measure_stage(
     bench: measure.MeasurementBench,
     pipeline: Pipeline,
     stage: Stage,
-    variants: Sequence[Variant],
     workload: measure.MeasuredWorkload,
     request: MeasureRequest,
     step: Step,
     say: Tell,
+    known: StageProfile | None = None,
 ) -> StageProfile:
-    """The profile of the variants. `step` receives each finished variant and cores, `say` the results.
+    """The profile of the variants, and the `known` one of them, measured on the same machine before.
 
-    Errors: UnavailableError (a model server does not become ready, or fails).
+    `step` receives each finished variant and cores, `say` the results. Errors: UnavailableError (a model
+    server does not become ready, or fails).
     """
-    measured = [_variant_profile(bench, stage, one, workload, request, step, say) for one in variants]
+    variants = {each.variant: each for each in known.variants} if known else {}
+    for name, sizes in request.grid.items():
+        variants[name] = _variant_profile(
+            bench, stage, stage.variant(name), workload, request, sizes, step, say, variants.get(name)
+        )
     return StageProfile(
         pipeline=pipeline.name,
         stage=stage.name,
-        variants=tuple(measured),
+        variants=tuple(variants[each.name] for each in stage.variants if each.name in variants),
         hardware=bench.hardware,
         measured_on=datetime.now(UTC).date(),
         method=bench.method,
@@ -67,8 +77,10 @@ def _variant_profile(
     variant: Variant,
     workload: measure.MeasuredWorkload,
     request: MeasureRequest,
+    sizes: Mapping[float, Sequence[int]],
     step: Step,
     say: Tell,
+    known: VariantProfile | None,
 ) -> VariantProfile:
     items = workload.items
     points: list[tuple[ProfilePoint, bool]] = []
@@ -76,40 +88,85 @@ def _variant_profile(
     memory_gib: list[float] = []
     accuracy = 0.0
     rows: tuple[int, ...] = (1,)
-    most = max(request.cores)
-    for cores in sorted(request.cores):
+    most = max(sizes)
+    for cores in sorted(sizes):
         with bench.serve(stage.name, variant.name, cores) as replica:
             points += measure.measure_points(
                 replica,
                 items,
                 cores=cores,
-                batch_sizes=request.batches,
+                batch_sizes=sizes[cores],
                 limit_s=request.limit_s,
                 effort=request.effort,
             )
             readiness_s += [] if replica.readiness_s is None else [replica.readiness_s]
             held_gib = replica.memory_gib()
             memory_gib += [] if held_gib is None else [held_gib]
-            if cores == most:
-                outputs = measure.answers(replica, items, max(request.batches))
+            if cores == most and known is None:
+                outputs = measure.answers(replica, items, max(sizes[cores]))
                 accuracy, rows = workload.accuracy(outputs), measure.rows(outputs, FAN_OUT)
-        step(f"{stage.name}/{variant.name} on {cores_of(cores)}", len(request.batches))
-    say(f"{stage.name}/{variant.name}: accuracy {accuracy:.3f}, rows an item {fmean(rows):.2f}")
+        step(f"{stage.name}/{variant.name} on {cores_of(cores)}", len(sizes[cores]))
+    once = f": accuracy {accuracy:.3f}, rows an item {fmean(rows):.2f}" if known is None else ""
+    say(f"{stage.name}/{variant.name}{once}")
     for point, is_steady in points:
         scatter = "" if is_steady else "   the p99 scatters: measure longer, or on an idle machine"
         say(
             f"  {cores_of(point.cores)}, batch {point.batch_size}: p99 {point.latency_s * 1e3:.0f} ms, "
             f"{point.throughput_rps:.1f} rps{scatter}"
         )
+    measured = tuple(rounded(point) for point, _ in points)
+    if known is not None:
+        places = {(each.cores, each.batch_size): each for each in (*known.points, *measured)}
+        return replace(known, points=tuple(places[place] for place in sorted(places)))
     return VariantProfile(
         variant=variant.name,
         accuracy=round(accuracy, ACCURACY_DIGITS),
-        points=tuple(rounded(point) for point, _ in points),
+        points=measured,
         readiness_s=round(median(readiness_s), 2) if readiness_s else None,
         memory_gib=round(max(memory_gib), 2) if memory_gib else None,
         rows_per_item=(min(rows), max(rows)),
         accelerators=variant.requested.accelerators,
     )
+
+
+def measure_next(
+    grids: Mapping[str, Grid],
+    known: Mapping[str, StageProfile],
+    plans: Callable[[Mapping[str, StageProfile]], Sequence[Plan]],
+    measured: Callable[[str, Grid, StageProfile | None], StageProfile],
+) -> dict[str, StageProfile]:
+    """The profiles by stage with the fewest points of the grids that the plans rest on.
+
+    `plans` gives those of the rates for some profiles, `measured` the profile of a stage with more points.
+    What is not measured is taken to be quick, and measured once a plan uses it, until none does.
+    """
+    profiles = {name: known[name] for name in grids if name in known}
+    wanted = {name: first_points(grid, profiles.get(name)) for name, grid in grids.items()}
+    while any(wanted.values()):
+        for name, points in wanted.items():
+            if points:
+                profiles[name] = measured(name, points, profiles.get(name))
+        best = plans({name: likely_profile(profiles[name], grid) for name, grid in grids.items()})
+        stages = [stage for plan in best for stage in plan.stages]
+        wanted = {
+            name: next_points(profiles[name], grid, [it for it in stages if it.stage == name])
+            for name, grid in grids.items()
+        }
+    return profiles
+
+
+def plans_over(
+    pipeline: Pipeline,
+    rates_rps: tuple[float, float],
+    solver: str,
+    deadline_s: float,
+    profiles: Mapping[str, StageProfile],
+) -> list[Plan]:
+    """The best plans at RATES rates between two, by the pipeline's default objective."""
+    low_rps, high_rps = rates_rps
+    rates = {low_rps * (high_rps / low_rps) ** (step / (RATES - 1)) for step in range(RATES)}
+    problems = [PlanQuestion(pipeline, profiles, rate_rps).problem() for rate_rps in sorted(rates)]
+    return [solve(each, solver, deadline_s, explain=False) for each in problems]
 
 
 def rounded(point: ProfilePoint) -> ProfilePoint:

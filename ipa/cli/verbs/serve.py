@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ipa.cli.options import FORECASTER, POLICY, SHADOW_POLICY, SOLVER, FileFolders, complete_pipelines
+from ipa.cli.options import (
+    FORECASTER,
+    POLICY,
+    SHADOW_POLICY,
+    SOLVER,
+    FileFolders,
+    complete_pipelines,
+    rate_range,
+)
 from ipa.model.decision import Mode
-from ipa.model.errors import IpaError, UnavailableError, UsageError
+from ipa.model.errors import IpaError, UnavailableError
 from ipa.serving.logs import Format, LineQueue, logged
 from ipa.settings import Settings, variable_of
 
@@ -114,12 +122,7 @@ def demo(
     from ipa.files.pipelines import EXAMPLE, example_folders
     from ipa.simulate.realtime import moving_load
 
-    try:
-        low_rps, high_rps = map(float, rates.split(":"))
-    except ValueError:
-        low_rps = high_rps = 0.0
-    if not 0 < low_rps <= high_rps < float("inf"):
-        raise UsageError(f"--rates {rates!r} is not LOW:HIGH, two rates above 0", hint="For example 2:18")
+    low_rps, high_rps = rate_range("--rates", rates)
     simulated = Simulated(moving_load(low_rps, high_rps, LASTS_S, seed), speed, seed)
     given = (folders.pipelines_dir, folders.profiles_dir)
     pipelines_dir, profiles_dir = given if pipeline else example_folders()
@@ -153,8 +156,8 @@ def demo(
             start_rate_rps=float(max(simulated.rates_rps[:START_S])),
             simulated=simulated,
         )
-        low, _, high = rates.partition(":")
-        load = f"{low} rps.\n{STEADY}" if float(low) == float(high) else f"{low} to {high} rps.\n{MOVING}"
+        ends = f"{low_rps:g} to {high_rps:g} rps.\n{MOVING}"
+        load = f"{low_rps:g} rps.\n{STEADY}" if low_rps == high_rps else ends
         typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, ×{speed:g}, under {load}\n{LOOK_AT}")
         run_service(settings, options, logs)
 

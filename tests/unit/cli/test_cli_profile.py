@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from ipa.bootstrap import targets
+from ipa.files import load_profile
 from ipa.model.errors import ExitCode
 from ipa.profiling.measure import BatchMeasurement, Item
 from tests.fakes.commands import Ipa
@@ -148,3 +149,40 @@ def test_a_profile_that_can_be_believed_is_not_replaced_by_one_that_cannot(
 
 def test_force_is_for_write(machine: Machine, ipa: Ipa) -> None:
     assert "--force needs --write" in ipa("profile", "shop", "--force", code=ExitCode.USAGE).err
+
+
+def test_only_what_plans_rest_on_is_measured_next(machine: Machine, file: Path, ipa: Ipa) -> None:
+    ipa("profile", "shop", "--write")
+    whole = ipa("plan", "shop", "--rate", "20", "-o", "json").out
+    file.unlink()
+    said = ipa("profile", "shop", "--next", "10:40", "--write").err
+    count = sum(len(each.points) for each in load_profile(file).variants)
+    assert f"{count} points are enough to plan for 10:40 rps; the whole grid has 24" in said
+    assert count <= 12
+    chosen = [
+        [(it["variant"], it["batch_size"], it["cores"], it["replicas"]) for it in json.loads(plan)["stages"]]
+        for plan in (whole, ipa("plan", "shop", "--rate", "20", "-o", "json").out)
+    ]
+    assert chosen[0] == chosen[1]
+
+
+def test_what_was_measured_on_this_machine_is_not_measured_again(
+    machine: Machine, file: Path, ipa: Ipa
+) -> None:
+    ipa("profile", "shop", "--next", "10:40", "--write")
+    before = file.read_text()
+    assert "wrote" not in ipa("profile", "shop", "--next", "10:40", "--write").err
+    assert file.read_text() == before
+    machine.hardware = "another machine"
+    assert f"wrote {file}" in ipa("profile", "shop", "--next", "10:40", "--write").err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--next", "10"], "--next '10' is not LOW:HIGH, two rates above 0"),
+        (["--next", "1:2", "-s", "detect"], "leave out --stage and --variants"),
+    ],
+)
+def test_rates_are_of_the_whole_pipeline(machine: Machine, words: list[str], message: str, ipa: Ipa) -> None:
+    assert message in " ".join(ipa("profile", "shop", *words, code=ExitCode.USAGE).err.split())

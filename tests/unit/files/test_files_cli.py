@@ -71,8 +71,7 @@ def test_good_files_get_a_line_each_and_their_warnings(house: Path, ipa: Ipa) ->
     ]
     where = "warning: profiles/shop/detect.yaml:"
     assert err.splitlines() == [
-        f"{where} it is not credible: poor latency fits: 1 of 2, mean R² -1.47, error up to 88%; "
-        "a single point of large",
+        f"{where} it is not credible: poor latency fits: 1 of 2, mean R² -1.47, error up to 88%",
         "  → measure it on a quiet machine: ipa profile shop -s detect --write; `ipa fit shop` shows where",
         f"{where} latency falls as the batch grows: the larger batch may never have filled (1 of 2 variants)",
         f"{where} poor fit of latency (1 of 2 variants)",

@@ -76,9 +76,10 @@ def test_a_profile_has_the_accelerators_that_the_variant_asks_for() -> None:
     gpu = {"nvidia.com/gpu": 2}
     stage = Stage("detect", (Variant("small"), Variant("large", {"seldon": SeldonRun(accelerators=gpu)})))
     pipeline = Pipeline("text", (stage,), Sla(1.0), {"default": Objective()})
-    request = MeasureRequest((1.0,), (1,), MeasurementEffort(1, 0.0), 1.0)
+    grid = {name: {1.0: (1,)} for name in ("small", "large")}
+    request = MeasureRequest(grid, MeasurementEffort(1, 0.0), 1.0)
     profile = measure_stage(
-        FakeBench(), pipeline, stage, stage.variants, FakeWorkload(), request, lambda *_: None, lambda _: None
+        FakeBench(), pipeline, stage, FakeWorkload(), request, lambda *_: None, lambda _: None
     )
     assert [(each.memory_gib, each.accelerators) for each in profile.variants] == [(1.5, {}), (1.5, gpu)]
 
