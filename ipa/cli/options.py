@@ -18,6 +18,7 @@ import typer
 from ipa.cli.arguments import Bundle
 from ipa.cli.output import OUTPUT, Output
 from ipa.forecast.registry import FORECASTERS
+from ipa.model.errors import Problem as Fault
 from ipa.model.errors import UsageError
 from ipa.optimize.registry import SOLVERS
 from ipa.plugins import Registry
@@ -259,6 +260,39 @@ def rate_range(option: str, text: str) -> tuple[float, float]:
     if not 0 < low_rps <= high_rps < inf:
         raise UsageError(f"{option} {text!r} is not LOW:HIGH, two rates above 0", hint="For example 2:18")
     return low_rps, high_rps
+
+
+def parse_pairs(
+    option: str,
+    texts: Sequence[str],
+    *,
+    kind: str = "PIPELINE",
+    known: Sequence[str] = (),
+    most: float = inf,
+) -> dict[str, float]:
+    """The numbers of texts NAME=NUMBER by name, one of `known` if any are; UsageError lists every fault."""
+    numbers: dict[str, float] = {}
+    faults = []
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            name, value = "", 0.0
+        if not name:
+            faults.append(f"{text!r} is not {kind}=a number")
+        elif not 0 < value <= most or value == inf:
+            limit = "finite" if most == inf else f"at most {most:g}"
+            faults.append(f"{text!r}: the number must be above 0 and {limit}")
+        elif name in numbers:
+            faults.append(f"{name!r} is given twice")
+        elif known and name not in known:
+            faults.append(f"{name!r} is none of: {', '.join(known)}")
+        else:
+            numbers[name] = value
+    if faults:
+        raise UsageError(f"{option} has invalid values", problems=[Fault(fault) for fault in faults])
+    return numbers
 
 
 def accelerator_counts(texts: Sequence[str]) -> dict[str, float]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean, median
@@ -31,34 +32,27 @@ Tell = Callable[[str], None]
 Step = Callable[[str, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureRequest:
-    """The points to measure, the time for each, and the latency above which to stop."""
-
-    grid: Grid
-    effort: measure.MeasurementEffort
-    limit_s: float
-
-
 def measure_stage(
     bench: measure.MeasurementBench,
     pipeline: Pipeline,
     stage: Stage,
     workload: measure.MeasuredWorkload,
-    request: MeasureRequest,
+    grid: Grid,
+    effort: measure.MeasurementEffort,
     step: Step,
     say: Tell,
     known: StageProfile | None = None,
 ) -> StageProfile:
-    """The profile of the variants, and the `known` one of them, measured on the same machine before.
+    """The profile at the points of the grid, with the `known` points, measured on the same machine before.
 
-    `step` receives each finished variant and cores, `say` the results. Errors: UnavailableError (a model
-    server does not become ready, or fails).
+    No batch size is tried that would take longer than the SLA. `step` receives each finished variant and
+    cores, `say` the results. Errors: UnavailableError (a model server does not become ready, or fails).
     """
     variants = {each.variant: each for each in known.variants} if known else {}
-    for name, sizes in request.grid.items():
+    points = partial(measure.measure_points, limit_s=pipeline.sla.latency_s, effort=effort)
+    for name, sizes in grid.items():
         variants[name] = _variant_profile(
-            bench, stage, stage.variant(name), workload, request, sizes, step, say, variants.get(name)
+            bench, stage, stage.variant(name), workload, points, sizes, step, say, variants.get(name)
         )
     return StageProfile(
         pipeline=pipeline.name,
@@ -76,7 +70,7 @@ def _variant_profile(
     stage: Stage,
     variant: Variant,
     workload: measure.MeasuredWorkload,
-    request: MeasureRequest,
+    measured: Callable[..., tuple[tuple[ProfilePoint, bool], ...]],
     sizes: Mapping[float, Sequence[int]],
     step: Step,
     say: Tell,
@@ -91,14 +85,7 @@ def _variant_profile(
     most = max(sizes)
     for cores in sorted(sizes):
         with bench.serve(stage.name, variant.name, cores) as replica:
-            points += measure.measure_points(
-                replica,
-                items,
-                cores=cores,
-                batch_sizes=sizes[cores],
-                limit_s=request.limit_s,
-                effort=request.effort,
-            )
+            points += measured(replica, items, cores=cores, batch_sizes=sizes[cores])
             readiness_s += [] if replica.readiness_s is None else [replica.readiness_s]
             held_gib = replica.memory_gib()
             memory_gib += [] if held_gib is None else [held_gib]
@@ -114,14 +101,14 @@ def _variant_profile(
             f"  {cores_of(point.cores)}, batch {point.batch_size}: p99 {point.latency_s * 1e3:.0f} ms, "
             f"{point.throughput_rps:.1f} rps{scatter}"
         )
-    measured = tuple(rounded(point) for point, _ in points)
+    found = tuple(rounded(point) for point, _ in points)
     if known is not None:
-        places = {(each.cores, each.batch_size): each for each in (*known.points, *measured)}
+        places = {(each.cores, each.batch_size): each for each in (*known.points, *found)}
         return replace(known, points=tuple(places[place] for place in sorted(places)))
     return VariantProfile(
         variant=variant.name,
         accuracy=round(accuracy, ACCURACY_DIGITS),
-        points=measured,
+        points=found,
         readiness_s=round(median(readiness_s), 2) if readiness_s else None,
         memory_gib=round(max(memory_gib), 2) if memory_gib else None,
         rows_per_item=(min(rows), max(rows)),
@@ -167,6 +154,26 @@ def plans_over(
     rates = {low_rps * (high_rps / low_rps) ** (step / (RATES - 1)) for step in range(RATES)}
     problems = [PlanQuestion(pipeline, profiles, rate_rps).problem() for rate_rps in sorted(rates)]
     return [solve(each, solver, deadline_s, explain=False) for each in problems]
+
+
+def worth_of_measuring(question: PlanQuestion, best: Plan, solver: str, deadline_s: float) -> Iterator[str]:
+    """The probable gain over the best plan of measuring each assumed variant, in words."""
+    for name, profile in question.profiles.items():
+        for variant in profile.variants:
+            if variant.assumed_ratio is None:
+                continue
+            likely = variant.slowed(1 / variant.assumed_ratio)
+            variants = tuple(likely if each is variant else each for each in profile.variants)
+            profiles = {**question.profiles, name: replace(profile, variants=variants)}
+            problem = replace(question, profiles=profiles).problem()
+            plan = solve(problem, solver, deadline_s, explain=False)
+            if plan.cost_cores is None:
+                continue
+            if best.cost_cores is None:
+                yield f"measuring {name}/{variant.variant} would probably give a plan"
+            elif plan.cost_cores < best.cost_cores:
+                saved = cores_of(best.cost_cores - plan.cost_cores)
+                yield f"measuring {name}/{variant.variant} would probably save {saved}"
 
 
 def rounded(point: ProfilePoint) -> ProfilePoint:

@@ -132,7 +132,7 @@ def profile(
     from ipa.bootstrap.targets import measurement_bench
     from ipa.files import dump_profile, load_pipeline, parse
     from ipa.profiling.findings import measure_command
-    from ipa.service.measuring import MeasureRequest, bench_workload, measure_next, measure_stage, plans_over
+    from ipa.service.measuring import bench_workload, measure_next, measure_stage, plans_over
 
     described = load_pipeline(settings.pipelines_dir / pipeline / "pipeline.yaml")
     if not described.runnable and at is None:
@@ -154,10 +154,9 @@ def profile(
     def measured(name: str, grid: Grid, known: StageProfile | None) -> StageProfile:
         workload = bench_workload(settings.pipelines_dir, pipeline, name, seed)
         effort = measure.MeasurementEffort(repeats, budget)
-        request = MeasureRequest(grid, effort, described.sla.latency_s)
         with measurement_bench(described, at or "") as bench:
             profile = measure_stage(
-                bench, described, described.stage(name), workload, request, step, say, known
+                bench, described, described.stage(name), workload, grid, effort, step, say, known
             )
         keeps = write and not force and _is_worse(profile, place)
         results[name] = profile, None if keeps else _written(profile, place)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def import_(
     assumed by what runs, so that plans need no measurement first.
     """
     from ipa.bootstrap.targets import ImportRequest, target_named
-    from ipa.cli.options import duration_s
+    from ipa.cli.options import duration_s, parse_pairs
     from ipa.files import pipeline_from_mapping, pipeline_to_mapping
     from ipa.files.check import check_files
     from ipa.files.targets import TARGETS
@@ -199,6 +199,10 @@ def import_(
         signals = target.signals(settings, pipeline)
         rate = known(signals.arrival_rate_rps)
         latencies_s = {name: known(it.latency_s) for name, it in signals.stages.items()}
+    of_stages = ((it.name, *(f"{it.name}/{each.name}" for each in it.variants)) for it in pipeline.stages)
+    accuracies = parse_pairs(
+        "--accuracy", accuracy, kind="STAGE", known=list(chain.from_iterable(of_stages)), most=1.0
+    )
     checked = check_files([settings.profiles_dir], settings.pipelines_dir, settings.profiles_dir)
     pipeline, profiles, assumed = assumed_profiles(
         pipeline,
@@ -206,14 +210,14 @@ def import_(
         {} if rate is None else {name: rate * share for name, share in zip(names, graph.reach, strict=True)},
         latencies_s,
         [each.profile for each in checked if each.profile],
-        _accuracies(accuracy),
+        accuracies,
         [[names[at] for at in path] for path in graph.paths],
         datetime.now(UTC).date(),
     )
     goal = pipeline.sla
     notes = (
         *imported.notes,
-        f"the SLA, {goal.latency_s:g} s at p{goal.percentile:g}, is a default: set it with --sla",
+        f"the SLA is {goal.latency_s:g} s at p{goal.percentile:g} (--sla)",
         "each stage has the one variant that runs: add those that could run instead",
         *assumed,
     )
@@ -227,14 +231,3 @@ def import_(
         force=force,
         has_models=True,
     )
-
-
-def _accuracies(texts: Sequence[str]) -> dict[str, float]:
-    """The accuracies by STAGE or STAGE/VARIANT. UsageError for anything but NAME=A with a fraction."""
-    accuracies = {}
-    for text in texts:
-        name, _, number = text.rpartition("=")
-        if not name or not re.fullmatch(r"1|0?\.\d*[1-9]\d*", number):
-            raise UsageError(f"--accuracy {text!r} is not STAGE=A, A a fraction", hint="As in detect=0.78")
-        accuracies[name] = float(number)
-    return accuracies

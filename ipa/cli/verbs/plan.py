@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
@@ -10,11 +9,10 @@ from pathlib import Path
 import typer
 
 from ipa.cli import options
-from ipa.cli.options import FileFolders, accelerator_counts, memory_gib
+from ipa.cli.options import FileFolders, accelerator_counts, memory_gib, parse_pairs
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.planning import EXIT_CODES, Question, planned, propose
 from ipa.model.errors import ExitCode, InfeasibleError, UsageError
-from ipa.model.errors import Problem as Fault
 from ipa.model.pipeline import Bounds
 from ipa.model.serving import unbatched_notes
 from ipa.settings import Settings
@@ -42,6 +40,7 @@ def plan(
     from ipa.cli.views.result_text import plan_lines
     from ipa.clients.http import is_service
     from ipa.profiling.findings import doubts
+    from ipa.service.measuring import worth_of_measuring
 
     if question.at is not None and is_service(question.at):
         code, is_change = propose(question, rate, sets, out)
@@ -53,12 +52,14 @@ def plan(
         )
     best = planned(question, rate, sets)
     show(question.output, best.to_json(), plan_lines(best))
-    pipeline, profiles, _ = question.files
-    doubtful = doubts(pipeline.served, profiles)
-    if doubtful:
+    pipeline, profiles, settings = question.files
+    if doubtful := doubts(pipeline.served, profiles):
         each = ", ".join(f"{doubt.stage} ({'; '.join(doubt.reasons)})" for doubt in doubtful)
         remedy = f"ipa fit {pipeline.name}"
         typer.echo(f"warning: the plan rests on profiles that are not credible: {each}: {remedy}", err=True)
+        solver = question.solver or settings.solver
+        worth = worth_of_measuring(question.at_rate(rate), best, solver, settings.solver_deadline_s)
+        typer.echo("".join(f"  → {words}\n" for words in worth), err=True, nl=False)
     raise typer.Exit(EXIT_CODES.get(best.termination, 0))
 
 
@@ -172,7 +173,7 @@ def fleet(
         accelerators=accelerator_counts(accelerators),
     ).limits
     rates = parse_pairs("PIPELINE=RATE", pipelines)
-    weights = parse_pairs("--weight", weight, known=rates)
+    weights = parse_pairs("--weight", weight, known=list(rates))
     members = []
     for name, rate_rps in rates.items():
         question = Question(name, objective, compat, allocation, **asdict(folders))
@@ -181,30 +182,3 @@ def fleet(
     within_s = Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s
     planned = plan_fleet(members, cores, within_s, limits)
     show(output, planned.to_json(), fleet_lines(planned))
-
-
-def parse_pairs(
-    option: str, texts: Sequence[str], *, known: dict[str, float] | None = None
-) -> dict[str, float]:
-    """The numbers of texts PIPELINE=NUMBER by pipeline, one of `known`; UsageError lists every fault."""
-    numbers: dict[str, float] = {}
-    faults = []
-    for text in texts:
-        name, _, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            name = ""
-        if not name:
-            faults.append(f"{text!r} is not PIPELINE=a number")
-        elif not 0 < value < inf:
-            faults.append(f"{text!r}: the number must be above 0 and finite")
-        elif name in numbers:
-            faults.append(f"{name!r} is given twice")
-        elif known is not None and name not in known:
-            faults.append(f"{name!r} is not in the fleet: {', '.join(known)}")
-        else:
-            numbers[name] = value
-    if faults:
-        raise UsageError(f"{option} has invalid values", problems=[Fault(fault) for fault in faults])
-    return numbers

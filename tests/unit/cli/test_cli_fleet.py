@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from ipa.cli.options import parse_pairs
 from ipa.cli.output import Output, show
 from ipa.cli.planning import Question
-from ipa.cli.verbs.plan import parse_pairs
 from ipa.cli.views.result_text import fleet_lines
 from ipa.model.plan import Termination
 from ipa.optimize.fleet.plan import Member, plan_fleet
@@ -129,7 +129,7 @@ def test_a_pipeline_without_a_plan_is_named(ipa: Ipa) -> None:
         (["video=nan", "--cores", "4"], 64, "'video=nan': the number must be above 0"),
         (["video=1", "video=2", "--cores", "4"], 64, "'video' is given twice"),
         (["video=1", "--cores", "0"], 64, "--cores must be above 0 and finite"),
-        (["video=1", "--cores", "9", "--weight", "vide=2"], 64, "'vide' is not in the fleet: video"),
+        (["video=1", "--cores", "9", "--weight", "vide=2"], 64, "'vide' is none of: video"),
         (["video=1", "--cores", "9", "--weight", "video=-2"], 64, "'video=-2': the number"),
         (
             ["video=1", "--cores", "9", "--memory", "5"],

@@ -177,12 +177,6 @@ def test_what_was_measured_on_this_machine_is_not_measured_again(
     assert f"wrote {file}" in ipa("profile", "shop", "--next", "10:40", "--write").err
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--next", "10"], "--next '10' is not LOW:HIGH, two rates above 0"),
-        (["--next", "1:2", "-s", "detect"], "leave out --stage and --variants"),
-    ],
-)
-def test_rates_are_of_the_whole_pipeline(machine: Machine, words: list[str], message: str, ipa: Ipa) -> None:
-    assert message in " ".join(ipa("profile", "shop", *words, code=ExitCode.USAGE).err.split())
+def test_rates_are_of_the_whole_pipeline(machine: Machine, ipa: Ipa) -> None:
+    err = ipa("profile", "shop", "--next", "1:2", "-s", "detect", code=ExitCode.USAGE).err
+    assert "leave out --stage and --variants" in err

@@ -28,7 +28,7 @@ from ipa.profiling.measure import (
     rows,
     summarise,
 )
-from ipa.service.measuring import MeasureRequest, measure_stage
+from ipa.service.measuring import measure_stage
 from ipa.targets.seldon.section import SeldonRun
 
 ITEMS: list[Item] = [[{"name": "x", "data": [number]}] for number in range(5)]
@@ -77,9 +77,9 @@ def test_a_profile_has_the_accelerators_that_the_variant_asks_for() -> None:
     stage = Stage("detect", (Variant("small"), Variant("large", {"seldon": SeldonRun(accelerators=gpu)})))
     pipeline = Pipeline("text", (stage,), Sla(1.0), {"default": Objective()})
     grid = {name: {1.0: (1,)} for name in ("small", "large")}
-    request = MeasureRequest(grid, MeasurementEffort(1, 0.0), 1.0)
+    effort = MeasurementEffort(1, 0.0)
     profile = measure_stage(
-        FakeBench(), pipeline, stage, FakeWorkload(), request, lambda *_: None, lambda _: None
+        FakeBench(), pipeline, stage, FakeWorkload(), grid, effort, lambda *_: None, lambda _: None
     )
     assert [(each.memory_gib, each.accelerators) for each in profile.variants] == [(1.5, {}), (1.5, gpu)]
 

@@ -114,7 +114,9 @@ def test_what_is_imported_can_be_planned_at_once_by_the_load_that_it_has(
     monkeypatch.setattr(f"{module}.PrometheusMetrics", asking)
     monkeypatch.chdir(tmp_path)
     words = ["import", *NAMES, "--at", f"scale:{kube.kubeconfig(tmp_path)}", "-n", "shop", "--name", "pages"]
-    assert "--accuracy 'detect=2' is not STAGE=A" in ipa(*words, "--accuracy", "detect=2", code=64).err
+    wrong = ipa(*words, "--accuracy", "detect=2", "--accuracy", "detekt=0.5", code=64).err
+    assert "'detect=2': the number must be above 0 and at most 1" in wrong
+    assert "'detekt' is none of: detect, detect/v2, classify, classify/" in wrong
     out = ipa(*words, "--accuracy", "detect=0.5").out
     assert (
         "by 80 rps that classify=resnet18 b1 1×1 core carries, a batch of 1 is assumed to take 3.12 to" in out
@@ -122,6 +124,9 @@ def test_what_is_imported_can_be_planned_at_once_by_the_load_that_it_has(
     assert "still missing" not in out and "to measure them: ipa profile pages --at URL --write" in out
     planned = ipa("plan", "pages", "--rate", "10")
     assert "PAS 0.5000" in planned.out and "the times of v2 are assumed, not measured" in planned.err
+    assert "measuring" not in planned.err, "one replica of each carries it"
+    worth = ipa("plan", "pages", "--rate", "100").err
+    assert "→ measuring detect/v2 would probably save 4 cores" in worth
     assert "by 90 rps that classify" in ipa(*words, "--rate", "90", "--force").out
 
 
