@@ -1,0 +1,1 @@
+"""Pipelines adopted without profiles, whose true performance the loop does not know."""
