@@ -18,14 +18,31 @@ import numpy as np
 from rich import print as show
 from rich.table import Table
 
-from experiments.adoption.hidden import BATCHES, CORES, SERVICE, Adopted, as_imported, as_running, hidden, run
+from experiments.adoption.hidden import (
+    BATCHES,
+    CORES,
+    SERVICE,
+    Adopted,
+    as_imported,
+    as_running,
+    hidden,
+    run,
+    run_learning,
+)
 from experiments.adoption.learning import adopting, over_grid
 
 WORKERS = 2
 GRID = [(cores, size) for cores in CORES for size in BATCHES]
 # What it learns is its own.
 AS_ASSUMED = replace(SERVICE, correct_profiles=False)
-ASSUMED, LEARNED, RUNNING, ALL, HPA = "assumed", "learned", "true, as running", "true, all points", "hpa"
+ASSUMED, LEARNING, LEARNED, RUNNING, ALL, HPA = (
+    "assumed",
+    "learning",
+    "learned",
+    "true, as running",
+    "true, all points",
+    "hpa",
+)
 # How much dearer than the plan from all points an adopted pipeline may be.
 DEARER_RATIO = 1.05
 
@@ -36,7 +53,8 @@ def runs(seed: int) -> dict[str, Adopted]:
     pipeline, assumed = as_imported(it)
     return {
         ASSUMED: run(replace(it, pipeline=pipeline), seed, "ours", assumed),
-        LEARNED: run(it, seed, adopting, over_grid(assumed, GRID), AS_ASSUMED),
+        LEARNING: run(it, seed, adopting, over_grid(assumed, GRID), AS_ASSUMED),
+        LEARNED: run_learning(it, seed, over_grid(assumed, GRID)),
         RUNNING: run(it, seed, "ours", as_running(it)),
         ALL: run(it, seed, "ours", it.truth),
         HPA: run(it, seed, "hpa", as_running(it)),
@@ -67,7 +85,7 @@ def main() -> None:
         "late learning",
         "late after",
     )
-    for name in (ASSUMED, LEARNED, RUNNING, ALL, HPA):
+    for name in (ASSUMED, LEARNING, LEARNED, RUNNING, ALL, HPA):
         ratios = np.array([each[name].cores / each[ALL].cores for each in done])
         table.add_row(
             name,

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
+from experiments.adoption.learning import Adopting
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.pipeline import Bounds, Edge, Objective, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
@@ -17,7 +20,7 @@ from ipa.policies.table import PolicyInputs
 from ipa.profiling.priors import assumed_profiles
 from ipa.settings import Settings
 from ipa.simulate.realtime import moving_load
-from ipa.simulate.run import SimSetup, simulate
+from ipa.simulate.run import SimResult, SimSetup, simulate
 
 # The service's own loop.
 SERVICE = GuardSettings(peek_s=Settings().peek_s, correct_profiles=Settings().correct_profiles)
@@ -25,6 +28,8 @@ TODAY = date(2026, 11, 30)
 CORES, BATCHES = (0.5, 1.0, 2.0, 4.0), (1, 2, 4, 8, 16)
 # Seconds until plans are to be as good as with all points, and those over which costs are compared.
 LEARNING_S, COMPARED_S = 1200, 300
+# Seconds for which cores and batch sizes are tried.
+EXPLORED_S = 900
 # The mean time of one item on a core, in seconds, and its logarithm's deviation.
 ITEM_S, ITEM_DEVIATION = 0.03, 1.0
 READINESS_S = 10.0
@@ -89,7 +94,18 @@ def run(
     guards: GuardSettings = SERVICE,
 ) -> Adopted:
     """The loop on the pipeline, that starts as it runs, with these profiles."""
-    setup = SimSetup(
+    return _figures(simulate(setup_of(it, seed, policy, profiles, guards)), LEARNING_S)
+
+
+def setup_of(
+    it: Hidden,
+    seed: int,
+    policy: str | Callable[[PolicyInputs], Policy],
+    profiles: Mapping[str, StageProfile],
+    guards: GuardSettings = SERVICE,
+) -> SimSetup:
+    """All that the simulator is told."""
+    return SimSetup(
         it.pipeline,
         profiles,
         it.rates_rps,
@@ -99,10 +115,28 @@ def run(
         start=it.running,
         truth=it.truth,
     )
-    result = simulate(setup)
-    late = ~(result.done_s - result.born_s <= result.sla_s)
-    learning = result.born_s < LEARNING_S
-    cores = [tick.cores for tick in result.ticks if tick.at_s >= LEARNING_S]
+
+
+def run_learning(it: Hidden, seed: int, profiles: Mapping[str, StageProfile]) -> Adopted:
+    """The loop that tries cores and batch sizes for EXPLORED_S, then `ours` with what it learned."""
+    believed: list[dict[str, StageProfile]] = []
+    first = replace(it, rates_rps=it.rates_rps[:EXPLORED_S])
+    policy = partial(Adopting, tell=believed.append)
+    tried = simulate(setup_of(first, seed, policy, profiles, replace(SERVICE, correct_profiles=False)))
+    then = replace(it, rates_rps=it.rates_rps[EXPLORED_S:], running=tried.decisions[-1].configs)
+    after = _figures(simulate(setup_of(then, seed, "ours", believed[-1])), LEARNING_S - EXPLORED_S)
+    late = EXPLORED_S / LEARNING_S * float(_late(tried).mean())
+    return replace(after, late_learning=late + (1 - EXPLORED_S / LEARNING_S) * after.late_learning)
+
+
+def _late(result: SimResult) -> NDArray[np.bool_]:
+    """True for requests that were late or lost."""
+    return ~(result.done_s - result.born_s <= result.sla_s)
+
+
+def _figures(result: SimResult, learning_s: int) -> Adopted:
+    late, learning = _late(result), result.born_s < learning_s
+    cores = [tick.cores for tick in result.ticks if tick.at_s >= learning_s]
     return Adopted(float(np.mean(cores)), float(late[learning].mean()), float(late[~learning].mean()))
 
 

@@ -10,8 +10,8 @@ more by the long ones: so a try costs some cores, and no late requests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from math import exp, log, sqrt
 from typing import ClassVar, TypeVar
 
@@ -84,6 +84,9 @@ class Adopting(AtOnce):
     """The policy; `inputs` have the assumed profiles, over the whole grid."""
 
     inputs: PolicyInputs
+    # Receives the profiles as believed after each tick.
+    tell: Callable[[dict[str, StageProfile]], None] = field(default=lambda _: None)
+    caution: float = CAUTION
     name: str = "adopting"
     memory_kind: ClassVar[type[object]] = AdoptionMemory
 
@@ -132,7 +135,8 @@ class Adopting(AtOnce):
         state = replace(state, slowdowns=())
         held_rps = max((rate_rps for _, rate_rps in memory.loads), default=0.0)
         forecast = replace(forecast, upper_rps=max(forecast.upper_rps, held_rps))
-        long, likely = (self._profiled(memory, deviations) for deviations in (CAUTION, -OPTIMISM))
+        self.tell(self.believed(memory, 0.0))
+        long, likely = (self._profiled(memory, deviations) for deviations in (self.caution, -OPTIMISM))
         best, hoped = (self._plan(each, observation, forecast, state) for each in (long, likely))
         if not best.stages or best.cost_cores is None:
             return best
@@ -189,8 +193,11 @@ class Adopting(AtOnce):
         return self._plan(profiled, observation, forecast, replace(state, pins=tuple(pins.items())))
 
     def _profiled(self, memory: AdoptionMemory, deviations: float) -> Profiled:
-        profiles = {name: _believed(each, memory, deviations) for name, each in self.inputs.profiles.items()}
-        return Profiled(replace(self.inputs, profiles=profiles))
+        return Profiled(replace(self.inputs, profiles=self.believed(memory, deviations)))
+
+    def believed(self, memory: AdoptionMemory, deviations: float) -> dict[str, StageProfile]:
+        """The profiles by stage with times that many deviations longer than likely."""
+        return {name: _believed(each, memory, deviations) for name, each in self.inputs.profiles.items()}
 
 
 def _believed(profile: StageProfile, memory: AdoptionMemory, deviations: float) -> StageProfile:
