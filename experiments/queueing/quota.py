@@ -21,7 +21,7 @@ from ipa.simulate.stage import StageSim
 STAGES, SEED = 600, 7
 REQUESTS, WARM = 40_000, 2_000
 # The squared coefficient of variation of service times, and what their 99th percentile then is of their mean.
-SPREAD, TAIL = 0.01, 1.25
+SPREADS = {0.01: 1.25, 0.06: 1.65}
 NEAR = 0.1
 
 
@@ -36,6 +36,7 @@ class QuotaStage:
     one_s: float
     timeout_s: float
     rate_rps: float
+    spread: float
     mean_s: float
     tail_s: float
 
@@ -51,12 +52,13 @@ def measured(seed: int, index: int) -> QuotaStage:
     rate_rps = load * replicas * batch_size / full_s
     times_s = np.cumsum(rng.exponential(1 / rate_rps, REQUESTS))
     stage = StageSim(queue="central", batch_timeout_s=timeout_s, seed=4)
-    stage.set_replicas(0.0, [Pods(replicas, batch_size, ServiceTime(full_s, one_s, SPREAD, quota_cores))])
+    spread = float(rng.choice(list(SPREADS)))
+    stage.set_replicas(0.0, [Pods(replicas, batch_size, ServiceTime(full_s, one_s, spread, quota_cores))])
     stage.offer(times_s, np.arange(REQUESTS))
     served = stage.run(1e9)
     took_s = (served.done_s - served.born_s)[served.ids >= WARM]
     seen_s = float(np.mean(took_s)), float(np.quantile(took_s, 0.99))
-    return QuotaStage(batch_size, replicas, quota_cores, full_s, one_s, timeout_s, rate_rps, *seen_s)
+    return QuotaStage(batch_size, replicas, quota_cores, full_s, one_s, timeout_s, rate_rps, spread, *seen_s)
 
 
 def errors(stages: Sequence[QuotaStage]) -> tuple[Floats, Floats]:
@@ -68,7 +70,7 @@ def errors(stages: Sequence[QuotaStage]) -> tuple[Floats, Floats]:
     full_s = column("full_s")
     predicted = sojourn_with_quota(
         *(sojourn, column("quota_cores"), np.inf, column("batch_size"), column("replicas")),
-        *(full_s, TAIL * full_s, column("rate_rps")),
+        *(full_s, np.array([SPREADS[stage.spread] for stage in stages]) * full_s, column("rate_rps")),
         items=np.ones_like(full_s),
         timeout_s=column("timeout_s"),
         percentile=99.0,

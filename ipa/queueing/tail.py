@@ -397,9 +397,9 @@ def sojourn_with_quota(
 
     That is a token bucket, whose output is the later of two queues with the same arrivals: one served at full
     speed, and one at the speed of the quota that is a period ahead; neither is later than without savings.
-    At full speed batches are small, so the second serves single items, each in its share of such a batch. A
-    quantile is the later one of both, since both rise with the work before a request; the mean assumes an
-    exponential variation of their difference. Accuracy: docs/explanation/queueing.md.
+    At full speed batches are small, so the second serves single items, each in its share of such a batch,
+    and of its variation. A quantile is the later one of both, since both rise with the work before a request;
+    the mean assumes an exponential variation of their difference. Accuracy: docs/explanation/queueing.md.
     """
 
     def times(size: Floats, full_s: Floats, one_s: Floats) -> Sojourn:
@@ -432,9 +432,9 @@ def sojourn_with_quota(
         beyond_s = np.where(
             left_s > 0, varying_s * np.exp(-np.maximum(left_s, 0.0) / varying_s), varying_s - left_s
         )
-        late_s = np.maximum(quick.quantile_s, saving.quantile_s + rest_s - CFS_PERIOD_S)
+        rest_tail_s = rest_s * service_tail_s / service_mean_s
+        late_s = np.maximum(quick.quantile_s, saving.quantile_s + rest_tail_s - CFS_PERIOD_S)
         quantile_s = np.minimum(late_s, busy.quantile_s)
         mean_s = np.minimum(np.minimum(quick.mean_s + beyond_s, busy.mean_s), quantile_s)
-        excess_s = quantile_s - mean_s
     is_stable = np.isfinite(busy.mean_s)
-    return Sojourn(np.where(is_stable, mean_s, np.inf), np.where(is_stable, excess_s, np.inf))
+    return Sojourn(np.where(is_stable, mean_s, np.inf), np.where(is_stable, quantile_s - mean_s, np.inf))
