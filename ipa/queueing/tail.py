@@ -402,10 +402,11 @@ def sojourn_with_quota(
     the mean assumes an exponential variation of their difference. Accuracy: docs/explanation/queueing.md.
     """
 
+    tail_ratio = service_tail_s / service_mean_s
+
     def times(size: Floats, full_s: Floats, one_s: Floats) -> Sojourn:
-        tail_s = service_tail_s * (full_s / service_mean_s)
         return formula(
-            *(size, replicas, full_s, tail_s, rate_rps),
+            *(size, replicas, full_s, full_s * tail_ratio, rate_rps),
             items=items,
             timeout_s=timeout_s,
             percentile=percentile,
@@ -432,9 +433,9 @@ def sojourn_with_quota(
         beyond_s = np.where(
             left_s > 0, varying_s * np.exp(-np.maximum(left_s, 0.0) / varying_s), varying_s - left_s
         )
-        rest_tail_s = rest_s * service_tail_s / service_mean_s
-        late_s = np.maximum(quick.quantile_s, saving.quantile_s + rest_tail_s - CFS_PERIOD_S)
+        late_s = np.maximum(quick.quantile_s, saving.quantile_s + rest_s * tail_ratio - CFS_PERIOD_S)
         quantile_s = np.minimum(late_s, busy.quantile_s)
         mean_s = np.minimum(np.minimum(quick.mean_s + beyond_s, busy.mean_s), quantile_s)
+        excess_s = quantile_s - mean_s
     is_stable = np.isfinite(busy.mean_s)
-    return Sojourn(np.where(is_stable, mean_s, np.inf), np.where(is_stable, quantile_s - mean_s, np.inf))
+    return Sojourn(np.where(is_stable, mean_s, np.inf), np.where(is_stable, excess_s, np.inf))
