@@ -9,7 +9,7 @@ from heapq import nlargest
 
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Bounds, MeasuredVariant, Pipeline, Stage
-from ipa.model.profile import StageProfile, VariantProfile
+from ipa.model.profile import Slowdowns, StageProfile, VariantProfile
 from ipa.model.resources import BESIDE_CORES, NO_RESOURCES, Resources, beside_of
 
 
@@ -33,6 +33,16 @@ def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> P
         for each in variants
         if each.variant in beside[stage.name]
     }
+    return replace(pipeline, bounds=replace(pipeline.bounds, measured=measured))
+
+
+def with_accuracies(pipeline: Pipeline, slowdowns: Slowdowns) -> Pipeline:
+    """Return the pipeline whose bounds know the measured accuracies instead of those of the profiles."""
+    measured = dict(pipeline.bounds.measured)
+    for each in slowdowns:
+        if each.accuracy is not None:
+            key = each.stage, each.variant
+            measured[key] = replace(measured[key], accuracy=each.accuracy)
     return replace(pipeline, bounds=replace(pipeline.bounds, measured=measured))
 
 

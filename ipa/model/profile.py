@@ -25,11 +25,17 @@ LEAST_SLOWDOWN, MOST_SLOWDOWN = 0.5, 4.0
 
 @dataclass(frozen=True, slots=True)
 class Slowdown:
-    """A variant's slowdown: its batches take `ratio` times its profile's time; 1 is as measured."""
+    """A variant's slowdown: its batches take `ratio` times its profile's time; 1 is as measured.
+
+    If the measured accuracy contradicts the profile's, `accuracy` is its lower bound and `mean_accuracy` the
+    measured one; else None.
+    """
 
     stage: str
     variant: str
     ratio: float
+    accuracy: float | None = None
+    mean_accuracy: float | None = None
 
 
 # The slowdowns other than 1, each variant once, in the order of the pipeline: equal values make equal keys.
@@ -180,7 +186,8 @@ class OperatingPoint:
     `latency_s` is the service latency l(b) of one batch at the high percentile, `latency_mean_s` its mean
     (None: as the percentile), `capacity_rps` the throughput h(b) in items a second; all include the
     objective's margins. `readiness_s` is the time until a new replica serves. `slowdown_ratio` is the
-    observed time of a batch over its profile's; all numbers include it.
+    observed time of a batch over its profile's; all numbers include it. `mean_accuracy` counts in the
+    objective, None if it is the `accuracy`, which counts for PAS and floors.
     """
 
     variant: str
@@ -194,16 +201,20 @@ class OperatingPoint:
     readiness_s: float = 0.0
     slowdown_ratio: float = 1.0
     accelerators: Mapping[str, float] = field(default_factory=dict, hash=False)
+    mean_accuracy: float | None = None
 
     @property
     def mean_s(self) -> float:
         """The mean service latency of one batch, or the high percentile where no mean was measured."""
         return self.latency_s if self.latency_mean_s is None else self.latency_mean_s
 
-    def slowed(self, ratio: float) -> OperatingPoint:
-        """The point of a replica that takes `ratio` times as long for each batch."""
+    def corrected(self, slowdown: Slowdown) -> OperatingPoint:
+        """The point of a replica with that slowdown and accuracy."""
+        ratio = slowdown.ratio
         return replace(
             self,
+            accuracy=self.accuracy if slowdown.accuracy is None else slowdown.accuracy,
+            mean_accuracy=slowdown.mean_accuracy,
             latency_s=self.latency_s * ratio,
             capacity_rps=self.capacity_rps / ratio,
             latency_mean_s=None if self.latency_mean_s is None else self.latency_mean_s * ratio,

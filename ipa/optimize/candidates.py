@@ -21,7 +21,7 @@ RANKS = frozenset({AccuracyRule.RANK_SUM, AccuracyRule.RANK_PRODUCT})
 def variant_terms(stage: StageProblem, objective: Objective) -> dict[str, float]:
     """Each variant's term of the objective: its accuracy, or its rank under a rank rule."""
     columns = stage.columns
-    accuracies = dict(zip(columns.variants, columns.variant_accuracy, strict=True))
+    accuracies = dict(zip(columns.variants, columns.mean_accuracy, strict=True))
     if objective.accuracy_rule in RANKS:
         return ranks(accuracies, objective.rank_floor)
     return accuracies

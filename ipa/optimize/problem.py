@@ -64,6 +64,7 @@ class PointColumns:
     order: Index
     place: Mapping[tuple[str, int, float], int]
     variant_accuracy: tuple[float, ...]
+    mean_accuracy: tuple[float, ...]
     variant: Index
     table: Array
     beside: Mapping[str, Array]
@@ -115,6 +116,7 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
         np.lexsort((cores, batch_size, rank[variant])) if len(points) else variant,
         {(p.variant, p.batch_size, p.cores): at for at, p in reversed(list(enumerate(points)))},
         tuple({point.variant: point.accuracy for point in points}.values()),
+        tuple({it.variant: it.mean_accuracy or it.accuracy for it in points}.values()),
         variant,
         table,
         _beside(points),

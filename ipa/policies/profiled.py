@@ -10,7 +10,7 @@ from ipa.model.errors import DeadlineError
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.profile import AS_MEASURED, Slowdowns, StageProfile, ratios_of
+from ipa.model.profile import AS_MEASURED, Slowdowns, StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe, late_ratios
@@ -194,12 +194,12 @@ def _slowed(problem: PlanningProblem, slowdowns: Slowdowns) -> PlanningProblem:
     """Return the problem with those slowdowns applied."""
     stages = []
     for stage in problem.stages:
-        ratios = ratios_of(slowdowns, stage.name)
+        known = {each.variant: each for each in slowdowns if each.stage == stage.name}
         points = tuple(
-            point.slowed(ratios[point.variant]) if point.variant in ratios else point
+            point.corrected(known[point.variant]) if point.variant in known else point
             for point in stage.points
         )
-        stages.append(replace(stage, points=points) if ratios else stage)
+        stages.append(replace(stage, points=points) if known else stage)
     return replace(problem, stages=tuple(stages))
 
 

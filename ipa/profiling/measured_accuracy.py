@@ -22,6 +22,8 @@ ERROR = 0.005
 LOG_LIMIT = log(2 / ERROR)
 # Candidates are this far apart, with the profile's accuracy among them; bounds lie just inside refuted ones.
 RESOLUTION, INSIDE = 0.01, 1e-4
+# No accuracy is less: planners take logarithms.
+LEAST = 1e-9
 # Bets are for a decision after this many labels, and stake at most this share of what may be lost.
 BET_LABELS, MOST_STAKE = 200, 0.95
 # Agreements that wait for a label, evenly: a label uses up the fullest pool.
@@ -33,10 +35,16 @@ FIRST_FIT = (5.0, 3.75, 3.75, 3.5625, 3.75)
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """The judgement of one answer, each 0 to 1 or None: is it `correct`, and `agrees` a better variant?"""
+    """The judgement of the `variant`'s answer to a request, each 0 to 1 or None if unknown.
+
+    `correct`: it is right; `agrees`: the most accurate variant answers the same.
+    """
 
     correct: float | None = None
     agrees: float | None = None
+    stage: str = ""
+    variant: str = ""
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +69,13 @@ class MeasuredAccuracy:
 
     @property
     def lower(self) -> float:
-        """The lower bound of the accuracy, 0 to 1."""
+        """The lower bound of the accuracy, above 0."""
         is_refuted = self.wealth and self.first > _ends(self.profiled)[0]
-        return self.profiled + (self.first - 1) * RESOLUTION + INSIDE if is_refuted else 0.0
+        return self.profiled + (self.first - 1) * RESOLUTION + INSIDE if is_refuted else LEAST
 
     @property
     def upper(self) -> float:
-        """The upper bound of the accuracy, 0 to 1."""
+        """The upper bound of the accuracy, at most 1."""
         after = self.first + len(self.wealth)
         is_refuted = self.wealth and after <= _ends(self.profiled)[1]
         return self.profiled + after * RESOLUTION - INSIDE if is_refuted else 1.0

@@ -9,7 +9,7 @@ profile has the longest credible times, and a belief that starts as wide as thei
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import exp, log, sqrt
 
@@ -20,9 +20,10 @@ from ipa.model.parts import is_shared
 from ipa.model.pipeline import MeasuredVariant, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import LEAST_SLOWDOWN, MOST_SLOWDOWN, Slowdown, Slowdowns
-from ipa.model.recording import recorded_as
+from ipa.model.recording import UNLESS_DEFAULT, recorded_as
 from ipa.model.rounding import significant
 from ipa.policies.base import ANY_RATE_RPS, Predictor
+from ipa.profiling.measured_accuracy import Feedback, MeasuredAccuracy
 from ipa.queueing.service import ServiceTime
 
 # The deviation of a ratio, in logarithms, before it is observed, and by how much it drifts in a second; one
@@ -79,12 +80,24 @@ class Correction:
     """The slowdowns learned of each variant, and since when each stage runs its replicas.
 
     `machine_steps`: the steps by which all running variants were slow when last observed together: the
-    slowdown of the machine, for any variant.
+    slowdown of the machine, for any variant. `accuracies` are measured from feedback.
     """
 
     observed: tuple[ObservedSlowdown, ...] = field(default=(), metadata=recorded_as("seen"))
     since: tuple[RunningSince, ...] = ()
     machine_steps: int = 0
+    accuracies: tuple[MeasuredAccuracy, ...] = field(default=(), metadata=UNLESS_DEFAULT)
+
+    def with_feedback(self, pipeline: Pipeline, feedback: Iterable[Feedback]) -> Correction:
+        """The correction after these judgements; those of variants without a profile are ignored."""
+        accuracies = {(each.stage, each.variant): each for each in self.accuracies}
+        by_variant: defaultdict[tuple[str, str], list[Feedback]] = defaultdict(list)
+        for each in feedback:
+            by_variant[each.stage, each.variant].append(each)
+        for key in by_variant.keys() & pipeline.bounds.measured.keys():
+            unmeasured = MeasuredAccuracy(*key, pipeline.bounds.measured[key].accuracy)
+            accuracies[key] = accuracies.get(key, unmeasured).with_feedback(by_variant[key])
+        return replace(self, accuracies=tuple(accuracies[key] for key in sorted(accuracies)))
 
     def of(self, stage: str, variant: str) -> ObservedSlowdown | None:
         """The slowdown of the variant; None if it is unknown."""
@@ -102,17 +115,20 @@ class Correction:
         return replace(newest, variant=variant, variance=FIRST_DEVIATION**2)
 
     def slowdowns(self, pipeline: Pipeline) -> Slowdowns:
-        """The slowdowns to plan with.
+        """The slowdowns to plan with, and the measured accuracies that contradict the profile's.
 
         A variant that was not observed is as `expected`; none is quicker than the machine, also if it was
         when it ran last.
         """
         slowdowns = []
-        for stage in pipeline.served if self.observed else ():
+        off = {(it.stage, it.variant): (it.lower, it.mean) for it in self.accuracies if it.contradicts}
+        for stage in pipeline.served if self.observed or off else ():
             for variant in stage.variants:
-                known = self.of(stage.name, variant.name) or self.expected(stage.name, variant.name)
-                if steps := max(known.steps, self.machine_steps):
-                    slowdowns.append(Slowdown(stage.name, variant.name, STEP**steps))
+                key = stage.name, variant.name
+                known = self.of(*key) or self.expected(*key)
+                steps = max(known.steps, self.machine_steps)
+                if steps or key in off:
+                    slowdowns.append(Slowdown(*key, STEP**steps, *off.get(key, ())))
         return tuple(slowdowns)
 
 
@@ -138,7 +154,7 @@ def learned(
     run the same variant, it is learned from the one with more batches.
     """
     if not settings.correct_profiles:
-        return UNCORRECTED
+        return Correction(accuracies=before.accuracies)
     first = {key: max(log(it.assumed_ratio or 1.0), FIRST_DEVIATION) for key, it in measured.items()}
     deviations = defaultdict(lambda: FIRST_DEVIATION, first)
     recent = tuple(

@@ -41,6 +41,7 @@ from ipa.model.errors import (
     StandbyError,
     UnavailableError,
 )
+from ipa.model.measured import with_accuracies
 from ipa.model.observation import Forecast, Observation, known
 from ipa.model.parts import stage_pairs
 from ipa.model.plan import Plan
@@ -167,7 +168,7 @@ def _moving(request: TickRequest, actuation: Actuation) -> frozenset[str]:
 
 
 def _adjusted(request: TickRequest, state: EngineState) -> TickRequest:
-    """The request with people's pins in its pipeline, and a predictor that knows how slow variants are.
+    """The request with people's pins in its pipeline, and what was measured of variants.
 
     Two rules ask for the forecast of the same load, so that it is computed once.
     """
@@ -175,7 +176,10 @@ def _adjusted(request: TickRequest, state: EngineState) -> TickRequest:
     pins, slowdowns = pins_of(request.control), state.correction.slowdowns(request.pipeline)
     if pins:
         request = replace(request, pipeline=pinned(request.pipeline, pins))
-    return replace(request, predict=corrected(request.predict, slowdowns)) if slowdowns else request
+    if not slowdowns:
+        return request
+    pipeline = with_accuracies(request.pipeline, slowdowns)
+    return replace(request, pipeline=pipeline, predict=corrected(request.predict, slowdowns))
 
 
 def remembered(policy: Policy, observation: Observation, state: EngineState, now_s: float) -> object:

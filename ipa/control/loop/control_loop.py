@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -47,11 +48,12 @@ from ipa.control.ports import (
     Workload,
 )
 from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonCode
-from ipa.model.errors import ConflictError, InputError, IpaError, StandbyError
+from ipa.model.errors import BusyError, ConflictError, InputError, IpaError, StandbyError
 from ipa.model.observation import NOT_ASKED, LoadHistory, Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.rounding import moment_to_ms, to_ms
 from ipa.policies.base import Policy, Predictor, corrected, pinned
+from ipa.profiling.measured_accuracy import Feedback
 
 log = logging.getLogger("ipa.control")
 
@@ -59,6 +61,8 @@ log = logging.getLogger("ipa.control")
 RECALLED = 30
 # Where the inputs of a decision have what is recalled of it.
 RECALLED_PARTS = ("/state", "/observation/load")
+# Judgements that wait for the next tick, and requests that are known to have been judged.
+MOST_FEEDBACK = 10_000
 # Clocks wait no more precisely than this.
 ON_TIME_S = 1e-6
 # The provenance of a loop whose caller does not give it.
@@ -120,6 +124,9 @@ class ControlLoop:
         self._unread: IpaError | None = None
         # The parts of an earlier process's state that cannot be read, in words; the next decision has them.
         self._unread_state = ""
+        # What the next tick is to learn, and the judged requests, oldest first: a repeated one counts once.
+        self._feedback = deque[Feedback]()
+        self._judged: dict[tuple[str, str, bool], None] = {}
         self._control = PipelineControl()
         self._snapshot = Snapshot(pipeline.name, 0, self._control, ActuationPhase.IDLE)
 
@@ -146,8 +153,11 @@ class ControlLoop:
                 # A leader starts from the record and the workload, as this replica does once it leads again.
                 self._state, self._recovered = EngineState(), False
             request = self._request(requested, recover=leads)
+            taken = [self._feedback.popleft() for _ in range(len(self._feedback))]
             with COMPUTE_LOCK.turn():
                 if leads:
+                    known = self._state.correction.with_feedback(self.pipeline, taken)
+                    self._state = replace(self._state, correction=known)
                     effects, self._state = on_tick(request, self._state)
                     detail = "; ".join(filter(None, (effects.decision.detail, self._unread_state)))
                     effects = replace(effects, decision=replace(effects.decision, detail=detail))
@@ -165,6 +175,22 @@ class ControlLoop:
                 for hook in self._hooks:
                     hook(decision, self._snapshot)
         return decision
+
+    def give_feedback(self, feedback: Sequence[Feedback]) -> int:
+        """Take judgements for the next tick; return how many are not repeated.
+
+        BusyError: too many wait already.
+        """
+        if len(self._feedback) + len(feedback) > MOST_FEEDBACK:
+            hint = "Send it again after the next tick."
+            raise BusyError(f"{len(self._feedback)} judgements wait for the next tick", hint=hint)
+        keys = {(it.request, it.stage, it.correct is None): it for it in feedback}
+        new = {key: it for key, it in keys.items() if key not in self._judged}
+        self._judged |= dict.fromkeys(new)
+        for key in list(self._judged)[:-MOST_FEEDBACK]:
+            del self._judged[key]
+        self._feedback.extend(new.values())
+        return len(new)
 
     def idle(self, within_s: float) -> bool:
         """True if no tick is running; waits at most `within_s` for a running one."""
