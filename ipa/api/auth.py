@@ -126,6 +126,7 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("POST", f"{PIPELINE}/freezes"): CONTROL,
     ("DELETE", f"{PIPELINE}/freezes"): CONTROL,
     ("DELETE", f"{PIPELINE}/freezes/{{freeze}}"): CONTROL,
+    ("POST", f"{PIPELINE}/feedback"): CONTROL,
     ("POST", f"{PIPELINE}/apply"): APPLY,
     ("GET", f"{PIPELINE}/rollback"): READ,
     ("POST", f"{PIPELINE}/rollback"): APPLY,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from ipa.model.decision import Mode
 from ipa.model.pipeline import Pin
 from ipa.model.plan import WHOLE_PERCENT
 from ipa.optimize.problem import Compat
 from ipa.optimize.registry import AUTO, SOLVERS
+from ipa.profiling.measured_accuracy import Feedback
 from ipa.profiling.points import Allocation
 from ipa.service.plans import PlanRequest
 
@@ -204,6 +205,30 @@ class RollbackBody(AttributedBody):
     confirmed: Confirmed = False
 
 
+class FeedbackItem(Body):
+    """A judgement of one stage's answer to a request: a random sample of the requests, each judged once.
+
+    `correct` (true, false, or a reward from 0 to 1): it is right. `agrees`: the stage's most accurate variant
+    answers the same. `variant` answered it; it may be left out if only one has answered lately.
+    """
+
+    request: Annotated[str, Field(min_length=1, max_length=256)]
+    stage: Name
+    variant: Name = ""
+    correct: StrictBool | Ratio | None = None
+    agrees: StrictBool | Ratio | None = None
+
+
+class FeedbackBody(Body):
+    """Judgements of answers, in the order in which they became known."""
+
+    items: Annotated[list[FeedbackItem], Field(min_length=1, max_length=MOST_LISTED), at_most(MOST_LISTED)]
+
+    def feedback(self) -> list[Feedback]:
+        """The judgements of the body."""
+        return [Feedback(**item.model_dump()) for item in self.items]
+
+
 PIPELINE: dict[str, Any] = {
     "apiVersion": "ipa/v1",
     "kind": "Pipeline",
@@ -250,6 +275,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "ApplyPlanBody": _WHO,
     "ApplyBody": {"configs": [_DETECT, _READ], **_WHO},
     "RollbackBody": _WHO,
+    "FeedbackBody": {"items": [{"request": "7f3a", "stage": "detect", "variant": "v4-480", "correct": True}]},
     "PauseBody": {"for_s": 1800, **_WHO},
     "ModeBody": {"mode": "guarded", **_WHO},
     "PinBody": {"variant": "v4-480", "replicas": 2, **_WHO},

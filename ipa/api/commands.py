@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from ipa.api.auth import CurrentCaller
 from ipa.api.bodies import (
     ApplyBody,
+    FeedbackBody,
     FreezeBody,
     ModeBody,
     Name,
@@ -25,7 +26,7 @@ from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.service import commands
-from ipa.service.commands import UndoView
+from ipa.service.commands import FeedbackTaken, UndoView
 from ipa.service.service import ChangeOrder
 from ipa.service.status import ControlView
 from ipa.service.visibility import Caller
@@ -111,6 +112,15 @@ def pause(pipeline: Named, service: Using, caller: CurrentCaller, body: PauseBod
 def resume(pipeline: Named, service: Using, attribution: Resumed) -> ControlView:
     """End the pause."""
     return commands.resume(service, pipeline, attribution)
+
+
+@router.post("/feedback", status_code=202, tags=["control"])
+def give_feedback(pipeline: Named, service: Using, body: FeedbackBody) -> FeedbackTaken:
+    """Take judgements of answers; the next tick measures the accuracy of each variant by them.
+
+    Plans use the measurement once it contradicts the profile. A judgement of a request and stage counts once.
+    """
+    return commands.give_feedback(service, pipeline, body.feedback())
 
 
 @router.post("/apply", tags=["control"])

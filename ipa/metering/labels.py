@@ -41,6 +41,8 @@ LOSS_CAUSE = Label(
         *("model_error", "queue_unreachable", "invalid_request"),
     ),
 )
+# Of a measurement: `profile` is what the file says.
+FIGURE = Label("figure", ("profile", "mean", "lower", "upper"))
 BOUND = Label("le", bound="the two bounds of the router's latency buckets around the SLA")
 INSTALL = Label("install", bound="one, the name of this install")
 VERSION = Label("version", bound="one, of the service")

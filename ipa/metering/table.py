@@ -82,6 +82,11 @@ SLOWDOWN = Metric(
     "Observed time of batches over that of the profile, as it is believed; plans use it in steps of 5 %.",
     PART,
 )
+MEASURED_ACCURACY = Metric(
+    "ipa_accuracy_measured_ratio",
+    "Accuracy of a variant as feedback measured it, with its bounds, and by its profile; NaN without any.",
+    (*PART, of.FIGURE),
+)
 SLA = Metric("ipa_sla_seconds", "Latency the pipeline must meet.", HERE)
 SLA_PERCENTILE = Metric(
     "ipa_sla_percentile_ratio", "Share of the requests that must meet it: 0.99 for a p99.", HERE

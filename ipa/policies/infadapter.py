@@ -82,7 +82,7 @@ def set_question(
             any_point[name].readiness_s,
             beside=beside_of(any_point[name]),
         )
-        for name, accuracy in zip(stage.columns.variants, stage.columns.variant_accuracy, strict=True)
+        for name, accuracy in zip(stage.columns.variants, stage.columns.mean_accuracy, strict=True)
         if stage.pin.variant in (None, name)
     )
     most = [limit for limit in (problem.bounds.cores, problem.objective.max_cost_cores) if limit is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,14 @@ from ipa.control.engine.guards import WEEK
 from ipa.control.engine.lateness import lateness
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.ports import Attribution, DecisionLog, Freeze, PipelineControl, StagePin
+from ipa.files.document import unknown
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, InProgressError, InputError, NotFoundError, Problem
+from ipa.model.observation import known
 from ipa.model.parts import Configs, stage_pairs
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig, cores_of
+from ipa.profiling.measured_accuracy import Feedback
 from ipa.service.checks import checked_configs, pin_problems
 from ipa.service.service import ChangeOrder, Precondition, Service
 from ipa.service.status import ControlView, control_view, freeze_id, live_of, loop_of
@@ -389,6 +393,53 @@ def _changed(
     LOG.info("%s of %s by %s: %s", attribution.deed.value, pipeline.name, author, attribution.why)
     view = control_view(control, service.clock.now())
     return replace(view, profile_doubts=service.profile_doubts(pipeline))
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackTaken:
+    """The number of judgements that the next tick counts, and of those that repeat earlier ones."""
+
+    counted: int
+    repeated: int
+
+
+def give_feedback(service: Service, pipeline: Pipeline, feedback: Sequence[Feedback]) -> FeedbackTaken:
+    """Give the judgements to the pipeline's loop; one without a variant is of the stage's only one.
+
+    Errors: InputError (lists all faults), ConflictError (no loop controls the pipeline), BusyError.
+    """
+    loop = loop_of(service, pipeline.name)
+    observation, measured = loop.snapshot().observation, loop.pipeline.bounds.measured
+    answering: defaultdict[str, set[str]] = defaultdict(set)
+    for stage in observation.stages if observation else ():
+        config = known(stage.running)
+        answering[stage.stage] |= {variant for variant, _ in stage.served} | {
+            config.variant if config else ""
+        }
+    problems, complete = list[Problem](), list[Feedback]()
+    for at, each in enumerate(feedback):
+        variants = [variant for stage, variant in measured if stage == each.stage]
+        alone = answering[each.stage] if len(answering[each.stage]) == 1 else {""}
+        complete.append(replace(each, variant=each.variant or next(iter(alone))))
+        key, message = "", ""
+        if each.correct is None and each.agrees is None:
+            message = "give correct, agrees, or both"
+        elif not variants:
+            stages = dict.fromkeys(stage for stage, _ in measured)
+            key, message = "/stage", f"no measured stage {each.stage!r}; {unknown(each.stage, stages)}"
+        elif not complete[at].variant:
+            key, message = "/variant", f"name the variant that answered: {', '.join(variants)}"
+        elif complete[at].variant not in variants:
+            key, message = (
+                "/variant",
+                f"no measured variant {each.variant!r}; {unknown(each.variant, variants)}",
+            )
+        if message:
+            problems.append(Problem(message, pointer=f"/items/{at}{key}"))
+    if problems:
+        raise InputError("the feedback cannot be counted", problems=problems)
+    counted = loop.give_feedback(complete)
+    return FeedbackTaken(counted, len(feedback) - counted)
 
 
 def apply(

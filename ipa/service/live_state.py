@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -41,6 +41,25 @@ class ServedShare:
 
 
 @dataclass(frozen=True, slots=True)
+class AccuracyLive:
+    """The accuracy of a variant by its profile, and as `labels` measured it: its mean and its bounds.
+
+    `contradicts`: the profile's is outside the bounds, so plans use the measured one.
+    """
+
+    variant: str
+    profiled: float
+    mean: float | None
+    lower: float
+    upper: float
+    labels: int
+    contradicts: bool
+
+
+ACCURACY_FIELDS = tuple(each.name for each in fields(AccuracyLive))
+
+
+@dataclass(frozen=True, slots=True)
 class StageLive:
     """A stage now, or one part's stage if several parts share the load. None stands for an unobserved value.
 
@@ -52,7 +71,7 @@ class StageLive:
     in a replica, of all parts together. `served` are the shares of the items that each variant answered, the
     largest first, and `served_accuracy` is their mean accuracy; empty and None if only one answers, or if
     unknown. `beside` are a replica's resources other than cores, `resident` the other variants that it keeps
-    loaded.
+    loaded. `measured` are the accuracies of its variants that feedback measured.
     """
 
     stage: str
@@ -73,6 +92,7 @@ class StageLive:
     planned_latency_s: float | None = None
     beside: Resources = NO_RESOURCES
     resident: tuple[str, ...] = ()
+    measured: tuple[AccuracyLive, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +341,11 @@ def _stage(
         else None,
         beside=pipeline.bounds.beside(config) if config else NO_RESOURCES,
         resident=resident,
+        measured=tuple(
+            AccuracyLive(*(getattr(each, name) for name in ACCURACY_FIELDS))
+            for each in snapshot.correction.accuracies
+            if each.stage == observed.stage
+        ),
     )
 
 

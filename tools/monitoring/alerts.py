@@ -30,6 +30,11 @@ class Alert:
         return runbook_of(self.name)
 
 
+def accuracy(figure: str) -> str:
+    """That figure of the measured accuracy, by variant."""
+    return f'max by ({BY}, stage, variant) ({table.MEASURED_ACCURACY.name}{{figure="{figure}"}})'
+
+
 REQUESTS = (
     Alert(
         "IpaSloBurnFast",
@@ -74,6 +79,14 @@ REQUESTS = (
         WARNING,
         f"{HERE}: {{{{ $labels.stage }}}}={{{{ $labels.variant }}}} takes longer than its profile says",
         "Batches take {{ $value | humanize }} times what was measured. Plans go by that, and are dearer.",
+    ),
+    Alert(
+        "IpaAccuracyOff",
+        f"{accuracy('profile')} > {accuracy('upper')}\nor {accuracy('profile')} < {accuracy('lower')}",
+        "0s",
+        WARNING,
+        f"{HERE}: {{{{ $labels.stage }}}}={{{{ $labels.variant }}}} is not as accurate as its profile says",
+        "The profile says {{ $value | humanizePercentage }}, which feedback refutes. Plans go by the feedback.",
     ),
     Alert(
         "IpaCrowded",

@@ -171,6 +171,10 @@ class Publisher:
                 # NaN if it was never observed, or has expired.
                 slowdown = snapshot.correction.of(stage.name, variant)
                 self._show(table.SLOWDOWN, slowdown.ratio if slowdown else None, name, stage.name, variant)
+        for each in snapshot.correction.accuracies:
+            figures = (each.profiled, each.mean, each.lower, each.upper)
+            for figure, value in zip(of.FIGURE.values, figures, strict=True):
+                self._show(table.MEASURED_ACCURACY, value, name, each.stage, each.variant, figure)
 
     def _show_configs(
         self, metrics: Sequence[Metric], pipeline: Pipeline, configs: Sequence[StageConfig]

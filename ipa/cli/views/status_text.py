@@ -133,6 +133,14 @@ def _served(live: Json) -> Iterator[tuple[str, str]]:
             times = f"{ratio:.2f}" if deviation is None else f"{ratio:.2f} ± {deviation:.2f}"
             takes = f"{stage['stage']}={stage['config']['variant']} takes {times} x its profile"
             yield f"{takes}; planned with {stage['planned_slowdown_ratio']:.2f}", "yellow"
+    for stage in live["stages"]:
+        for each in stage.get("measured", ()):
+            bounds = f"{each['lower']:.3f} to {each['upper']:.3f} by {each['labels']} labels"
+            what = f"{stage['stage']}={each['variant']}: accuracy {each['profiled']:.3f} by its profile"
+            yield (
+                f"{what}, {_n(each['mean'], 3)} measured ({bounds})",
+                "yellow" if each["contradicts"] else "",
+            )
 
 
 def _edit_words(edit: Json) -> str:
