@@ -57,6 +57,7 @@ from ipa.serving.expectation import (
     NAME_HEADER,
     TIMING_HEADER,
     TOOK_HEADER,
+    VARIANTS_HEADER,
     parse_ms,
     parse_ratio,
     parse_times,
@@ -227,7 +228,9 @@ class QueueServer(V2Server):
             raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
         expected = queue.expected(now_s(), request.items).to_header()
         times = {EXPECTED_HEADER: expected, TOOK_HEADER: f"{(now_s() - came_s) * 1000:.3f}"}
-        return response.with_headers(times)
+        # Several, if the request was split over batches.
+        answered = {VARIANTS_HEADER: "+".join(sorted(request.variants))} if request.variants else {}
+        return response.with_headers(times | answered)
 
     def _request(self, call: http.Call, body: dict[str, Any], rest: bytes | None) -> tensors.InferRequest:
         """The request of a call; InputError if it is invalid, or does not fit the model's inputs."""

@@ -39,7 +39,7 @@ import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf, sqrt
 from typing import Any
@@ -66,6 +66,7 @@ from ipa.serving.expectation import (
     TIMING_HEADER,
     TOOK_HEADER,
     UNKNOWN,
+    VARIANTS_HEADER,
     LoopLag,
     Passage,
     StageTimes,
@@ -231,7 +232,7 @@ class RoutedRequest:
 
     It is dropped at `deadline_s`; the SLA requires its answer by `aim_s`. `body` is the body for the next
     stage, `layout` the header that describes it; `last` are the members for the last stage alone. `times` are
-    the seconds spent in each part of the stages.
+    the seconds spent in each part of the stages, `variants` those that answered, by stage.
     """
 
     part: RoutedPart
@@ -242,6 +243,7 @@ class RoutedRequest:
     layout: Mapping[str, str]
     last: Mapping[str, Any]
     times: dict[str, float]
+    variants: dict[str, str] = field(default_factory=dict)
 
     def headers(self, index: int, now_s: float) -> dict[str, str]:
         """The headers for the queue of that stage: the time left, and the times of later stages."""
@@ -378,6 +380,8 @@ class RouterServer(V2Server):
             total_s = loop.time() - came_s
             times = request.times | {"router": total_s - sum(request.times.values()), "total": total_s}
             headers[TIMING_HEADER] = server_timing(times)
+            if request.variants:
+                headers[VARIANTS_HEADER] = ", ".join(map("=".join, request.variants.items()))
             part.metrics.request_s.observe(loop.time() - began_s)
         except StageLoss as error:
             if error.code == "dropped":
@@ -432,6 +436,8 @@ class RouterServer(V2Server):
                 stage.in_flight -= 1
             if status != 200:
                 raise _stage_error(name, status, answer, headers, is_first=index == 0)
+            if variants := headers.get(VARIANTS_HEADER):
+                request.variants[name] = variants
             times = parse_timing(headers.get(TIMING_HEADER))
             request.times |= {f"{name}-{part}": seconds for part, seconds in times.items()}
             # The time that the queue does not count is the hop to it and back.

@@ -302,6 +302,8 @@ class StageQueue(BatchQueue):
             return self.batcher.fail(batch, f"{where}: the model's answer is not a V2 response: {error}")
         if variant:
             self._metrics.variant_items(variant).inc(batch.items)
+            for piece in batch.slices:
+                piece.request.variants.add(variant)
         return answer_batch(batcher, batch, outputs, f"{where}: ")
 
     def _end(self, requests: list[QueuedRequest]) -> None:

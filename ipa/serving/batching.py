@@ -78,6 +78,8 @@ class QueuedRequest:
     losses: int = 0
     # By first item: what was answered.
     parts: dict[int, Any] = field(default_factory=dict)
+    # That answered its items.
+    variants: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.due_s = min(self.due_s, self.deadline_s)

@@ -25,6 +25,8 @@ ARRIVALS_HEADER = "ipa-asked-ratio"
 NAME_HEADER = "ipa-model-name"
 # In every answer: where its time went, as browsers show it.
 TIMING_HEADER = "server-timing"
+# In a queue's answer: the variants that made it. In the router's: those of each stage, as `detect=small`.
+VARIANTS_HEADER = "ipa-variants"
 # A stage that tells nothing for this long may have changed: without an end, what it told could keep away the
 # requests whose answers would correct it.
 KEPT_S = 2.0

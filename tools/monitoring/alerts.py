@@ -86,7 +86,7 @@ REQUESTS = (
         "0s",
         WARNING,
         f"{HERE}: {{{{ $labels.stage }}}}={{{{ $labels.variant }}}} is not as accurate as its profile says",
-        "The profile says {{ $value | humanizePercentage }}, which feedback refutes. Plans go by the feedback.",
+        "The profile says {{ $value | humanizePercentage }}, which feedback refutes. Plans go by feedback.",
     ),
     Alert(
         "IpaCrowded",
