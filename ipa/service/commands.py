@@ -409,31 +409,26 @@ def give_feedback(service: Service, pipeline: Pipeline, feedback: Sequence[Feedb
     Errors: InputError (lists all faults), ConflictError (no loop controls the pipeline), BusyError.
     """
     loop = loop_of(service, pipeline.name)
-    observation, measured = loop.snapshot().observation, loop.pipeline.bounds.measured
+    observation, served = loop.snapshot().observation, {stage.name: stage for stage in pipeline.served}
     answering: defaultdict[str, set[str]] = defaultdict(set)
-    for stage in observation.stages if observation else ():
-        config = known(stage.running)
-        answering[stage.stage] |= {variant for variant, _ in stage.served} | {
-            config.variant if config else ""
-        }
+    for seen in observation.stages if observation else ():
+        config = known(seen.running)
+        answering[seen.stage] |= {config.variant if config else "", *(variant for variant, _ in seen.served)}
     problems, complete = list[Problem](), list[Feedback]()
     for at, each in enumerate(feedback):
-        variants = [variant for stage, variant in measured if stage == each.stage]
-        alone = answering[each.stage] if len(answering[each.stage]) == 1 else {""}
-        complete.append(replace(each, variant=each.variant or next(iter(alone))))
+        stage, alone = served.get(each.stage), answering[each.stage]
+        variant = each.variant or ("" if len(alone) != 1 else next(iter(alone)))
+        complete.append(replace(each, variant=variant))
+        names = [it.name for it in stage.variants] if stage else []
         key, message = "", ""
         if each.correct is None and each.agrees is None:
             message = "give correct, agrees, or both"
-        elif not variants:
-            stages = dict.fromkeys(stage for stage, _ in measured)
-            key, message = "/stage", f"no measured stage {each.stage!r}; {unknown(each.stage, stages)}"
-        elif not complete[at].variant:
-            key, message = "/variant", f"name the variant that answered: {', '.join(variants)}"
-        elif complete[at].variant not in variants:
-            key, message = (
-                "/variant",
-                f"no measured variant {each.variant!r}; {unknown(each.variant, variants)}",
-            )
+        elif stage is None:
+            key, message = "/stage", f"no stage {each.stage!r}; {unknown(each.stage, served)}"
+        elif not variant:
+            key, message = "/variant", f"name the variant that answered: {', '.join(names)}"
+        elif variant not in names:
+            key, message = "/variant", f"no variant {variant!r}; {unknown(variant, names)}"
         if message:
             problems.append(Problem(message, pointer=f"/items/{at}{key}"))
     if problems:

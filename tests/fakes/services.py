@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
@@ -61,6 +61,7 @@ from ipa.optimize.explain import Explanation, explain
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve
 from ipa.policies.planning import PlanQuestion
+from ipa.profiling.measured_accuracy import Feedback
 from ipa.service.service import DependencyCheck, Service
 from ipa.settings import Settings
 from ipa.targets.base import Target
@@ -200,6 +201,7 @@ class FakeLoop:
     snapshot: Callable[[], Snapshot]
     tick_once: Callable[[ChangeRequest], Decision]
     policy: str = "ours"
+    give_feedback: Callable[[Sequence[Feedback]], int] = len
 
 
 @dataclass

@@ -12,6 +12,7 @@ from ipa.control.ports import Rollout, RolloutPhase
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, SolverError, UnavailableError
 from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.pipeline import Sla
+from ipa.profiling.measured_accuracy import Feedback
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
 from tests.fakes.monitored import Monitored
@@ -130,6 +131,12 @@ def nobody_leads() -> Monitored:
     leads = Led()
     leads.made = Monitored(steady(), leads=leads)
     return leads.made
+
+
+def wrong_answers(made: Monitored) -> None:
+    stage = made.pipeline.served[0]
+    labels = [Feedback(at % 2, None, stage.name, stage.variants[0].name, str(at)) for at in range(1000)]
+    made.loop.give_feedback(labels)
 
 
 def by_another_hand(made: Monitored) -> None:
@@ -312,6 +319,12 @@ FAULTS: tuple[Fault, ...] = (
         lambda: Monitored(steady(2 * RATE_RPS, 2 * RATE_RPS, length_s=780), true_profiles=slower(2.0)),
         _of("IpaProfileSlow"),
         OVERLOAD,
+    ),
+    Fault(
+        "W8",
+        "answers are right less often than the profiles say",
+        lambda: happening(lambda: Monitored(steady()), wrong_answers),
+        _of("IpaAccuracyOff"),
     ),
     Fault(
         "P12",
