@@ -9,6 +9,7 @@ import re
 import shlex
 from datetime import timedelta
 from pathlib import Path
+from textwrap import dedent
 
 import httpx
 import pytest
@@ -145,7 +146,7 @@ def test_every_request_is_answered_as_the_guide_says(guide: Path, least: int) ->
     api = ApiClient(world.services())
     known = {**dict.fromkeys(FROM_ANSWER, ""), "DECISION": world.recorded[-1].decision_id}
     for block in BLOCK.findall(guide.read_text()):
-        for request in block.split("\n\n"):
+        for request in dedent(block).split("\n\n"):
             head, *rest = request.strip().splitlines()
             for word, value in known.items():
                 head, rest = head.replace(word, value), [line.replace(word, value) for line in rest]

@@ -10,6 +10,7 @@ from typing import Any
 from ipa.control.engine.state import PeakForecaster
 from ipa.control.ports import Rollout, RolloutPhase
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, SolverError, UnavailableError
+from ipa.model.measured import with_profiles
 from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.pipeline import Sla
 from ipa.profiling.measured_accuracy import Feedback
@@ -17,7 +18,7 @@ from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
 from tests.fakes.monitored import Monitored
 from tests.fakes.policy_contract import slower
-from tests.fakes.world import PIPELINE, SMALLEST
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 Call = Callable[..., object]
 # A fault begins when the loop has settled.
@@ -32,6 +33,7 @@ OVERLOAD = frozenset(
 
 # No variant is so fast, and it can carry little.
 HASTY = replace(PIPELINE, sla=Sla(0.02))
+PROFILED = with_profiles(PIPELINE, PROFILES)
 POOR = replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=3.0))
 
 
@@ -323,7 +325,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "W8",
         "answers are right less often than the profiles say",
-        lambda: happening(lambda: Monitored(steady()), wrong_answers),
+        lambda: happening(lambda: Monitored(steady(), pipeline=PROFILED), wrong_answers),
         _of("IpaAccuracyOff"),
     ),
     Fault(
