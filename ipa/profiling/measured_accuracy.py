@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 # The probability that the interval ever leaves out an accuracy that does not change.
-ERROR = 0.005
+ERROR = 0.002
 LOG_LIMIT = log(2 / ERROR)
 # Candidates are this far apart, with the profile's accuracy among them; bounds lie just inside refuted ones.
 RESOLUTION, INSIDE = 0.01, 1e-4
 # No accuracy is less: planners take logarithms.
 LEAST = 1e-9
 # Bets are for a decision after this many labels, and stake at most this share of what may be lost.
-BET_LABELS, MOST_STAKE = 200, 0.95
+BET_LABELS, MOST_STAKE = 150, 0.97
 # Agreements that wait for a label, evenly: a label uses up the fullest pool.
-POOLS = 32
+POOLS = 16
 # As if five labels had been explained by 80 %, which is usual for variants of one stage: number, then sums of
 # C, A, C·A and A².
 FIRST_FIT = (5.0, 3.75, 3.75, 3.5625, 3.75)

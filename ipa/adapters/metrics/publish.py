@@ -162,6 +162,7 @@ class Publisher:
         running = observation.running() or ()
         self._show(table.COST, pipeline.usd_per_hour(running) if running else None, name)
         self._show_configs(RUNNING, pipeline, running)
+        measured = {(each.stage, each.variant): each for each in snapshot.correction.accuracies}
         for stage in pipeline.served:
             parts = [each for each in observation.stages if each.stage == stage.name]
             ready = [part.ready_replicas.value for part in parts if isinstance(part.ready_replicas, Measured)]
@@ -171,10 +172,10 @@ class Publisher:
                 # NaN if it was never observed, or has expired.
                 slowdown = snapshot.correction.of(stage.name, variant)
                 self._show(table.SLOWDOWN, slowdown.ratio if slowdown else None, name, stage.name, variant)
-        for each in snapshot.correction.accuracies:
-            figures = (each.profiled, each.mean, each.lower, each.upper)
-            for figure, value in zip(of.FIGURE.values, figures, strict=True):
-                self._show(table.MEASURED_ACCURACY, value, name, each.stage, each.variant, figure)
+                each = measured.get((stage.name, variant))
+                figures = (each.profiled, each.mean, each.lower, each.upper) if each else (None,) * 4
+                for figure, value in zip(of.FIGURE.values, figures, strict=True):
+                    self._show(table.MEASURED_ACCURACY, value, name, stage.name, variant, figure)
 
     def _show_configs(
         self, metrics: Sequence[Metric], pipeline: Pipeline, configs: Sequence[StageConfig]
