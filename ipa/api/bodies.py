@@ -68,6 +68,8 @@ def _known_solver(name: str) -> str:
 SolverName = Annotated[Name, AfterValidator(_known_solver), Field(description=", ".join(SOLVERS))]
 # More entries than any pipeline has of anything.
 MOST_LISTED = 1000
+# As many judgements as fit into a body.
+MOST_JUDGED = 250
 Reason = Annotated[str, Field(max_length=1000)]
 # A year; use a pause without an end for longer.
 LONGEST_PAUSE_S = 366 * 86400
@@ -222,7 +224,7 @@ class FeedbackItem(Body):
 class FeedbackBody(Body):
     """Judgements of answers, in the order in which they became known."""
 
-    items: Annotated[list[FeedbackItem], Field(min_length=1, max_length=MOST_LISTED), at_most(MOST_LISTED)]
+    items: Annotated[list[FeedbackItem], Field(min_length=1, max_length=MOST_JUDGED), at_most(MOST_JUDGED)]
 
     def feedback(self) -> list[Feedback]:
         """The judgements of the body."""

@@ -102,6 +102,17 @@ async def test_a_body_over_the_bound_is_a_413_and_unknown_paths_are_404_and_405(
         assert (await http.get("/y")).json()["code"] == "not_found"
 
 
+async def test_an_answer_names_the_variants_that_served_each_stage() -> None:
+    wire = Wire(detect=queue("detect"), read=queue("read", replicas={REPLICA: ("large", "tiny")}))
+    async with router(wire, "detect", "read") as http:
+        answer = await http.post("/v2/models/p/infer", json=request(1))
+        assert answer.headers["ipa-variants"] == "detect=small, read=large"
+        assert answer.headers["seldon-puid"]
+    unknown = Wire(s=queue(replicas={REPLICA: ("",)}))
+    async with router(unknown, "s") as http:
+        assert "ipa-variants" not in (await http.post("/v2/models/p/infer", json=request(1))).headers
+
+
 async def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -> None:
     application = queue(replicas={}, admin_token="t0k3n")
     with_token = {"authorization": "Bearer t0k3n", "host": "127.0.0.1:9000"}
