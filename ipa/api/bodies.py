@@ -12,7 +12,6 @@ from ipa.model.pipeline import Pin
 from ipa.model.plan import WHOLE_PERCENT
 from ipa.optimize.problem import Compat
 from ipa.optimize.registry import AUTO, SOLVERS
-from ipa.profiling.measured_accuracy import Feedback
 from ipa.profiling.points import Allocation
 from ipa.service.plans import PlanRequest
 
@@ -225,10 +224,6 @@ class FeedbackBody(Body):
     """Judgements of answers, in the order in which they became known."""
 
     items: Annotated[list[FeedbackItem], Field(min_length=1, max_length=MOST_JUDGED), at_most(MOST_JUDGED)]
-
-    def feedback(self) -> list[Feedback]:
-        """The judgements of the body."""
-        return [Feedback(**item.model_dump()) for item in self.items]
 
 
 PIPELINE: dict[str, Any] = {

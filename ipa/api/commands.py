@@ -25,6 +25,7 @@ from ipa.control.ports import Attribution, ControlAction
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.profiling.measured_accuracy import Feedback
 from ipa.service import commands
 from ipa.service.commands import FeedbackTaken, UndoView
 from ipa.service.service import ChangeOrder
@@ -120,7 +121,8 @@ def give_feedback(pipeline: Named, service: Using, body: FeedbackBody) -> Feedba
 
     Plans use the measurement once it contradicts the profile. A judgement of a request and stage counts once.
     """
-    return commands.give_feedback(service, pipeline, body.feedback())
+    feedback = [Feedback(**item.model_dump()) for item in body.items]
+    return commands.give_feedback(service, pipeline, feedback)
 
 
 @router.post("/apply", tags=["control"])

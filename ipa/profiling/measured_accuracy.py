@@ -10,9 +10,10 @@ expectation is exactly the accuracy, whatever λ is. Labels must be a random sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import floor, log, sqrt
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,9 @@ RESOLUTION, INSIDE = 0.01, 1e-4
 LEAST = 1e-9
 # Bets are for a decision after this many labels, and stake at most this share of what may be lost.
 BET_LABELS, MOST_STAKE = 150, 0.97
-# Agreements that wait for a label, evenly: a label uses up the fullest pool.
-POOLS = 16
+# Agreements that wait for a label, evenly: a label uses up the fullest pool. Pools are chosen by their number
+# alone, since one that is chosen by its sum would be biased.
+POOLS, NUMBER = 16, itemgetter(0)
 # As if five labels had been explained by 80 %, which is usual for variants of one stage: number, then sums of
 # C, A, C·A and A².
 FIRST_FIT = (5.0, 3.75, 3.75, 3.5625, 3.75)
@@ -45,6 +47,22 @@ class Feedback:
     stage: str = ""
     variant: str = ""
     request: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyInterval:
+    """The accuracy of a variant by its profile, and as `labels` measured it: the mean and its bounds.
+
+    `mean` is None without labels. `contradicts`: the profile's is outside the bounds.
+    """
+
+    variant: str
+    profiled: float
+    labels: int
+    mean: float | None
+    lower: float
+    upper: float
+    contradicts: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +86,18 @@ class MeasuredAccuracy:
     pools: tuple[tuple[int, float], ...] = ()
 
     @property
-    def lower(self) -> float:
-        """The lower bound of the accuracy, above 0."""
-        is_refuted = self.wealth and self.first > _ends(self.profiled)[0]
-        return self.profiled + (self.first - 1) * RESOLUTION + INSIDE if is_refuted else LEAST
-
-    @property
-    def upper(self) -> float:
-        """The upper bound of the accuracy, at most 1."""
-        after = self.first + len(self.wealth)
-        is_refuted = self.wealth and after <= _ends(self.profiled)[1]
-        return self.profiled + after * RESOLUTION - INSIDE if is_refuted else 1.0
-
-    @property
-    def mean(self) -> float | None:
-        """The measured accuracy, within its bounds; None without labels."""
-        return min(max(self.payoffs[0] / self.labels, self.lower), self.upper) if self.labels else None
-
-    @property
-    def contradicts(self) -> bool:
-        """True if the profiled accuracy is outside the bounds."""
-        return not self.lower <= self.profiled <= self.upper
+    def interval(self) -> AccuracyInterval:
+        """The interval now; a bound without a refuted candidate is open."""
+        (low, high), after = _ends(self.profiled), self.first + len(self.wealth)
+        lower, upper, mean = LEAST, 1.0, None
+        if self.wealth and self.first > low:
+            lower = self.profiled + (self.first - 1) * RESOLUTION + INSIDE
+        if self.wealth and after <= high:
+            upper = self.profiled + after * RESOLUTION - INSIDE
+        if self.labels:
+            mean = min(max(self.payoffs[0] / self.labels, lower), upper)
+        is_off = not lower <= self.profiled <= upper
+        return AccuracyInterval(self.variant, self.profiled, self.labels, mean, lower, upper, is_off)
 
     def with_feedback(self, feedback: Iterable[Feedback]) -> MeasuredAccuracy:
         """The measurement after these judgements, in their order.
@@ -100,12 +109,12 @@ class MeasuredAccuracy:
         rows = []
         for each in feedback:
             if each.correct is None:
-                emptiest = min(pools, key=_count)
+                emptiest = min(pools, key=NUMBER)
                 emptiest[:] = emptiest[0] + 1, emptiest[1] + (each.agrees or 0.0)
                 continue
             payoff, weight = each.correct, 0.0
             if each.agrees is not None:
-                fullest = max(pools, key=_count)
+                fullest = max(pools, key=NUMBER)
                 if fullest[0]:
                     weight = _explained(fit, fullest[0])
                     payoff -= weight * (each.agrees - fullest[1] / fullest[0])
@@ -150,11 +159,6 @@ class MeasuredAccuracy:
 def _ends(profiled: float) -> tuple[int, int]:
     """The places of the lowest and the highest candidate."""
     return -floor(profiled / RESOLUTION + INSIDE), floor((1 - profiled) / RESOLUTION + INSIDE)
-
-
-def _count(pool: Sequence[float]) -> float:
-    """Pools are chosen by it alone: one chosen by its sum would be biased."""
-    return pool[0]
 
 
 def _explained(fit: NDArray[np.float64], count: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.optimize.graph import graph_of
+from ipa.profiling.measured_accuracy import AccuracyInterval
 
 # Of a stage: variant, batch size and cores.
 Replica = tuple[str, str, int, float]
@@ -38,25 +39,6 @@ class ServedShare:
 
     variant: str
     share_ratio: float
-
-
-@dataclass(frozen=True, slots=True)
-class AccuracyLive:
-    """The accuracy of a variant by its profile, and as `labels` measured it: its mean and its bounds.
-
-    `contradicts`: the profile's is outside the bounds, so plans use the measured one.
-    """
-
-    variant: str
-    profiled: float
-    mean: float | None
-    lower: float
-    upper: float
-    labels: int
-    contradicts: bool
-
-
-ACCURACY_FIELDS = tuple(each.name for each in fields(AccuracyLive))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +74,7 @@ class StageLive:
     planned_latency_s: float | None = None
     beside: Resources = NO_RESOURCES
     resident: tuple[str, ...] = ()
-    measured: tuple[AccuracyLive, ...] = ()
+    measured: tuple[AccuracyInterval, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,9 +324,7 @@ def _stage(
         beside=pipeline.bounds.beside(config) if config else NO_RESOURCES,
         resident=resident,
         measured=tuple(
-            AccuracyLive(*(getattr(each, name) for name in ACCURACY_FIELDS))
-            for each in snapshot.correction.accuracies
-            if each.stage == observed.stage
+            each.interval for each in snapshot.correction.accuracies if each.stage == observed.stage
         ),
     )
 

@@ -162,7 +162,7 @@ class Publisher:
         running = observation.running() or ()
         self._show(table.COST, pipeline.usd_per_hour(running) if running else None, name)
         self._show_configs(RUNNING, pipeline, running)
-        measured = {(each.stage, each.variant): each for each in snapshot.correction.accuracies}
+        measured = {(each.stage, each.variant): each.interval for each in snapshot.correction.accuracies}
         for stage in pipeline.served:
             parts = [each for each in observation.stages if each.stage == stage.name]
             ready = [part.ready_replicas.value for part in parts if isinstance(part.ready_replicas, Measured)]

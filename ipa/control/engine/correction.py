@@ -121,7 +121,8 @@ class Correction:
         when it ran last.
         """
         slowdowns = []
-        off = {(it.stage, it.variant): (it.lower, it.mean) for it in self.accuracies if it.contradicts}
+        known_accuracies = {(each.stage, each.variant): each.interval for each in self.accuracies}
+        off = {key: (it.lower, it.mean) for key, it in known_accuracies.items() if it.contradicts}
         for stage in pipeline.served if self.observed or off else ():
             for variant in stage.variants:
                 key = stage.name, variant.name

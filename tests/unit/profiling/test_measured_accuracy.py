@@ -40,9 +40,9 @@ def months(accuracy: float, agreements: int, count: int, labels: int, each: int 
     """Of each month the labels until the profile is refuted, `labels` + 1 if it is not."""
     for seed in range(count):
         rng, known = np.random.default_rng((seed, 1)), PROFILED
-        while known.labels < labels and not known.contradicts:
+        while known.labels < labels and not known.interval.contradicts:
             known = known.with_feedback(judged(rng, accuracy, 0.95, agreements, each))
-        yield known.labels if known.contradicts else labels + 1
+        yield known.labels if known.interval.contradicts else labels + 1
 
 
 def test_a_profile_wrong_by_five_points_is_found_by_two_hundred_labels() -> None:
@@ -68,30 +68,38 @@ def test_agreements_that_say_nothing_do_no_harm(agrees: float | None) -> None:
         right = np.random.default_rng((seed, 2)).random(400) < 0.7
         others = [] if agrees is None else [Feedback(agrees=agrees)] * 400
         known = PROFILED.with_feedback([*others, *(Feedback(float(each), agrees) for each in right)])
-        missed += not known.lower <= 0.7 <= known.upper
-        assert known.contradicts and known.upper < 0.85 and known.lower <= (known.mean or 0.0) <= known.upper
+        missed += not known.interval.lower <= 0.7 <= known.interval.upper
+        assert (
+            known.interval.contradicts
+            and known.interval.upper < 0.85
+            and known.interval.lower <= (known.interval.mean or 0.0) <= known.interval.upper
+        )
     # Two of a thousand may be: more than three of two hundred are not chance.
     assert missed <= many(200) * 0.015
 
 
 def test_bounds_are_open_until_something_is_known_and_never_loosen() -> None:
     rng, known = np.random.default_rng(3), PROFILED
-    assert (known.mean, known.upper, known.contradicts) == (None, 1.0, False) and known.lower < 1e-6
+    assert (known.interval.mean, known.interval.upper, known.interval.contradicts) == (
+        None,
+        1.0,
+        False,
+    ) and known.interval.lower < 1e-6
     for _ in range(60):
         after = known.with_feedback(judged(rng, 0.93, 0.95, 20))
-        assert known.lower <= after.lower <= after.upper <= known.upper
+        assert known.interval.lower <= after.interval.lower <= after.interval.upper <= known.interval.upper
         known = after
-    assert known.contradicts and known.lower > 0.85
+    assert known.interval.contradicts and known.interval.lower > 0.85
 
 
 def test_an_accuracy_that_changes_begins_anew() -> None:
     known = PROFILED.with_feedback([Feedback(1.0)] * 600)
-    assert known.lower > 0.9
+    assert known.interval.lower > 0.9
     emptied = reduce(
         lambda it, _: it if not it.labels else it.with_feedback([Feedback(0.0)] * 50), range(20), known
     )
     assert emptied == PROFILED
-    assert emptied.with_feedback([Feedback(0.0)] * 100).upper < 0.85
+    assert emptied.with_feedback([Feedback(0.0)] * 100).interval.upper < 0.85
 
 
 @given(
@@ -104,4 +112,4 @@ def test_any_feedback_leaves_a_small_value_that_a_record_restores(
     known = MeasuredAccuracy("s", "v", profiled).with_feedback([Feedback(*pair) for pair in pairs])
     text = canonical_json(known)
     assert restored(MeasuredAccuracy, json.loads(text)) == known and len(text) < 4000
-    assert 0 < known.lower <= known.upper <= 1
+    assert 0 < known.interval.lower <= known.interval.upper <= 1
