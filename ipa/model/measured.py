@@ -38,11 +38,11 @@ def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> P
 
 def with_accuracies(pipeline: Pipeline, slowdowns: Slowdowns) -> Pipeline:
     """Return the pipeline whose bounds know the measured accuracies instead of those of the profiles."""
-    measured = dict(pipeline.bounds.measured)
-    for each in slowdowns:
-        if each.accuracy is not None:
-            key = each.stage, each.variant
-            measured[key] = replace(measured[key], accuracy=each.accuracy)
+    off = {(each.stage, each.variant): each.accuracy for each in slowdowns if each.accuracy is not None}
+    if not off:
+        return pipeline
+    known = pipeline.bounds.measured
+    measured = {key: replace(it, accuracy=off.get(key, it.accuracy)) for key, it in known.items()}
     return replace(pipeline, bounds=replace(pipeline.bounds, measured=measured))
 
 

@@ -188,7 +188,7 @@ class ControlLoop:
         new = {key: it for key, it in keys.items() if key not in self._judged}
         self._judged |= dict.fromkeys(new)
         for key in list(self._judged)[:-MOST_FEEDBACK]:
-            del self._judged[key]
+            self._judged.pop(key, None)
         self._feedback.extend(new.values())
         return len(new)
 
