@@ -48,15 +48,10 @@ def test_a_fault_is_named_with_its_remedy_and_nothing_is_taken(
 
 def test_all_faults_are_listed_and_a_batch_is_bounded() -> None:
     world = FakeWorld().play(12)
-    status, problem = given(
-        world, {**ITEM, "stage": "x"}, {**ITEM, "variant": "y"}, {**ITEM, "correct": None}
-    )
-    assert status == 422
-    assert [each["pointer"] for each in problem["errors"]] == [
-        "/items/0/stage",
-        "/items/1/variant",
-        "/items/2",
-    ]
+    wrong = [{**ITEM, **change} for change in ({"stage": "x"}, {"variant": "y"}, {"correct": None})]
+    status, problem = given(world, *wrong)
+    pointers = [each["pointer"] for each in problem["errors"]]
+    assert (status, pointers) == (422, ["/items/0/stage", "/items/1/variant", "/items/2"])
     assert given(world)[0] == 422
     assert given(world, *[ITEM] * 251)[0] == 422
 

@@ -119,11 +119,7 @@ def test_status_and_metrics_show_it_until_it_is_gone() -> None:
         return registry.get_sample_value("ipa_accuracy_measured_ratio", labels)
 
     each = shown["small"]
-    assert [figure(it) for it in ("profile", "mean", "lower", "upper")] == [
-        0.6,
-        each.mean,
-        each.lower,
-        each.upper,
-    ]
+    figures = [figure(it) for it in ("profile", "mean", "lower", "upper")]
+    assert figures == [0.6, each.mean, each.lower, each.upper]
     publish(decision, replace(snapshot, correction=replace(snapshot.correction, accuracies=())))
     assert str(figure("mean")) == "nan"
