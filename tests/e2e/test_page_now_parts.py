@@ -21,6 +21,7 @@ from ipa.model.observation import (
 from ipa.model.parts import in_order, with_share
 from ipa.model.pipeline import Canary
 from ipa.model.plan import StageConfig
+from ipa.profiling.measured_accuracy import Feedback, MeasuredAccuracy
 from tests.fakes.browsing import LOOKS, opened, serious, serving, shoot
 from tests.fakes.services import FakeWorld, a_pipeline, over
 
@@ -141,6 +142,33 @@ def test_a_stage_tells_which_variants_answered(browser: Browser, look: str) -> N
         assert page.locator("article.stage").nth(1).get_by_text("answered by").count() == 0
         assert serious(page) == []
         shoot(page, f"answered-{look}")
+
+
+class JudgedWorld(FakeWorld):
+    """Half of the answers of the first stage were right, by 400 labels."""
+
+    def snapshot(self) -> Snapshot:
+        snapshot = super().snapshot()
+        assert snapshot.observation is not None
+        first = snapshot.observation.stages[0]
+        assert isinstance(first.running, Measured)
+        profiled = MeasuredAccuracy(first.stage, first.running.value.variant, 0.9)
+        judged = profiled.with_feedback(Feedback(n % 2) for n in range(400))
+        return replace(snapshot, correction=replace(snapshot.correction, accuracies=(judged,)))
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_stage_tells_which_accuracy_was_measured(browser: Browser, look: str) -> None:
+    services = JudgedWorld().play(20).services()
+    with serving(services) as address, opened(browser, f"{address}#/now/ocr", **LOOKS[look]) as page:
+        live = httpx.get(f"{address}v1/pipelines/ocr/status", trust_env=False).json()["live"]
+        (judged,) = live["stages"][0]["measured"]
+        first = page.locator("article.stage").first
+        expect(first).to_contain_text(f"{judged['lower']:.3f} to {judged['upper']:.3f}")
+        expect(first).to_contain_text(f"400 labels; {judged['profiled']:.3f} by its profile")
+        expect(page.locator("article.stage").nth(1)).not_to_contain_text("labels")
+        assert serious(page) == []
+        shoot(page, f"judged-{look}")
 
 
 def test_what_is_not_there_has_no_part(browser: Browser) -> None:
