@@ -50,7 +50,7 @@ class StageTimes:
 
     `wait_s` is the time until a batch takes it, 0 if no other requests wait; `usual_s` and `least_s` are the
     usual and the least time from then to the answer. `each_s` is by how much each request that is there
-    delays those behind it, in full batches: 0 if it is unknown, and of several stages the most.
+    delays those behind it, in full batches: 0 if it is unknown, or of several stages.
     """
 
     wait_s: float = 0.0
@@ -81,11 +81,10 @@ NAMES = ("wait", "usual", "least", "each")
 
 def total(times: Iterable[StageTimes]) -> StageTimes:
     """The times of stages one after the other."""
-    wait_s = usual_s = least_s = each_s = 0.0
+    wait_s = usual_s = least_s = 0.0
     for one in times:
         wait_s, usual_s, least_s = wait_s + one.wait_s, usual_s + one.usual_s, least_s + one.least_s
-        each_s = max(each_s, one.each_s)
-    return StageTimes(wait_s, usual_s, least_s, each_s)
+    return StageTimes(wait_s, usual_s, least_s)
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:

@@ -116,7 +116,7 @@ def test_the_time_of_a_stage_is_told_as_wait_and_model(browser: Browser, look: s
 
 
 class VariantsWorld(FakeWorld):
-    """A tenth of the first stage's items is answered by a variant that does not run."""
+    """Another variant answers a tenth of the first stage's items; of the running one's, half are right."""
 
     def snapshot(self) -> Snapshot:
         snapshot = super().snapshot()
@@ -126,11 +126,14 @@ class VariantsWorld(FakeWorld):
         runs = first.running.value.variant
         other = "v4-320" if runs != "v4-320" else "v4-640"
         shown = replace(first, served=((runs, 0.9), (other, 0.1)))
-        return replace(snapshot, observation=replace(snapshot.observation, stages=(shown, *others)))
+        observation = replace(snapshot.observation, stages=(shown, *others))
+        judged = MeasuredAccuracy(first.stage, runs, 0.9).with_feedback(Feedback(n % 2) for n in range(400))
+        correction = replace(snapshot.correction, accuracies=(judged,))
+        return replace(snapshot, observation=observation, correction=correction)
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_a_stage_tells_which_variants_answered(browser: Browser, look: str) -> None:
+def test_a_stage_tells_which_variants_answered_and_how_accurately(browser: Browser, look: str) -> None:
     services = VariantsWorld().play(20).services()
     with serving(services) as address, opened(browser, f"{address}#/now/ocr", **LOOKS[look]) as page:
         live = httpx.get(f"{address}v1/pipelines/ocr/status", trust_env=False).json()["live"]
@@ -139,36 +142,13 @@ def test_a_stage_tells_which_variants_answered(browser: Browser, look: str) -> N
         expect(first.locator(".runs")).to_contain_text(f"answered by {', '.join(shares)}")
         expect(first).to_contain_text(f"{live['stages'][0]['served_accuracy']:.3f} as answered")
         expect(page.locator("#figures")).to_contain_text(f"{live['served_pas']:.3f} as answered")
-        assert page.locator("article.stage").nth(1).get_by_text("answered by").count() == 0
-        assert serious(page) == []
-        shoot(page, f"answered-{look}")
-
-
-class JudgedWorld(FakeWorld):
-    """Half of the answers of the first stage were right, by 400 labels."""
-
-    def snapshot(self) -> Snapshot:
-        snapshot = super().snapshot()
-        assert snapshot.observation is not None
-        first = snapshot.observation.stages[0]
-        assert isinstance(first.running, Measured)
-        profiled = MeasuredAccuracy(first.stage, first.running.value.variant, 0.9)
-        judged = profiled.with_feedback(Feedback(n % 2) for n in range(400))
-        return replace(snapshot, correction=replace(snapshot.correction, accuracies=(judged,)))
-
-
-@pytest.mark.parametrize("look", LOOKS)
-def test_a_stage_tells_which_accuracy_was_measured(browser: Browser, look: str) -> None:
-    services = JudgedWorld().play(20).services()
-    with serving(services) as address, opened(browser, f"{address}#/now/ocr", **LOOKS[look]) as page:
-        live = httpx.get(f"{address}v1/pipelines/ocr/status", trust_env=False).json()["live"]
         (judged,) = live["stages"][0]["measured"]
-        first = page.locator("article.stage").first
-        expect(first).to_contain_text(f"{judged['lower']:.3f} to {judged['upper']:.3f}")
-        expect(first).to_contain_text(f"400 labels; {judged['profiled']:.3f} by its profile")
+        bounds = f"{judged['lower']:.3f} to {judged['upper']:.3f} {judged['variant']}, 400 labels"
+        expect(first).to_contain_text(f"{bounds}; 0.900 by its profile")
+        assert page.locator("article.stage").nth(1).get_by_text("answered by").count() == 0
         expect(page.locator("article.stage").nth(1)).not_to_contain_text("labels")
         assert serious(page) == []
-        shoot(page, f"judged-{look}")
+        shoot(page, f"answered-{look}")
 
 
 def test_what_is_not_there_has_no_part(browser: Browser) -> None:

@@ -85,9 +85,8 @@ function columnsOf(stages) {
 
 function card(stage, parts, sla) {
   const after = stage.after.map((edge) => edge.parent).join(", ");
-  const head = [el("h3", {}, stage.stage), after ? el("span", { class: "hidden" }, `after ${after}`) : ""];
   const body = parts.length ? parts.flatMap((part) => one(part, sla)) : [el("p", { class: "kind" }, KINDS[stage.kind] ?? "not seen")];
-  return el("article", { class: `card stage${parts.length ? "" : " passing"}`, "data-stage": stage.stage }, el("div", { class: "head" }, head), body);
+  return el("article", { class: `card stage${parts.length ? "" : " passing"}`, "data-stage": stage.stage }, el("div", { class: "head" }, el("h3", {}, stage.stage), after ? el("span", { class: "hidden" }, `after ${after}`) : ""), body);
 }
 
 /** The running configuration of a stage, or of one of the parts that share its load. */
@@ -110,7 +109,7 @@ function one(stage, sla) {
       pair("arrivals", stage.arrival_rate_rps === null ? unseen() : [number(stage.arrival_rate_rps), el("small", {}, " /s")]),
       pair("waiting", stage.queue_length === null ? unseen() : plain(stage.queue_length)),
       pair("accuracy", [number(stage.accuracy, 3), stage.served_accuracy === null ? "" : el("small", {}, `, ${number(stage.served_accuracy, 3)} as answered`)], stage.served_accuracy === null ? "" : "wide"),
-      ...stage.measured.map((it) => pair("measured", [`${number(it.lower, 3)} to ${number(it.upper, 3)}`, el("small", {}, ` ${it.variant}, ${it.labels} labels${it.contradicts ? `; ${number(it.profiled, 3)} by its profile` : ""}`)], "full")),
+      ...stage.measured.map((it) => pair("measured accuracy", [`${number(it.lower, 3)} to ${number(it.upper, 3)}`, el("small", {}, ` ${it.variant}, ${it.labels} labels${it.contradicts ? `; ${number(it.profiled, 3)} by its profile` : ""}`)], "full")),
       ...(stage.slowdown_ratio === null ? [] : [pair("speed", [isSlow ? `${plain(stage.slowdown_ratio)}×` : "as profiled", el("small", {}, ` ± ${plain(stage.slowdown_deviation)}${isSlow ? " slower" : ""}`)])]),
       pair("latency", stage.latency_s === null ? (planned && ["≈ ", ...timed(stage.planned_latency_s), el("small", {}, " planned")]) || unseen() : [el("span", {}, ...timed(stage.latency_s), el("small", {}, planned)), meter(share, share > 1 ? "over" : "ok"),
         el("small", {}, `${(100 * share).toFixed(0)} % of the SLA`)], "full"),
