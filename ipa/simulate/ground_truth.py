@@ -73,6 +73,7 @@ class GroundTruth:
             for stage in self._problem.stages
             for point in stage.points
         }
+        self._accuracies = {key[:2]: point.accuracy for key, point in self._points.items()}
         self._readiness_s = readiness_s
         self._percentile = pipeline.sla.percentile
         self._services: dict[tuple[str, str, int, float], ServiceTime] = {}
@@ -118,20 +119,20 @@ class GroundTruth:
         A stage's is the mean over the items that its variants `served`, if given, else the mean weighted by
         its pods' capacities.
         """
-        accuracies = [
-            self._accuracy(serving[stage.name], served.get(stage.name, {})) if stage.name in serving else 1.0
-            for stage in self._problem.stages
-        ]
-        return self._problem.graph.accuracy(accuracies)
+        means = (
+            self._accuracy(name, serving[name], served.get(name, {})) if name in serving else 1.0
+            for name in (stage.name for stage in self._problem.stages)
+        )
+        return self._problem.graph.accuracy(list(means))
 
-    def _accuracy(self, serving: Serving, served: Mapping[str, int]) -> float:
-        points = [(config.replicas, self._point(config)) for _, config in serving]
-        weighted = [(count * point.capacity_rps, point.accuracy) for count, point in points]
-        if served:
-            configs = ((items, replace(serving[0][1], variant=name)) for name, items in served.items())
-            weighted = [(items, self._point(config).accuracy) for items, config in configs]
-        total = sum(weight for weight, _ in weighted)
-        return sum(weight * accuracy for weight, accuracy in weighted) / total if total else 0.0
+    def _accuracy(self, stage: str, serving: Serving, served: Mapping[str, int]) -> float:
+        planned = [
+            (config.variant, config.replicas * self._point(config).capacity_rps) for _, config in serving
+        ]
+        weighted = list(served.items()) or planned
+        total = sum(weight for _, weight in weighted)
+        parts = (weight * self._accuracies[stage, variant] for variant, weight in weighted)
+        return sum(parts) / total if total else 0.0
 
     def _point(self, config: StageConfig) -> OperatingPoint:
         """The point of the configuration, or of the nearest batch size of the same variant and cores."""

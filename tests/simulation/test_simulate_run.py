@@ -146,6 +146,11 @@ def test_killed_pods_are_replaced_and_what_they_had_is_not_lost() -> None:
     whole = simulate(setup(policy="static", start=start, rates_rps=rates))
     killed = simulate(setup(policy="static", start=start, rates_rps=rates, kills=((20.0, "detect", 2),)))
     assert killed.summary()["lost"] == 0
+    # Of what chooses variants, the answers of pods that died since the last tick have the variants' accuracy.
+    chosen = replace(PIPELINE, stages=tuple(replace(stage, resident="all") for stage in PIPELINE.stages))
+    dense = tuple((at_s, "detect", 2) for at_s in (20.0, 30.0, 40.0))
+    late = simulate(setup(pipeline=chosen, start=start, rates_rps=rates, kills=dense, readiness_s=6.0))
+    assert late.accuracy_mean >= 0.42 and 0.0 in late.columns()["pas"]
     # Nothing passes while new ones start.
     between = (killed.done_s > 20.5) & (killed.done_s < 22.0)
     assert not between.any()
