@@ -22,7 +22,6 @@ from ipa.control.engine.actuation import IN_FLIGHT
 from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.control.loop.scheduler import ScheduledLoop, Scheduler, StopSignal
-from ipa.control.loop.shadow import shadow_world
 from ipa.control.loop.time_limit import TimeLimit
 from ipa.control.ports import Attribution, Clock, ControlAction, PipelineControl
 from ipa.files import load_profiles, pipeline_from_mapping, pipeline_to_mapping
@@ -81,6 +80,7 @@ def assemble_loop(
     world: LoopPorts,
     hooks: Sequence[Hook],
     waker: threading.Event,
+    is_beside: bool = False,
 ) -> ControlLoop:
     """The loop of one pipeline, not yet started; setting `waker` ends its clock's wait for the next tick."""
     inputs, policy = chosen
@@ -96,6 +96,7 @@ def assemble_loop(
         made_of=made_of(inputs),
         on_decision=hooks,
         waker=waker,
+        is_beside=is_beside,
     )
 
 
@@ -133,10 +134,8 @@ class PipelineFactory:
 
     def beside(self, chosen: Chosen) -> ControlLoop:
         """The loop of a shadow policy, which decides and writes nothing."""
-        waker, (inputs, policy) = self.stop.linked(), chosen
-        pipeline, world = shadow_world(self._own(waker), inputs.pipeline, policy.name)
-        chosen = replace(inputs, pipeline=pipeline), policy
-        return assemble_loop(self.settings, self.sight, chosen, world, (), waker)
+        waker = self.stop.linked()
+        return assemble_loop(self.settings, self.sight, chosen, self._own(waker), (), waker, is_beside=True)
 
     def _own(self, waker: threading.Event) -> LoopPorts:
         """The ports of one loop, with a leadership that reveals interruptions since its last check."""

@@ -414,16 +414,15 @@ def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
 
 
 def _play(loop: ControlLoop, world: SimWorld, setup: SimSetup, duration_s: float) -> None:
-    """Tick as the loop's own `step` does, but let unexpected exceptions end the run."""
+    """Step the loop as the service's scheduler does; unexpected exceptions end the run."""
     kills = sorted(setup.kills)
     while world.clock.monotonic_s() < duration_s:
-        loop.tick_once()
-        next_s = min(world.clock.monotonic_s() + setup.guards.tick_s, duration_s)
+        next_s = min(loop.step(), duration_s)
         while kills and kills[0][0] < next_s:
             at_s, stage, count = kills.pop(0)
             world.clock.wait(at_s - world.clock.monotonic_s())
             world.kill(stage, count)
-        loop.rest(next_s)
+        world.clock.wait(max(next_s - world.clock.monotonic_s(), 0.0))
 
 
 def first_configs(setup: SimSetup, inputs: PolicyInputs) -> tuple[StageConfig, ...]:

@@ -1,10 +1,10 @@
 """The actuation of a decision, as a pure state machine: at most one change in flight for a pipeline.
 
-    IDLE ─begin▶ RECORDED ─sent▶ PATCHING ─accepted▶ WAITING_READY ─ready▶ SETTLED
+    IDLE ─begin▶ PATCHING ─accepted▶ WAITING_READY ─ready▶ SETTLED
       PATCHING ─refused▶ IDLE (never sent again: the next tick reads and decides afresh)
       PATCHING ─no answer▶ UNKNOWN ─read back▶ WAITING_READY | NOT_APPLIED
         (of several objects only some may be written: that part is then the change)
-      WAITING_READY ─failed or deadline▶ FAILED ─begin a rollback▶ RECORDED ▶ … ▶ WAITING_READY
+      WAITING_READY ─failed or deadline▶ FAILED ─begin a rollback▶ PATCHING ▶ WAITING_READY
         WAITING_READY (rollback) ─ready▶ ROLLED_BACK    ─failed or deadline▶ ROLLBACK_FAILED ─▶ WAITING_READY
 
 SETTLED, NOT_APPLIED, FAILED, ROLLED_BACK and MOVED (someone else changed it meanwhile) are verdicts of one
@@ -29,7 +29,6 @@ class ActuationPhase(StrEnum):
     """The phase of an actuation."""
 
     IDLE = "idle"
-    RECORDED = "recorded"
     PATCHING = "patching"
     UNKNOWN = "unknown"
     WAITING_READY = "waiting_ready"
@@ -41,9 +40,7 @@ class ActuationPhase(StrEnum):
     ROLLBACK_FAILED = "rollback_failed"
 
 
-IN_FLIGHT = frozenset(
-    {ActuationPhase.RECORDED, ActuationPhase.PATCHING, ActuationPhase.UNKNOWN, ActuationPhase.WAITING_READY}
-)
+IN_FLIGHT = frozenset({ActuationPhase.PATCHING, ActuationPhase.UNKNOWN, ActuationPhase.WAITING_READY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +69,18 @@ IDLE = Actuation()
 
 
 def begin(change: Change, now_s: float) -> Actuation:
-    """The actuation of a change whose decision is about to be recorded."""
-    return Actuation(ActuationPhase.RECORDED, change, now_s)
-
-
-def sent(actuation: Actuation) -> Actuation:
-    """The actuation after its decision was recorded, with the write under way."""
-    return _from(actuation, {ActuationPhase.RECORDED}, ActuationPhase.PATCHING)
+    """The actuation of a change whose decision is about to be recorded, and then written."""
+    return Actuation(ActuationPhase.PATCHING, change, now_s)
 
 
 def accepted(actuation: Actuation) -> Actuation:
     """The actuation after the write was accepted: the change is rolling out."""
-    return _from(actuation, {ActuationPhase.PATCHING}, ActuationPhase.WAITING_READY)
+    return _answered(actuation, ActuationPhase.WAITING_READY)
 
 
 def unanswered(actuation: Actuation, detail: str) -> Actuation:
     """The actuation after a write without an answer: the workload must be read back."""
-    return _from(actuation, {ActuationPhase.PATCHING}, ActuationPhase.UNKNOWN, detail)
+    return _answered(actuation, ActuationPhase.UNKNOWN, detail)
 
 
 def withdrawn(actuation: Actuation, now_s: float) -> Actuation:
@@ -113,8 +105,8 @@ def advance(
 ) -> Actuation:
     """The actuation after the newest observation.
 
-    RECORDED and PATCHING of a process that died before the answer are handled as UNKNOWN. A rollback that
-    failed is waited for as before.
+    PATCHING of a tick that raised before the answer is handled as UNKNOWN. A rollback that failed is waited
+    for as before.
     """
     if actuation.phase is ActuationPhase.ROLLBACK_FAILED:
         actuation = replace(actuation, phase=ActuationPhase.WAITING_READY)
@@ -236,10 +228,8 @@ def _failed(actuation: Actuation, detail: str) -> Actuation:
     return replace(actuation, phase=phase, detail=detail)
 
 
-def _from(
-    actuation: Actuation, allowed: set[ActuationPhase], to: ActuationPhase, detail: str = ""
-) -> Actuation:
-    if actuation.phase not in allowed:
+def _answered(actuation: Actuation, to: ActuationPhase, detail: str = "") -> Actuation:
+    if actuation.phase is not ActuationPhase.PATCHING:
         raise ValueError(f"an actuation cannot go from {actuation.phase.value} to {to.value}")
     return replace(actuation, phase=to, detail=detail)
 

@@ -13,7 +13,7 @@ from math import floor
 
 from ipa.control.canonical import plain, salvaged
 from ipa.control.counters import present_rps
-from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
+from ipa.control.engine.actuation import ActuationPhase, accepted, resume
 from ipa.control.engine.correction import UNCORRECTED
 from ipa.control.engine.guards import GuardSettings, pins_of
 from ipa.control.engine.observe import observe, unseen_by, with_earlier
@@ -47,7 +47,7 @@ from ipa.control.ports import (
     Rollout,
     Workload,
 )
-from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonCode
+from ipa.model.decision import Change, Decision, Effects, Event, Mode, Notice, ReasonCode
 from ipa.model.errors import BusyError, ConflictError, InputError, IpaError, StandbyError
 from ipa.model.observation import NOT_ASKED, LoadHistory, Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
@@ -86,7 +86,12 @@ class LoopPorts:
 
 
 class ControlLoop:
-    """The control loop of one pipeline. Thread-safe: one tick at a time, snapshots at any time."""
+    """The control loop of one pipeline. Thread-safe: one tick at a time, snapshots at any time.
+
+    A loop that `is_beside` another only shows what its policy would do. It has the pins of people, reads what
+    the other reads, and goes on from its own decisions as if they had been carried out. Its record has the
+    pipeline's name with the policy's after an @, which no pipeline's name contains.
+    """
 
     def __init__(
         self,
@@ -102,8 +107,11 @@ class ControlLoop:
         made_of: PlannerProvenance = NOT_SAID,
         on_decision: Sequence[Hook] = (),
         waker: threading.Event | None = None,
+        is_beside: bool = False,
     ) -> None:
-        self.pipeline = pipeline
+        # As the ports know it, and as its record does.
+        self._served, self._is_beside = pipeline, is_beside
+        self.pipeline = replace(pipeline, name=f"{pipeline.name}@{policy.name}") if is_beside else pipeline
         # The clock waits on it, so that a tick can come early.
         self._waker = waker or threading.Event()
         self._call: Callable[[], None] = lambda: None
@@ -128,7 +136,7 @@ class ControlLoop:
         self._feedback = deque[Feedback]()
         self._judged: dict[tuple[str, str, bool], None] = {}
         self._control = PipelineControl()
-        self._snapshot = Snapshot(pipeline.name, 0, self._control, ActuationPhase.IDLE)
+        self._snapshot = Snapshot(self.pipeline.name, 0, self._control, ActuationPhase.IDLE)
 
     def snapshot(self) -> Snapshot:
         """The state of the loop now; a value that no later tick changes."""
@@ -216,18 +224,17 @@ class ControlLoop:
         """
         now_s = self._world.clock.monotonic_s()
         due_s = now_s if self._due_s is None else self._due_s
+        if self._waker.is_set() or (due_s - now_s > ON_TIME_S and self._is_overrun()):
+            self._waker.clear()
+            due_s = now_s
+            self._snapshot = replace(self._snapshot, early_ticks=self._snapshot.early_ticks + 1)
+        if due_s - now_s > ON_TIME_S:
+            return self._look_s(due_s)
         try:
-            if self._waker.is_set() or (due_s - now_s > ON_TIME_S and self._is_overrun()):
-                self._waker.clear()
-                due_s = now_s
-                self._snapshot = replace(self._snapshot, early_ticks=self._snapshot.early_ticks + 1)
-            if due_s - now_s > ON_TIME_S:
-                return self._look_s(due_s)
             self.tick_once()
-        except Exception:
-            # A bug must not end the control of the pipeline; the next tick starts afresh.
-            log.exception("tick of %s failed", self.pipeline.name)
-        self._due_s = self._next_due_s(due_s)
+        finally:
+            # Also after a tick that raised, which a bug does: the next one starts afresh.
+            self._due_s = self._next_due_s(due_s)
         return self._look_s(self._due_s)
 
     def _next_due_s(self, due_s: float) -> float:
@@ -250,24 +257,11 @@ class ControlLoop:
         now_s, peek_s = self._world.clock.monotonic_s(), self._settings.peek_s
         return now_s + peek_s if 0 < peek_s < due_s - now_s else due_s
 
-    def rest(self, until_s: float) -> bool:
-        """Wait until that time. True if it ended early: the load exceeds the capacity, or is observed again.
-
-        The load is read every `peek_s`, except while a change is in flight that cannot be added to: a tick
-        could not act before it ends.
-        """
-        clock = self._world.clock
-        while (next_s := self._look_s(until_s)) < until_s:
-            clock.wait(next_s - clock.monotonic_s())
-            if self._is_overrun():
-                return True
-        clock.wait(max(until_s - clock.monotonic_s(), 0.0))
-        return False
-
     def _is_overrun(self) -> bool:
         """True if the load has risen beyond what the running configuration carries in time.
 
-        Also if the last tick could not decide for lack of a load, and there is one now.
+        Also if the last tick could not decide for lack of a load, and there is one now. Not while a change is
+        in flight that cannot be added to: a tick could not act before it ends.
         """
         decision = self._snapshot.decision
         may_act = not self._state.actuation.in_flight or self._world.workload.rolling.amends
@@ -276,7 +270,7 @@ class ControlLoop:
         forecast = decision.forecast
         if forecast is None and decision.reason is not ReasonCode.METRICS_MISSING:
             return False
-        load = self._world.metrics.load(self.pipeline, forecast.peak_s if forecast else self._settings.peek_s)
+        load = self._world.metrics.load(self._served, forecast.peak_s if forecast else self._settings.peek_s)
         if not isinstance(load, Measured) or load.age_s > self._settings.stale_after_s:
             return False
         if forecast is None:
@@ -292,14 +286,19 @@ class ControlLoop:
         world = self._world
         try:
             # `_check_still` catches an override given a moment before a write.
-            self._control = world.controls.control(self.pipeline.name, may_lag=True)
+            control = world.controls.control(self._served.name, may_lag=True)
+            # What only shows decisions is never paused.
+            beside = PipelineControl(mode=Mode.SHADOW, pins=control.pins)
+            self._control = beside if self._is_beside else control
         except IpaError as error:
             # The last control read still counts; the default, before any, writes nothing.
             log.warning("control of %s cannot be read: %s", self.pipeline.name, error)
-        signals = world.metrics.read(self.pipeline, self._window_s)
+        signals = world.metrics.read(self._served, self._window_s)
         workload, problem, unseen = None, "", MissingReason.ABSENT
         try:
             workload = world.workload.read(self._pinned())
+            # A rollout of the loop that controls does not matter to the one beside it.
+            workload = replace(workload, settled=workload.settled or self._is_beside)
         except IpaError as error:
             problem, unseen = str(error), unseen_by(error)
         now_s = to_ms(world.clock.monotonic_s())
@@ -328,7 +327,7 @@ class ControlLoop:
     def _pinned(self) -> Pipeline:
         """The pipeline with the pins of people, which a target's queues follow as well."""
         pins = pins_of(self._control)
-        return pinned(self.pipeline, pins) if pins else self.pipeline
+        return pinned(self._served, pins) if pins else self._served
 
     def _rollout(self) -> Rollout | None:
         actuation = self._state.actuation
@@ -421,11 +420,10 @@ class ControlLoop:
             return decision
         if change is None:
             return decision
-        self._state = replace(self._state, actuation=sent(self._state.actuation))
         try:
             if not self._world.leadership.leading():
                 raise StandbyError("this replica lost the lease during the tick, so nothing was written")
-            if self._world.controls.control(self.pipeline.name) != self._control:
+            if self._world.controls.control(self._served.name) != self._control:
                 raise ConflictError(
                     "the pipeline's overrides changed during the tick; the next tick decides again"
                 )

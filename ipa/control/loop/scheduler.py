@@ -65,7 +65,7 @@ WORKERS = 32
 # The wait if no loop is due; a wake or a stop ends it.
 LONG_S = 3600.0
 # A loop that raised, which none should, runs again after this.
-AGAIN_S = 10.0
+AGAIN_S = 1.0
 
 
 @dataclass(eq=False)
@@ -169,7 +169,7 @@ class Scheduler:
             try:
                 next_s = turn.loop.step()
             except Exception:
-                log.exception("a loop failed; it restarts in %g s", AGAIN_S)
+                log.exception("the loop of %s failed; it goes on in %g s", turn.loop.pipeline.name, AGAIN_S)
             with self._changed:
                 turn.is_stepping = False
                 self._push(turn, self._clock.monotonic_s() if turn.is_woken else next_s)

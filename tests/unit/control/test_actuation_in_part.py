@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.control.engine.actuation import ActuationPhase, accepted, advance, begin, resume, sent, unanswered
+from ipa.control.engine.actuation import ActuationPhase, accepted, advance, begin, resume, unanswered
 from ipa.control.engine.observe import observe
 from ipa.control.ports import Rollout, RolloutPhase, Signals, StageState, WorkloadState
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
@@ -40,7 +40,7 @@ def observed(configs: Configs, *, settled: bool = True) -> Observation:
 
 @pytest.mark.parametrize("part", IN_PART)
 def test_the_part_is_waited_for_and_then_is_what_runs(part: str) -> None:
-    lost = unanswered(sent(begin(CHANGE, 0.0)), "no answer")
+    lost = unanswered(begin(CHANGE, 0.0), "no answer")
     actuation = advance(lost, observed(IN_PART[part]), None, 5.0)
     assert actuation.phase is ActuationPhase.WAITING_READY
     assert actuation.change is not None
@@ -54,12 +54,12 @@ def test_the_part_is_waited_for_and_then_is_what_runs(part: str) -> None:
 
 @pytest.mark.parametrize("what", FOREIGN)
 def test_what_no_write_of_ours_leaves_is_another_hands(what: str) -> None:
-    lost = unanswered(sent(begin(CHANGE, 0.0)), "no answer")
+    lost = unanswered(begin(CHANGE, 0.0), "no answer")
     assert advance(lost, observed(FOREIGN[what]), None, 5.0).phase is ActuationPhase.MOVED
 
 
 def test_a_change_that_was_answered_is_not_taken_for_a_part() -> None:
-    whole = accepted(sent(begin(CHANGE, 0.0)))
+    whole = accepted(begin(CHANGE, 0.0))
     assert advance(whole, observed(IN_PART["a model"]), READY, 5.0).phase is ActuationPhase.MOVED
 
 

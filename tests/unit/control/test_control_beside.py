@@ -7,10 +7,8 @@ import pytest
 from ipa.control.audit.replay import Replayer, ReplayOutcome
 from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
-from ipa.control.loop.shadow import shadow_world
-from ipa.control.ports import Attribution, ControlAction, PipelineControl, Signals, StagePin, WorkloadState
-from ipa.model.decision import Action, Change, Mode, ReasonCode
-from ipa.model.errors import ForbiddenError
+from ipa.control.ports import Signals, StagePin, WorkloadState
+from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.metrics import FakeMetrics
@@ -36,15 +34,14 @@ def rising(t_s: float) -> float:
     return 5.0 if t_s < 60 else 38.0
 
 
-def pair(policy: str = "hpa") -> tuple[Scenario, ControlLoop, LoopPorts]:
+def pair(policy: str = "hpa") -> tuple[Scenario, ControlLoop]:
     """The loop that controls, and one of that policy beside it."""
     case = scenario(rising, workload_of=NamedWorkload)
     metrics = Named(case.clock, rising)
     world = LoopPorts(case.clock, metrics, case.workload, case.store, case.store)
-    pipeline, shadow = shadow_world(world, PIPELINE, policy)
     inputs = PolicyInputs(PIPELINE, PROFILES, solver="exact")
-    how = {"predict": inputs.predictor(), "window_s": 60.0, "made_of": made_of(inputs)}
-    return case, loop_over(pipeline, shadow, make_policy(policy, inputs), case.settings, **how), shadow
+    how = {"predict": inputs.predictor(), "window_s": 60.0, "made_of": made_of(inputs), "is_beside": True}
+    return case, loop_over(PIPELINE, world, make_policy(policy, inputs), case.settings, **how)
 
 
 def play(case: Scenario, loop: ControlLoop, ticks: int) -> None:
@@ -55,7 +52,7 @@ def play(case: Scenario, loop: ControlLoop, ticks: int) -> None:
 
 
 def test_it_goes_on_from_its_own_decisions_and_writes_nothing() -> None:
-    case, loop, _ = pair()
+    case, loop = pair()
     play(case, loop, 40)
     decided = case.store.decisions("pages@hpa", limit=100)
     assert len(decided) == 40 and {it.mode for it in decided} == {Mode.SHADOW}
@@ -73,7 +70,7 @@ def test_it_goes_on_from_its_own_decisions_and_writes_nothing() -> None:
 
 @pytest.mark.parametrize("policy", ["hpa", "ours"])
 def test_what_it_decided_under_its_own_name_is_taken_again(policy: str) -> None:
-    case, loop, _ = pair(policy)
+    case, loop = pair(policy)
     play(case, loop, 40)
     again = Replayer(case.store)
     decided = case.store.decisions(f"pages@{policy}", limit=100)
@@ -82,7 +79,7 @@ def test_what_it_decided_under_its_own_name_is_taken_again(policy: str) -> None:
 
 
 def test_a_change_of_the_other_policy_that_rolls_out_does_not_hold_it() -> None:
-    case, loop, _ = pair()
+    case, loop = pair()
     case.workload.readiness_s = 1e6
     play(case, loop, 30)
     assert case.loop.snapshot().decision.reason is ReasonCode.IN_PROGRESS  # type: ignore[union-attr]
@@ -91,7 +88,7 @@ def test_a_change_of_the_other_policy_that_rolls_out_does_not_hold_it() -> None:
 
 
 def test_a_pause_does_not_stop_it_and_a_pin_holds_for_both() -> None:
-    case, loop, _ = pair("ours")
+    case, loop = pair("ours")
     case.say(paused=True, pins=(StagePin("detect", Pin(replicas=2)),))
     play(case, loop, 20)
     assert not case.workload.writes
@@ -100,22 +97,9 @@ def test_a_pause_does_not_stop_it_and_a_pin_holds_for_both() -> None:
 
 
 def test_it_takes_up_its_own_record_after_a_restart() -> None:
-    case, loop, _ = pair()
+    case, loop = pair()
     play(case, loop, 3)
-    again, other, _ = pair()
+    again, other = pair()
     again.store.recorded = case.store.recorded
     other.tick_once()
     assert case.store.decisions("pages@hpa")[0].tick == 4
-
-
-def test_nothing_can_be_written_said_or_told_through_it() -> None:
-    case, loop, shadow = pair()
-    loop.tick_once()
-    change = Change("id", "pages@hpa", "1", SMALLEST, SMALLEST, 30.0)
-    with pytest.raises(ForbiddenError, match="writes nothing"):
-        shadow.workload.write(loop.pipeline, change)
-    with pytest.raises(ForbiddenError, match="cannot be changed"):
-        shadow.controls.set_control(
-            "pages@hpa", PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE)
-        )
-    assert shadow.workload.rollout(PIPELINE, change) and shadow.workload.rolling == case.workload.rolling

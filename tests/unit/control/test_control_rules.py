@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from ipa.control.engine import rules
-from ipa.control.engine.actuation import ActuationPhase, accepted, begin, sent
+from ipa.control.engine.actuation import ActuationPhase, accepted, begin
 from ipa.control.engine.canary import CanaryTrial, EndedCount
 from ipa.control.engine.observe import observe
 from ipa.control.engine.quarantine import FailedRollout
@@ -88,7 +88,7 @@ def troubles() -> Iterator[tuple[TickRequest, EngineState, ReasonCode]]:
     yield request, state, ReasonCode.WORKLOAD_UNKNOWN
     request = replace(request, observation=replace(lost, settled=False))
     change = Change("pages-1", "pages", "1", SMALLEST, best, 60.0)
-    rolling = replace(state, actuation=accepted(sent(begin(change, request.now_s))))
+    rolling = replace(state, actuation=accepted(begin(change, request.now_s)))
     progressing = replace(request, rollout=Rollout(RolloutPhase.PROGRESSING, "1 of 2"))
     yield progressing, rolling, ReasonCode.RBAC
     yield progressing, replace(rolling, block=None), ReasonCode.IN_PROGRESS
@@ -334,7 +334,7 @@ def rolling_out(
     observation = observe(PIPELINE, signals, workload, at_s=0.0)
     settings = replace(request.settings, correct_profiles=True)
     request, state = late(replace(request, observation=observation, settings=settings))
-    waiting = accepted(sent(begin(change, request.now_s)))
+    waiting = accepted(begin(change, request.now_s))
     return replace(request, **changed), replace(state, actuation=waiting)  # type: ignore[arg-type]
 
 
@@ -360,7 +360,7 @@ def test_what_a_load_has_outgrown_is_added_to_while_it_rolls_out(are_late: bool)
     workload = WorkloadState("3", ran, settled=False)
     signals = Signals(Measured(60.0), request.observation.load, Measured(0.4))
     failed = replace(failed, observation=observe(PIPELINE, signals, workload, at_s=0.0))
-    back, _ = judge(failed, replace(after, actuation=accepted(sent(after.actuation))))
+    back, _ = judge(failed, replace(after, actuation=accepted(after.actuation)))
     assert (back.reason, back.configs) == (ReasonCode.ROLLBACK, SMALLEST)
 
 
@@ -403,14 +403,13 @@ def test_an_addition_that_is_not_written_leaves_the_change_as_it_was() -> None:
     refused = unwritten(
         effects.decision,
         effects.change,
-        replace(after, actuation=sent(after.actuation)),
+        after,
         ConflictError("modified"),
         control=REQUEST.control,
         settings=REQUEST.settings,
         now_s=REQUEST.now_s,
     )
-    unanswered = replace(after, actuation=sent(after.actuation))
-    for state in (refused[1], unanswered, unrecorded(effects.decision, after, ConflictError("no"), 0.0)[1]):
+    for state in (refused[1], after, unrecorded(effects.decision, after, ConflictError("no"), 0.0)[1]):
         again = replace(REQUEST, now_s=REQUEST.now_s + 1, control=PipelineControl(mode=Mode.ADVISORY))
         verdict, unchanged = judge(again, state)
         assert verdict.reason is ReasonCode.IN_PROGRESS

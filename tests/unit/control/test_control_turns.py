@@ -11,6 +11,7 @@ import pytest
 
 from ipa.control.loop.scheduler import Scheduler, StopSignal
 from tests.fakes.clock import VirtualClock
+from tests.fakes.world import PIPELINE
 
 WAIT_S = 300.0
 
@@ -35,6 +36,7 @@ class Loop:
         self, name: str, clock: HandClock, steps: SimpleQueue[tuple[str, float]], every_s: float
     ) -> None:
         self.name, self.clock, self.steps, self.every_s = name, clock, steps, every_s
+        self.pipeline = PIPELINE
         self.go_on = threading.Event()
         self.go_on.set()
         self.wake: Callable[[], None] = lambda: None
@@ -165,7 +167,7 @@ def test_one_that_fails_has_its_turns_nevertheless(stage: Stage, caplog: pytest.
         assert stage.is_still()
         stage.clock.move(10.0)
         assert ("one", 10.0) in stage.next(2)
-    assert "a fault of this program" in caplog.text
+    assert "the loop of pages failed" in caplog.text and "a fault of this program" in caplog.text
 
 
 def test_who_is_due_when_the_service_stops_is_not_begun() -> None:
