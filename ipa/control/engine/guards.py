@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from ipa.control.engine.observe import sane
 from ipa.control.ports import Freeze, PipelineControl
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.observation import (
-    LoadHistory,
     Measured,
     Missing,
-    MissingReason,
     Observation,
     known,
 )
@@ -32,12 +29,6 @@ SURE = 4.0
 STEP = 1.05
 # Products of accuracies in another order differ in their last digits.
 ROUNDING_RATIO = 1e-9
-
-# The holds for a value that is there; for any other METRICS_MISSING.
-REASONS = {
-    MissingReason.STALE: ReasonCode.METRICS_STALE,
-    MissingReason.INVALID: ReasonCode.METRICS_INVALID,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,43 +50,6 @@ class GuardSettings:
     max_drifts: int = 3
     # True: plans use the observed slowdown of variants that are slower than their profiles.
     correct_profiles: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HoldReason:
-    """A reason not to act, in code and in words."""
-
-    reason: ReasonCode
-    detail: str
-
-
-def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadHistory] | HoldReason:
-    """The load to plan for; a hold if the load or the present rate is missing, stale or invalid."""
-    limit = f"the limit is {settings.stale_after_s:g} s"
-    signals: tuple[tuple[str, Measured[Any] | Missing], ...] = (
-        ("the arrival rate", observation.arrival_rate_rps),
-        ("the load", observation.load),
-    )
-    for name, value in signals:
-        if isinstance(value, Missing):
-            cause = f": {value.detail}" if value.detail else ""
-            reason = REASONS.get(value.reason, ReasonCode.METRICS_MISSING)
-            return HoldReason(reason, f"{name} is {value.reason.value}{cause}")
-        if value.age_s > settings.stale_after_s:
-            return HoldReason(ReasonCode.METRICS_STALE, f"{name} is {value.age_s:.0f} s old, {limit}")
-    load = observation.load
-    assert isinstance(load, Measured)
-    blind_s = load.age_s + trailing_gap_s(load.value)
-    if blind_s > settings.stale_after_s:
-        words = f"the newest rate of the load is {blind_s:.0f} s old, {limit}"
-        return HoldReason(ReasonCode.METRICS_STALE, words)
-    return load
-
-
-def trailing_gap_s(load: LoadHistory) -> float:
-    """The length of the gap at the end of the load, in seconds."""
-    known = (at for at, rate in enumerate(reversed(load.rates_rps)) if rate is not None)
-    return next(known, len(load.rates_rps)) * load.step_s
 
 
 def disagreement(observation: Observation, sla_s: float) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, beside, without
 from ipa.control.engine.guards import (
-    HoldReason,
+    GuardSettings,
     bound_faults,
-    load_of,
     mode_objection,
     pin_faults,
 )
@@ -20,13 +20,19 @@ from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import changes, keeps_all, safe_step, with_pins
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import IpaError, PluginError
-from ipa.model.observation import Forecast
+from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, MissingReason, Observation
 from ipa.model.parts import Configs, in_order, is_shared, parts_of, stage_pairs
 from ipa.model.pipeline import Fallback
 from ipa.model.plan import Plan
 from ipa.model.resources import NO_RESOURCES
 from ipa.model.rounding import rounded_forecast
 from ipa.policies.base import ANY_RATE_RPS, lacking
+
+# The holds for a value that is there; for any other METRICS_MISSING.
+REASONS = {
+    MissingReason.STALE: ReasonCode.METRICS_STALE,
+    MissingReason.INVALID: ReasonCode.METRICS_INVALID,
+}
 
 
 def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdict | None, EngineState]:
@@ -36,48 +42,43 @@ def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdic
     """
     forecast, fallback = forecast_of(request), request.pipeline.fallback
     if state.counts(request):
-        loss, is_blind = state.telemetry_loss, isinstance(forecast, HoldReason)
+        loss, is_blind = state.telemetry_loss, isinstance(forecast, TickVerdict)
         loss = loss.without_load(fallback) if is_blind else loss.with_load(fallback)
         state = replace(state, telemetry_loss=loss)
-    if not isinstance(forecast, HoldReason):
+    if not isinstance(forecast, TickVerdict):
         return None, state
     basis = _basis(request, state)
     verdict = _blind(request, state, basis, forecast)
     return verdict, _shadowed(request, state, basis, verdict)
 
 
-def slo_broken(request: TickRequest, state: EngineState) -> tuple[TickVerdict | None, EngineState]:
-    """While requests are late, apply a plan of more capacity; hold if there is none."""
-    if not state.is_late:
-        return None, state
-    return _chosen(request, state, lateness(request.observation, request.pipeline))
+def planned(request: TickRequest, state: EngineState, passed: str = "") -> tuple[TickVerdict, EngineState]:
+    """Apply the policy's plan for the forecast load, or hold if the running configuration is as good.
 
-
-def planned(request: TickRequest, state: EngineState) -> tuple[TickVerdict, EngineState]:
-    """Apply the policy's plan for the forecast load, or hold if the running configuration is as good."""
-    return _chosen(request, state)
+    While requests are late, only a plan of more capacity. After a canary that `passed`, in words, without
+    waiting.
+    """
+    late = lateness(request.observation, request.pipeline) if state.is_late else ""
+    forecast, fallback = forecast_of(request), request.pipeline.fallback
+    assert isinstance(forecast, Forecast)
+    if fallback is not None and state.telemetry_loss.in_fallback:
+        forecast = fallback_forecast(fallback, forecast)
+    basis = _basis(request, state)
+    try:
+        verdict = choose(request, state, basis, forecast, late, passed)
+    except PluginError as error:
+        # The policy made a plan, and failed to say how urgent it is.
+        verdict = hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)
+    return verdict, _shadowed(request, state, basis, verdict)
 
 
 def carries_forecast(request: TickRequest, configs: Configs) -> bool:
     """True if the configuration carries the load to plan for in time."""
     forecast = forecast_of(request)
-    if isinstance(forecast, HoldReason):
+    if isinstance(forecast, TickVerdict):
         return False
     prediction = request.predict(configs, forecast.upper_rps)
     return prediction is not None and prediction.feasible
-
-
-def planned_at_once(request: TickRequest, state: EngineState, why: str) -> TickVerdict:
-    """The verdict to apply the policy's plan for the forecast, without waiting; `why` is said first."""
-    forecast, running = forecast_of(request), request.observation.running()
-    assert isinstance(forecast, Forecast) and running is not None
-    plan = plan_for(request, state, running, forecast)
-    if isinstance(plan, TickVerdict):
-        return replace(plan, detail=f"{why}; {plan.detail}")
-    if plan.configs == running:
-        words = f"{why}; the running plan is the best"
-        return hold(ReasonCode.NO_CHANGE, words, plan=plan, forecast=forecast)
-    return checked(request, state, running, plan=plan, forecast=forecast, urgent=True, why=why)
 
 
 def beside_trial(request: TickRequest, state: EngineState, trial: CanaryTrial, words: str) -> TickVerdict:
@@ -85,9 +86,8 @@ def beside_trial(request: TickRequest, state: EngineState, trial: CanaryTrial, w
 
     They are planned without unproven variants, in the room that the canary leaves.
     """
-    forecast, pipeline = forecast_of(request), request.pipeline
-    running = request.observation.running()
-    assert isinstance(forecast, Forecast) and running is not None
+    forecast, pipeline, running = forecast_of(request), request.pipeline, request.running
+    assert isinstance(forecast, Forecast)
     held = hold(ReasonCode.CANARY_MEASURED, words, forecast=forecast)
     if not state.is_late and carries_forecast(request, running):
         return held
@@ -117,25 +117,10 @@ def beside_trial(request: TickRequest, state: EngineState, trial: CanaryTrial, w
     )
 
 
-def _chosen(request: TickRequest, state: EngineState, late: str = "") -> tuple[TickVerdict, EngineState]:
-    forecast, fallback = forecast_of(request), request.pipeline.fallback
-    assert isinstance(forecast, Forecast)
-    if fallback is not None and state.telemetry_loss.in_fallback:
-        forecast = fallback_forecast(fallback, forecast)
-    basis = _basis(request, state)
-    try:
-        verdict = choose(request, state, basis, forecast, late)
-    except PluginError as error:
-        # The policy made a plan, and failed to say how urgent it is.
-        verdict = hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)
-    return verdict, _shadowed(request, state, basis, verdict)
-
-
 def _basis(request: TickRequest, state: EngineState) -> Configs:
     """The configuration to decide from: in shadow mode that of its own decisions, else the running one."""
-    running = request.observation.running()
-    assert running is not None
-    return state.shadow or running if request.control.mode is Mode.SHADOW else running
+    shadow = state.shadow if request.control.mode is Mode.SHADOW else None
+    return shadow or request.running
 
 
 def _shadowed(request: TickRequest, state: EngineState, basis: Configs, verdict: TickVerdict) -> EngineState:
@@ -145,26 +130,55 @@ def _shadowed(request: TickRequest, state: EngineState, basis: Configs, verdict:
     return replace(state, shadow=verdict.proposed or basis)
 
 
-def forecast_of(request: TickRequest) -> Forecast | HoldReason:
+def forecast_of(request: TickRequest) -> Forecast | TickVerdict:
     """The forecast of a valid load, or the hold if there is none."""
-    load = load_of(request.observation, request.settings)
-    if isinstance(load, HoldReason):
+    load = _valid_load(request.observation, request.settings)
+    if isinstance(load, TickVerdict):
         return load
     try:
         forecast = request.forecaster(load.value)
     except IpaError as error:
-        return HoldReason(ReasonCode.METRICS_INVALID, f"no forecast: {error}")
+        return hold(ReasonCode.METRICS_INVALID, f"no forecast: {error}")
     if sane(forecast.point_rps) and sane(forecast.upper_rps):
         return rounded_forecast(forecast)
     rates = f"point {forecast.point_rps}, upper {forecast.upper_rps} rps"
-    return HoldReason(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} is invalid: {rates}")
+    return hold(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} is invalid: {rates}")
 
 
-def _blind(request: TickRequest, state: EngineState, running: Configs, why: HoldReason) -> TickVerdict:
+def _valid_load(observation: Observation, settings: GuardSettings) -> Measured[LoadHistory] | TickVerdict:
+    """The load to plan for; a hold if the load or the present rate is missing, stale or invalid."""
+    limit = f"the limit is {settings.stale_after_s:g} s"
+    signals: tuple[tuple[str, Measured[Any] | Missing], ...] = (
+        ("the arrival rate", observation.arrival_rate_rps),
+        ("the load", observation.load),
+    )
+    for name, value in signals:
+        if isinstance(value, Missing):
+            cause = f": {value.detail}" if value.detail else ""
+            reason = REASONS.get(value.reason, ReasonCode.METRICS_MISSING)
+            return hold(reason, f"{name} is {value.reason.value}{cause}")
+        if value.age_s > settings.stale_after_s:
+            return hold(ReasonCode.METRICS_STALE, f"{name} is {value.age_s:.0f} s old, {limit}")
+    load = observation.load
+    assert isinstance(load, Measured)
+    blind_s = load.age_s + trailing_gap_s(load.value)
+    if blind_s > settings.stale_after_s:
+        words = f"the newest rate of the load is {blind_s:.0f} s old, {limit}"
+        return hold(ReasonCode.METRICS_STALE, words)
+    return load
+
+
+def trailing_gap_s(load: LoadHistory) -> float:
+    """The length of the gap at the end of the load, in seconds."""
+    known = (at for at, rate in enumerate(reversed(load.rates_rps)) if rate is not None)
+    return next(known, len(load.rates_rps)) * load.step_s
+
+
+def _blind(request: TickRequest, state: EngineState, running: Configs, why: TickVerdict) -> TickVerdict:
     """The hold of a tick without load; in the fall-back, the change to the capacity that its rate needs."""
     fallback = request.pipeline.fallback
     if fallback is None or not state.telemetry_loss.in_fallback:
-        return hold(why.reason, why.detail)
+        return why
     forecast = fallback_forecast(fallback)
     plan = plan_for(request, state, running, forecast, only_more=True)
     if isinstance(plan, TickVerdict):

@@ -69,27 +69,30 @@ DRAIN_S = 10.0
 
 
 def choose(
-    request: TickRequest, state: EngineState, running: Configs, forecast: Forecast, late: str = ""
+    request: TickRequest,
+    state: EngineState,
+    running: Configs,
+    forecast: Forecast,
+    late: str = "",
+    passed: str = "",
 ) -> TickVerdict:
     """Apply the plan of the highest worth if it is worth more than the change to it costs.
 
-    If requests are `late`, in words, no plan of less capacity is applied.
+    If requests are `late`, in words, no plan of less capacity is applied. If a canary `passed`, in words, the
+    plan is applied as it is.
     """
     serving = serving_replicas(request.observation, running)
     now = request.predict(serving, ANY_RATE_RPS)
     is_wrong = bool(pin_faults(request.pipeline, running) or wrong_rows(request.pipeline, running))
-    if now is None or is_wrong or is_at_once(request.policy, running):
-        return _at_once(request, state, running, serving, forecast, late)
+    if now is None or is_wrong or passed or is_at_once(request.policy, running):
+        return _at_once(request, state, running, serving, forecast, late, passed)
     loads = _loads(request, forecast)
     plans = _plans(request, state, serving, forecast, loads)
     if isinstance(plans, TickVerdict):
         return plans
-    staying, *others = _candidates(request, serving, plans, now)
-    if late:
-        least_rps = now.capacity_rps * (1 - 1e-9)
-        others = [each for each in others if each.prediction.capacity_rps >= least_rps]
     allowed_ratio = 1 - request.pipeline.sla.percentile / 100
-    stay, *rest = _weighed(request, [staying, *others], loads, allowed_ratio)
+    least_rps = now.capacity_rps * (1 - 1e-9) if late else 0.0
+    stay, *rest = _weighed(request, serving, plans, now, loads, least_rps)
     best = max(rest, key=lambda each: each.gain - each.price, default=None)
     plan = best.candidate.plan if best is not None else plans[-1]
     assert plan is not None
@@ -127,18 +130,20 @@ def _at_once(
     serving: Configs,
     forecast: Forecast,
     late: str,
+    passed: str,
 ) -> TickVerdict:
     """The verdict to apply the policy's plan as it is."""
     plan = plan_for(request, state, serving, forecast)
     if isinstance(plan, TickVerdict):
-        return plan
+        return replace(plan, detail="; ".join(filter(None, (passed, plan.detail))))
     if plan.configs == serving:
         reason, words = ReasonCode.NO_CHANGE, "the running plan is the best"
         if late:
-            reason, words = ReasonCode.SLO_BROKEN, f"{late}; {words}"
+            reason = ReasonCode.SLO_BROKEN
         short = _short_of(plan, forecast)
-        return hold(ReasonCode.INFEASIBLE if short else reason, short or words, plan=plan, forecast=forecast)
-    return checked(request, state, running, plan=plan, forecast=forecast, urgent=True)
+        said = "; ".join(filter(None, (passed, late, words)))
+        return hold(ReasonCode.INFEASIBLE if short else reason, short or said, plan=plan, forecast=forecast)
+    return checked(request, state, running, plan=plan, forecast=forecast, urgent=True, why=passed)
 
 
 def _loads(request: TickRequest, forecast: Forecast) -> Loads:
@@ -146,13 +151,6 @@ def _loads(request: TickRequest, forecast: Forecast) -> Loads:
     load, waiting = request.observation.load, waiting_requests(request.observation)
     present = present_rps(load.value) if isinstance(load, Measured) else 0.0
     return loads_of(forecast, present, waiting, request.pipeline.deadline_s)
-
-
-def _weighed(
-    request: TickRequest, candidates: Sequence[Candidate], loads: Loads, allowed_ratio: float
-) -> list[Worth]:
-    price_s = request.settings.change_price_s * (1.0 if request.rolling.amends else FINAL_RATIO)
-    return weigh(candidates, loads, allowed_ratio, price_s)
 
 
 def _plans(
@@ -193,10 +191,15 @@ def _has_no_room(request: TickRequest, serving: Configs, plan: Plan) -> bool:
     return lacking(serving, plan.configs, request.rolling, request.pipeline.bounds) != NO_RESOURCES
 
 
-def _candidates(
-    request: TickRequest, serving: Configs, plans: Sequence[Plan], now: Prediction
-) -> list[Candidate]:
-    """The serving configuration, and all others of the plans."""
+def _weighed(
+    request: TickRequest,
+    serving: Configs,
+    plans: Sequence[Plan],
+    now: Prediction,
+    loads: Loads,
+    least_rps: float = 0.0,
+) -> list[Worth]:
+    """The worth of the serving configuration, then of all others of the plans that carry `least_rps`."""
     pipeline, rolling = request.pipeline, request.rolling
     bounds, beta = pipeline.bounds, pipeline.objective(request.made_of.objective).beta
 
@@ -210,7 +213,7 @@ def _candidates(
             continue
         prediction = request.predict(plan.configs, ANY_RATE_RPS)
         meanwhile = request.predict(what_stays(serving, plan.configs, rolling), ANY_RATE_RPS)
-        if prediction is None or meanwhile is None:
+        if prediction is None or meanwhile is None or prediction.capacity_rps < least_rps:
             continue
         peak = change_peak(serving, plan.configs, rolling, bounds)
         serves_s = serving_s(serving, plan.configs, rolling, prediction.readiness_s)
@@ -219,7 +222,8 @@ def _candidates(
         candidates.append(
             Candidate(prediction, meanwhile, cost(bounds.held(plan.configs)), cost(peak), serves_s, plan)
         )
-    return candidates
+    price_s = request.settings.change_price_s * (1.0 if rolling.amends else FINAL_RATIO)
+    return weigh(candidates, loads, 1 - pipeline.sla.percentile / 100, price_s)
 
 
 def _compared(state: EngineState, stay: Worth, best: Worth) -> str:
@@ -242,9 +246,7 @@ def advantage(
     now = request.predict(serving, ANY_RATE_RPS)
     if now is None:
         return ""
-    candidates = _candidates(request, serving, [plan], now)
-    loads, allowed_ratio = _loads(request, forecast), 1 - request.pipeline.sla.percentile / 100
-    stay, *rest = _weighed(request, candidates, loads, allowed_ratio)
+    stay, *rest = _weighed(request, serving, [plan], now, _loads(request, forecast))
     return _compared(state, stay, rest[0]) if rest and rest[0].gain > rest[0].price else ""
 
 

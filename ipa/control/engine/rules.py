@@ -27,8 +27,6 @@ from ipa.control.engine.load_rules import (
     beside_trial,
     carries_forecast,
     planned,
-    planned_at_once,
-    slo_broken,
     telemetry_lost,
 )
 from ipa.control.engine.state import (
@@ -107,7 +105,7 @@ def blocked(request: TickRequest, state: EngineState) -> Ruling:
     block = state.block
     if block is None:
         return None, state
-    _, followed = _follow(request, state, _running(request), may_write=False)
+    _, followed = _follow(request, state, request.running, may_write=False)
     if block.reason is ReasonCode.ROLLBACK_FAILED:
         if followed.actuation.phase is ActuationPhase.IDLE:
             # It is ready after all, or somebody has changed it.
@@ -121,7 +119,7 @@ def blocked(request: TickRequest, state: EngineState) -> Ruling:
 
 def follow_change(request: TickRequest, state: EngineState) -> Ruling:
     """Follow the change in flight: hold while it rolls out, or add to it; roll it back if it failed."""
-    running, may_write = _running(request), request.control.mode.writes
+    running, may_write = request.running, request.control.mode.writes
     verdict, state = _follow(request, state, running, may_write=may_write)
     if verdict is not None and verdict.reason is ReasonCode.IN_PROGRESS and may_write:
         wanted, change = request.requested, state.actuation.change
@@ -142,7 +140,7 @@ def follow_change(request: TickRequest, state: EngineState) -> Ruling:
 
 def drift(request: TickRequest, state: EngineState) -> Ruling:
     """Hold for a tick if somebody else changed the running configuration; block the pipeline if it recurs."""
-    running, last_applied = _running(request), state.last_applied
+    running, last_applied = request.running, state.last_applied
     if last_applied is None or running == last_applied:
         return None, replace(state, last_applied=running if request.control.mode.writes else None)
     by = f" ({request.observation.changed_by})" if request.observation.changed_by else ""
@@ -173,7 +171,7 @@ def requested(request: TickRequest, state: EngineState) -> Ruling:
     change_request = request.requested or state.goal
     if change_request is None:
         return None, state
-    verdict, goal = _on_request(request, change_request, _running(request))
+    verdict, goal = _on_request(request, change_request, request.running)
     return verdict, replace(state, goal=goal)
 
 
@@ -182,7 +180,7 @@ def on_trial(request: TickRequest, state: EngineState) -> Ruling:
 
     If the load rises meanwhile, the others get more replicas.
     """
-    canary, running = request.pipeline.canary, _running(request)
+    canary, running = request.pipeline.canary, request.running
     if canary is None:
         return None, replace(state, trial=None)
     state = replace(state, proven=proven_by(running, canary, state.proven))
@@ -210,7 +208,7 @@ def on_trial(request: TickRequest, state: EngineState) -> Ruling:
 
 def _canary_passed(request: TickRequest, state: EngineState, trial: CanaryTrial, words: str) -> Ruling:
     """Run what was wanted when the canary began; what is planned now, if that does not carry the load."""
-    running, mode = _running(request), request.control.mode
+    running, mode = request.running, request.control.mode
     held = mode_objection(mode, running, trial.wanted)
     if held is not None:
         return hold(held, f"{words}; would {changes(running, trial.wanted)}"), state
@@ -222,7 +220,7 @@ def _canary_passed(request: TickRequest, state: EngineState, trial: CanaryTrial,
         verdict, goal = _on_request(request, change_request, running)
         if verdict.action is Action.APPLY:
             return replace(verdict, continues=change_request), replace(state, goal=goal)
-    verdict = planned_at_once(request, state, words)
+    verdict, state = planned(request, state, words)
     return replace(verdict, continues=change_request if verdict.action is Action.APPLY else None), state
 
 
@@ -230,7 +228,7 @@ def canary_held(
     request: TickRequest, state: EngineState, verdict: TickVerdict
 ) -> tuple[TickVerdict, EngineState]:
     """Hold with the reason if a better plan needs a variant that failed as a canary."""
-    words = quarantine.barred(state.failures, _running(request), request.now_s)
+    words = quarantine.barred(state.failures, request.running, request.now_s)
     if not words or verdict.reason not in (ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE):
         return verdict, state
     return replace(verdict, reason=ReasonCode.QUARANTINED, detail=f"{words}; {verdict.detail}"), state
@@ -244,7 +242,7 @@ def mixed_rows(
     A plan that ends all of them takes precedence: it also has the replicas that the load needs without
     batches.
     """
-    running = _running(request)
+    running = request.running
     faults = wrong_rows(request.pipeline, running)
     if not faults or (verdict.action is Action.APPLY and not wrong_rows(request.pipeline, verdict.configs)):
         return verdict, state
@@ -275,21 +273,14 @@ BEFORE_LOAD: tuple[Rule, ...] = (
     requested,
 )
 # The last one always has a verdict.
-OF_LOAD: tuple[Rule, ...] = (telemetry_lost, on_trial, slo_broken, planned)
+OF_LOAD: tuple[Rule, ...] = (telemetry_lost, on_trial, planned)
 AMENDMENTS: tuple[Amendment, ...] = (mixed_rows, canary_held)
-
-
-def _running(request: TickRequest) -> Configs:
-    """The running configuration, which is known to the rules after `workload_unknown`."""
-    running = request.observation.running()
-    assert running is not None
-    return running
 
 
 def _within_room(request: TickRequest, state: EngineState) -> TickRequest:
     """The request with no more room than the cluster had lately."""
     pipeline = request.pipeline
-    room = quarantine.room_cores(state.failures, _running(request), pipeline.bounds, request.now_s)
+    room = quarantine.room_cores(state.failures, request.running, pipeline.bounds, request.now_s)
     if room is None:
         return request
     return replace(request, pipeline=replace(pipeline, bounds=pipeline.bounds.within(room)))

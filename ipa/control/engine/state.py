@@ -97,6 +97,13 @@ class TickRequest(RecordedRequest):
     # Makes decision ids unique over restarts of the service.
     run_id: str
 
+    @property
+    def running(self) -> Configs:
+        """The running configuration, which is known to the rules after `workload_unknown`."""
+        running = self.observation.running()
+        assert running is not None
+        return running
+
 
 @dataclass(frozen=True, slots=True)
 class WriteBlock:

@@ -26,6 +26,7 @@ from ipa.control.engine.state import (
     TickRequest,
     TickVerdict,
     WriteBlock,
+    hold,
 )
 from ipa.control.engine.transition import classify, lost_counts, lost_words
 from ipa.control.ports import PipelineControl, Rollout, RolloutPhase
@@ -317,22 +318,8 @@ def is_outcome(decision: Decision) -> bool:
 
 def standing_by(request: TickRequest) -> Decision:
     """The decision of a replica of the service that does not lead; it is not recorded."""
-    name, running = request.pipeline.name, request.observation.running() or ()
-    return Decision(
-        decision_id=f"{name}-standby-{request.run_id}",
-        pipeline=name,
-        tick=0,
-        at=request.at.isoformat(),
-        action=Action.HOLD,
-        reason=ReasonCode.NOT_LEADER,
-        detail="another replica of the service leads; this one stands by",
-        configs=running,
-        previous=running,
-        mode=request.control.mode,
-        revision=request.observation.revision,
-        observed_rate_rps=known(request.observation.arrival_rate_rps),
-        slo_broken=breaks_slo(request.observation, request.pipeline.sla, request.settings),
-    )
+    words = "another replica of the service leads; this one stands by"
+    return _decision(request, EngineState(), 0, hold(ReasonCode.NOT_LEADER, words))
 
 
 def unrecorded(

@@ -20,7 +20,8 @@ from ipa.control.engine.actuation import (
     withdrawn,
 )
 from ipa.control.engine.canary import with_rest
-from ipa.control.engine.guards import limit_steps, trailing_gap_s
+from ipa.control.engine.guards import limit_steps
+from ipa.control.engine.load_rules import trailing_gap_s
 from ipa.control.engine.observe import checked_load, observe
 from ipa.control.engine.transition import classify
 from ipa.control.loop.scheduler import SystemClock

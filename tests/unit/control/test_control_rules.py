@@ -104,8 +104,6 @@ def troubles() -> Iterator[tuple[TickRequest, EngineState, ReasonCode]]:
     yield request, state, ReasonCode.SWITCH_VARIANT
     state = replace(state, trial=None)
     yield request, state, ReasonCode.SLO_BROKEN
-    state = replace(state, is_late=False)
-    yield request, state, ReasonCode.NO_CHANGE
 
 
 def test_each_rule_gives_way_to_those_before_it() -> None:
