@@ -130,9 +130,9 @@ LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gen
 	  --override requirements/overrides.txt --custom-compile-command "make lock"
 
 lock: install ## requirements/*.txt anew from pyproject.toml: all, and of the same versions what each image has
-	$(LOCK) --extra local --extra demo --extra simulate --extra experiments --extra postgres --extra opentelemetry --extra dev \
+	$(LOCK) --extra local --extra demo --extra simulate --extra experiments --extra postgres --extra opentelemetry --extra keda --extra dev \
 	  -o requirements/all.txt pyproject.toml
-	$(LOCK) -c requirements/all.txt --extra postgres --extra simulate --extra opentelemetry -o requirements/service.txt pyproject.toml
+	$(LOCK) -c requirements/all.txt --extra postgres --extra simulate --extra opentelemetry --extra keda -o requirements/service.txt pyproject.toml
 	$(LOCK) -c requirements/all.txt -o requirements/build.txt requirements/build.in
 	$(LOCK) -c requirements/all.txt -o requirements/dataplane.txt requirements/dataplane.in
 	$(LOCK) -c requirements/all.txt -o requirements/stage.txt requirements/stage.in

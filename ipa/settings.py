@@ -54,6 +54,8 @@ class Settings:
     host: str = "127.0.0.1"
     # Port that the API and the page listen on. 0 takes any free port.
     port: int = 8080
+    # Port of KEDA's external scaler, which shows desired replicas as an open /metrics does. 0 means none.
+    keda_port: int = 0
     # Rate limit of one client for plans and explanations, in requests a second. More are answered 429.
     api_expensive_rps: float = 400.0
     # Rate limit of one client for reads, in requests a second. More are answered 429.
@@ -410,7 +412,9 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "": (1, 1e6),
 }
 # Port 0 is any that is free; 0 days and 0 MB keep all.
-MAY_BE_ZERO = frozenset({"port", "router_port", "change_price_s", "keep_changes_days", "keep_decisions_mb"})
+MAY_BE_ZERO = frozenset(
+    {"port", "keda_port", "router_port", "change_price_s", "keep_changes_days", "keep_decisions_mb"}
+)
 
 
 # Read by clients (the service's address, the token), by the tests and by make, not by the service.

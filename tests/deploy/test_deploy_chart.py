@@ -71,6 +71,7 @@ GIVEN = {
     "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn"}},
     "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
     "dashboard": {"enabled": True},
+    "keda": {"enabled": True},
 }
 MORE = [f"--set-json={key}={json.dumps(value)}" for key, value in GIVEN.items()]
 # Each way that something is rendered in.
@@ -235,8 +236,10 @@ def test_the_service_takes_its_settings_and_arguments(objects: Objects) -> None:
 
 def test_probes_and_scrapes_ask_what_the_service_answers_to_all(objects: Objects) -> None:
     container = container_of(objects)
-    (port,) = container["ports"]
+    port, *keda = container["ports"]
     assert environment(objects)["IPA_PORT"] == str(port["containerPort"])
+    for each in keda:
+        assert environment(objects)["IPA_KEDA_PORT"] == str(each["containerPort"])
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         get = container[probe]["httpGet"]
         assert get["port"] == port["name"]
@@ -264,7 +267,8 @@ def test_everything_chooses_these_pods(objects: Objects) -> None:
     assert all(each.items() <= labels.items() for each in chosen)
     service = only(objects, "Service")
     assert service["spec"]["selector"] == labels
-    assert service["spec"]["ports"][0]["targetPort"] == container_of(objects)["ports"][0]["name"]
+    ports = {each["targetPort"] for each in service["spec"]["ports"]}
+    assert ports == {each["name"] for each in container_of(objects)["ports"]}
 
 
 def test_secrets_are_named_and_never_written(objects: Objects) -> None:

@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from ipa.cli.watching import parsed
+from ipa.settings import Settings
+from tests.api.test_external_scaler import ASKED, asked
 from tests.fakes.commands import Ipa
 from tests.fakes.postgres import other_children
 from tests.fakes.waiting import until
@@ -50,8 +52,10 @@ def _ended(service: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_taken_port_is_said_at_once(taken: int, ipa: Ipa) -> None:
+def test_a_taken_port_is_said_at_once(taken: int, ipa: Ipa, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"cannot listen on 127.0.0.1:{taken}" in ipa("serve", "digits", "--port", str(taken), code=1).err
+    monkeypatch.setenv("IPA_KEDA_PORT", str(taken))
+    assert f"cannot listen on 127.0.0.1:{taken}" in ipa("serve", "digits", "--port", "0", code=1).err
     assert other_children() == []
 
 
@@ -87,7 +91,10 @@ def test_it_serves_the_api_and_ends_with_all_it_started(folder: Path, root: Path
     ]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     # Trained models are found again where they were trained.
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        settings = Settings(keda_port=free.getsockname()[1])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    environment["IPA_KEDA_PORT"] = str(settings.keda_port)
     log = folder / "log.jsonl"
     with (
         log.open("w") as lines,
@@ -113,6 +120,7 @@ def test_it_serves_the_api_and_ends_with_all_it_started(folder: Path, root: Path
             assert client.put("/v1/pipelines/digits/mode", json=body).status_code == 200
             stream = client.get("/v1/events?after=0&follow=false").text
             events_sent = list(parsed(stream.splitlines()))
+        assert asked(settings, "GetMetrics", ASKED)[0] == "NOT_FOUND"
         service.send_signal(signal.SIGTERM)
         assert service.wait(30) == 0
     assert [child for child in children if child.is_running()] == []

@@ -167,6 +167,7 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
 
     Errors: those of `build`; UnavailableError: the port is in use.
     """
+    from ipa.api.external_scaler import external_scaler
     from ipa.bootstrap.app import build
     from ipa.bootstrap.identity import check_listening
     from ipa.metering import table
@@ -181,10 +182,11 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
             # Time starts now: until here no loop controlled the load.
             options.simulated.begin()
         try:
-            if running.leadership is not None:
-                running.leadership.start()
-            running.roster.start()
-            _listen(running, listener, LOG.info if logs.is_json else typer.echo)
+            with external_scaler(running.settings, running.registry, running.pipelines):
+                if running.leadership is not None:
+                    running.leadership.start()
+                running.roster.start()
+                _listen(running, listener, LOG.info if logs.is_json else typer.echo)
             # Ticks and changes are finished, then another replica may lead.
             running.stop.set()
             running.roster.join(JOIN_S)
