@@ -48,10 +48,8 @@ def test_keda_reads_what_prometheus_would(settings: Settings) -> None:
     catalogue = Catalogue(registry, [ADVISED], tick_s=10.0)
     tick = catalogue.gauge(table.LAST_TICK, "pages")
     with external_scaler(settings, registry, {"pages": ADVISED}):
-        assert asked(settings, "GetMetrics", ASKED) == (
-            "UNAVAILABLE",
-            "pages has no valid plan. `ipa why pages` says why.",
-        )
+        unplanned = "UNAVAILABLE", "pages has no valid plan. `ipa why pages` says why."
+        assert asked(settings, "GetMetrics", ASKED) == unplanned
         catalogue.gauge(table.DESIRED_REPLICAS, "pages", "detect").set(3)
         tick.set(time.time())
         assert asked(settings, "GetMetrics", ASKED) == THREE
@@ -73,10 +71,8 @@ def test_keda_reads_what_prometheus_would(settings: Settings) -> None:
 
 def test_what_cannot_be_served_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(given: Settings) -> str:
-        with (
-            pytest.raises((UsageError, UnavailableError)) as error,
-            external_scaler(given, new_registry(), ()),
-        ):
+        scaler = external_scaler(given, new_registry(), ())
+        with pytest.raises((UsageError, UnavailableError)) as error, scaler:
             pass
         return str(error.value)
 
@@ -88,13 +84,11 @@ def test_what_cannot_be_served_is_refused(settings: Settings, monkeypatch: pytes
 
 
 def test_the_manifest_names_a_stage_of_the_example(root: Path) -> None:
-    both = [
-        yaml.safe_load((root / "deploy" / "autoscaling" / f"{name}.yaml").read_text())["spec"]
-        for name in ("keda", "keda-external")
-    ]
-    (trigger,) = both[1].pop("triggers")
-    both[0].pop("triggers")
-    assert both[0] == both[1]
+    names = (root / "deploy" / "autoscaling" / f"{name}.yaml" for name in ("keda", "keda-external"))
+    asks_prometheus, asks_us = (yaml.safe_load(each.read_text())["spec"] for each in names)
+    (trigger,) = asks_us.pop("triggers")
+    del asks_prometheus["triggers"]
+    assert asks_us == asks_prometheus
     assert (trigger["type"], trigger["metricType"]) == ("external", "AverageValue")
     assert trigger["metadata"].keys() == {"scalerAddress", "pipeline", "stage"}
     assert ADVISED.stage(trigger["metadata"]["stage"]) and trigger["metadata"]["pipeline"] == ADVISED.name

@@ -85,7 +85,7 @@ def last_configs(bug: Bug, made: Scenario) -> tuple[StageConfig, ...]:
     watched = wrapped(made, bug.called)
     for rate_rps in (5.0, 25.0):
         made.metrics.rate_rps = lambda _, rate=rate_rps: rate
-        # `run` has an exception of a tick logged and goes on.
+        # After an exception of a tick `run` goes on.
         watched.run(7 * made.settings.tick_s)
     return made.workload.desired
 
