@@ -1,11 +1,12 @@
 """A policy that learns from served batches what cores and batch sizes do, a plug-in.
 
 The logarithm of a variant's mean time is linear in those of the cores and the items of a batch, as in
-`ipa.profiling.next_points`; the belief starts at the assumed profile and the spread of shipped profiles, and
-follows from the batches served at each number of cores and batch size. Replicas are counted by times that are
-longer than likely, and by what no machine exceeds: twice the items, or half of the cores, take no more than
-twice as long. The cores and batch sizes to try are those of the plan by likely times, if that costs hardly
-more by the long ones: so a try costs some cores, and no late requests.
+`ipa.profiling.next_points`, but for a deviation that points close by share: a Gaussian process. The belief
+starts at the spread of shipped profiles, and follows from the batches served at each number of cores and
+batch size. Replicas are counted by times that are longer than likely, and by what no machine exceeds: twice
+the items, or half of the cores, take no more than twice as long. The cores and batch sizes to try are those
+of the plan by likely times, if that costs not much more by the long ones: so a try costs some cores, and
+hardly a late request.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from math import exp, log, sqrt
 from typing import ClassVar, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ipa.model.observation import Forecast, Measured, Observation
 from ipa.model.pipeline import Pin
-from ipa.model.plan import Plan
+from ipa.model.plan import CFS_PERIOD_S, Plan, quota_cores
 from ipa.model.profile import ProfilePoint, StageProfile
 from ipa.policies.base import AtOnce, Configs, PolicyState, merged_pin
 from ipa.policies.ours import Ours
@@ -36,9 +38,17 @@ VARIATION = 0.25
 MOST_COUNT = 200.0
 # Seconds for which a point is observed before another is tried, and those whose highest load is carried.
 OBSERVED_S, HELD_S = 30.0, 60.0
-TAIL_RATIO = 2.0
+# The 99th percentile of batches over their mean: the median of shipped profiles, in logarithms the deviation
+# that is added by caution, and the most that is assumed before anything was seen.
+TAIL_RATIO, TAIL_DEVIATION, ASSUMED_TAIL_RATIO = 1.5, 0.15, 2.0
 # A try may cost this much more than the plan by what is known, and is to save this much.
-TRY_RATIO, GAIN_RATIO = 1.05, 0.97
+TRY_RATIO, GAIN_RATIO = 1.6, 0.97
+# What was learned: deviations of points that were never seen.
+UNSEEN = 0.5
+# Points are alike whose logarithms are not this far apart.
+NEAR = 0.35
+# Linearized so many times.
+ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +126,11 @@ class Adopting(AtOnce):
             old = memory.at(config.stage, config.cores, config.batch_size)
             count = min(old.count if old else 0.0, MOST_COUNT)
             share = batches.value.count / (batches.value.count + count)
-            # A replica below a core spends time saved while idle: this is without.
-            sustained_s = batches.value.service_s / min(config.cores, 1.0)
+            # A replica below a core spends time saved while idle, at most a period's: this is without.
+            quota = quota_cores(config.cores) or 1.0
+            idle_s = config.replicas * batches.value.window_s / batches.value.count - batches.value.service_s
+            saved_s = min(CFS_PERIOD_S, max(idle_s, 0.0), batches.value.service_s * (1 / quota - 1))
+            sustained_s = batches.value.service_s + saved_s
             new = SeenPoint(
                 config.stage,
                 config.cores,
@@ -135,7 +148,8 @@ class Adopting(AtOnce):
         state = replace(state, slowdowns=())
         held_rps = max((rate_rps for _, rate_rps in memory.loads), default=0.0)
         forecast = replace(forecast, upper_rps=max(forecast.upper_rps, held_rps))
-        self.tell(self.believed(memory, 0.0))
+        longer = self.believed(memory, UNSEEN)
+        self.tell({name: _told(it, longer[name], memory) for name, it in self.believed(memory, 0.0).items()})
         long, likely = (self._profiled(memory, deviations) for deviations in (self.caution, -OPTIMISM))
         best, hoped = (self._plan(each, observation, forecast, state) for each in (long, likely))
         if not best.stages or best.cost_cores is None:
@@ -200,29 +214,60 @@ class Adopting(AtOnce):
         return {name: _believed(each, memory, deviations) for name, each in self.inputs.profiles.items()}
 
 
+def _told(likely: StageProfile, longer: StageProfile, memory: AdoptionMemory) -> StageProfile:
+    """The profile with likely times of the points that were seen, and longer ones of others."""
+    seen = {(it.cores, it.batch_size) for it in memory.seen if it.stage == likely.stage}
+    (variant,), (other,) = likely.variants, longer.variants
+    both = zip(variant.points, other.points, strict=True)
+    points = tuple(it if (it.cores, it.batch_size) in seen else long for it, long in both)
+    return replace(likely, variants=(replace(variant, points=points),))
+
+
+def _nearness(some: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How alike the own deviations of points are: 1 of the same point, 0 of those far apart."""
+    apart = (some[:, None, 1:] - others[None, :, 1:]) / NEAR
+    return np.exp(-0.5 * (apart**2).sum(axis=2))
+
+
 def _believed(profile: StageProfile, memory: AdoptionMemory, deviations: float) -> StageProfile:
     """The profile with times that many deviations longer than likely."""
     (variant,) = profile.variants
     seen = [it for it in memory.seen if it.stage == profile.stage]
     if not seen:
         return profile
-    rows = np.array([(1.0, log(it.cores), log(it.items)) for it in seen])
-    noise = np.array([OWN_DEVIATION**2 + VARIATION**2 / it.count for it in seen])
+    ends = [(it.cores, size) for it in seen for size in (1, it.batch_size)]
+    rows = np.array([(1.0, log(cores), log(size)) for cores, size in ends])
+    full_ratio = np.array([(it.items - 1) / max(it.batch_size - 1, 1) for it in seen])
     exponents = np.array([0.0, CORES_EXPONENT, BATCH_EXPONENT])
-    off = np.log([it.mean_s for it in seen]) - rows @ exponents
-    weighted = rows.T / noise
-    precision = weighted @ rows + np.diag([1e-4, EXPONENT_DEVIATION**-2, EXPONENT_DEVIATION**-2])
-    covariance = np.linalg.inv(precision)
-    likely = exponents + covariance @ (weighted @ off)
+    prior = np.diag([1e4, EXPONENT_DEVIATION**2, EXPONENT_DEVIATION**2])
+    # Points next to each other lie off the line alike.
+    both = rows @ prior @ rows.T + OWN_DEVIATION**2 * _nearness(rows, rows)
+    noise, means_s = np.diag([VARIATION**2 / it.count for it in seen]), np.array([it.mean_s for it in seen])
+    likely = rows @ exponents + log(means_s[0]) - (rows @ exponents)[0]
+    for _ in range(ROUNDS):
+        # A batch of some items takes a mean of the times of one and of a full batch.
+        parts = np.exp(likely).reshape(-1, 2) * np.column_stack((1 - full_ratio, full_ratio))
+        shares = parts / parts.sum(axis=1, keepdims=True)
+        weights = np.kron(np.eye(len(seen)), np.ones((1, 2))) * shares.reshape(-1)
+        off = np.log(means_s / parts.sum(axis=1)) + weights @ (likely - rows @ exponents)
+        inverse = np.linalg.inv(weights @ both @ weights.T + noise)
+        likely = rows @ exponents + both @ weights.T @ inverse @ off
     points = []
     for each in variant.points:
-        row = np.array((1.0, log(each.cores), log(each.batch_size)))
-        mean_s = exp(row @ likely + deviations * sqrt(row @ covariance @ row))
+        row = np.array([(1.0, log(each.cores), log(each.batch_size))])
+        shared = (row @ prior @ rows.T + OWN_DEVIATION**2 * _nearness(row, rows)) @ weights.T
+        variance = row @ prior @ row.T + OWN_DEVIATION**2 - shared @ inverse @ shared.T
+        deviation = sqrt(max(variance.item(), 0.0))
+        mean_s = exp((row @ exponents + shared @ inverse @ off).item() + deviations * deviation)
         most_s = min(
             it.mean_s * max(1.0, each.batch_size / it.items) * max(1.0, it.cores / each.cores) for it in seen
         )
         mean_s = min(mean_s, most_s)
-        points.append(ProfilePoint(each.cores, each.batch_size, mean_s * TAIL_RATIO, mean_s))
+        points.append(
+            ProfilePoint(
+                each.cores, each.batch_size, mean_s * exp(deviations * TAIL_DEVIATION) * TAIL_RATIO, mean_s
+            )
+        )
     return replace(profile, variants=(replace(variant, points=tuple(points)),))
 
 
@@ -235,7 +280,7 @@ def over_grid(profiles: Mapping[str, StageProfile], grid: list[tuple[float, int]
         points = []
         for cores, size in grid:
             mean_s = min(of_s * max(1.0, size / of) * max(1.0, at / cores) for at, of, of_s in known)
-            points.append(ProfilePoint(cores, size, mean_s * TAIL_RATIO, mean_s))
+            points.append(ProfilePoint(cores, size, mean_s * ASSUMED_TAIL_RATIO, mean_s))
         filled[name] = replace(profile, variants=(replace(variant, points=tuple(points)),))
     return filled
 

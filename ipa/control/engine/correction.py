@@ -18,7 +18,7 @@ from ipa.model.decision import Event, Notice
 from ipa.model.observation import Batches, Measured, Observation
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import MeasuredVariant, Pipeline
-from ipa.model.plan import Plan, StageConfig
+from ipa.model.plan import CFS_PERIOD_S, Plan, StageConfig
 from ipa.model.profile import LEAST_SLOWDOWN, MOST_SLOWDOWN, Slowdown, Slowdowns
 from ipa.model.recording import UNLESS_DEFAULT, recorded_as
 from ipa.model.rounding import significant
@@ -273,7 +273,7 @@ def _updated(
     if config.batch_size == 1:
         # Several items of one request are served at once; plans count them one after another.
         expected_s *= max(batches.items, 1.0)
-    observed_ratio = _within_savings(before.ratio, batches.service_s / expected_s, service.quota_cores)
+    observed_ratio = _within_savings(before.ratio, batches.service_s, expected_s, service.quota_cores)
     least = LEAST_SLOWDOWN * exp(SURE * (FIRST_DEVIATION - first_deviation))
     surprise = log(min(max(observed_ratio, least), MOST_SLOWDOWN) / before.ratio)
     each_variance = max(service.spread, LEAST_VARIATION**2)
@@ -298,12 +298,13 @@ def _updated(
     )
 
 
-def _within_savings(ratio: float, observed_ratio: float, quota_cores: float) -> float:
+def _within_savings(ratio: float, observed_s: float, expected_s: float, quota_cores: float) -> float:
     """The ratio nearest to the known one that agrees with the observation of a replica with a quota.
 
-    It computes at full speed, in `quota_cores` of its busy time, with CPU time saved up while idle. So its
-    busy time is between the observed one, if nothing was saved, and all that full speed would make of it.
+    Without CPU time saved up while idle its batches take longer: all of it at full speed, which takes
+    `quota_cores` of the time, and at most a period more.
     """
-    if not quota_cores or observed_ratio >= 1:
-        return observed_ratio
-    return min(max(ratio, observed_ratio), 1.0, observed_ratio / quota_cores)
+    if not quota_cores or observed_s >= expected_s:
+        return observed_s / expected_s
+    most_s = min(observed_s / quota_cores, observed_s + CFS_PERIOD_S, expected_s)
+    return min(max(ratio, observed_s / expected_s), most_s / expected_s)

@@ -137,11 +137,9 @@ def _at_once(
     if isinstance(plan, TickVerdict):
         return replace(plan, detail="; ".join(filter(None, (passed, plan.detail))))
     if plan.configs == serving:
-        reason, words = ReasonCode.NO_CHANGE, "the running plan is the best"
-        if late:
-            reason = ReasonCode.SLO_BROKEN
+        reason = ReasonCode.SLO_BROKEN if late else ReasonCode.NO_CHANGE
         short = _short_of(plan, forecast)
-        said = "; ".join(filter(None, (passed, late, words)))
+        said = "; ".join(filter(None, (passed, late, "the running plan is the best")))
         return hold(ReasonCode.INFEASIBLE if short else reason, short or said, plan=plan, forecast=forecast)
     return checked(request, state, running, plan=plan, forecast=forecast, urgent=True, why=passed)
 

@@ -16,6 +16,7 @@ from ipa.control.engine.correction import (
     UNCORRECTED,
     Correction,
     ObservedSlowdown,
+    _within_savings,
     alarms,
     learned,
     planned_with,
@@ -451,6 +452,11 @@ def test_cpu_time_saved_while_idle_makes_no_variant_quick(ratio: float, learned_
     assert slowdown is not None
     assert slowdown.ratio == pytest.approx(learned_ratio, rel=0.03)
     assert learned_ratio / STEP <= slowdown.planned_ratio <= learned_ratio * STEP
+
+
+@pytest.mark.parametrize(("observed_s", "expected_s", "ratio"), [(0.6, 1.0, 0.7), (0.06, 0.1, 1.0)])
+def test_cpu_time_is_saved_for_a_period_at_most(observed_s: float, expected_s: float, ratio: float) -> None:
+    assert _within_savings(1.0, observed_s, expected_s, 0.5) == pytest.approx(ratio)
 
 
 @pytest.mark.parametrize(
