@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from ipa.control.engine.guards import GuardSettings
@@ -148,8 +150,8 @@ class LiveState:
     while no tick is due. `reason` and `detail` are those of the latest decision. `inputs` are its inputs.
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices. `pas` is
     that of the wanted configuration, `served_pas` that of the variants that answered, None if they are the
-    same or unknown. `parts` are several configurations side by side, `canary` the new configuration that is
-    measured first.
+    same or unknown, `measured_pas` its bounds by feedback, in which unmeasured stages count by their profile.
+    `parts` are several configurations side by side, `canary` the new configuration that is measured first.
     """
 
     at: str
@@ -170,6 +172,7 @@ class LiveState:
     forecast: Forecast | None = None
     pas: float | None = None
     served_pas: float | None = None
+    measured_pas: tuple[float, float] | None = None
     cost_cores: float | None = None
     stages: tuple[StageLive, ...] = ()
     reason: ReasonCode | None = None
@@ -246,6 +249,7 @@ def live_state(
     due = snapshot.next_tick_at
     ended = observation.ended if observation else None
     cores, usd_per_hour = _costs(pipeline, stages)
+    lower, upper = (_pas(pipeline, stages, partial(_bound, bound=name)) for name in ("lower", "upper"))
     is_late = observation is not None and breaks_slo(observation, pipeline.sla, GuardSettings())
     return LiveState(
         at=now.isoformat(),
@@ -267,7 +271,8 @@ def live_state(
         retried_rps=ended.retried_rps if ended else None,
         forecast=snapshot.forecast,
         pas=_pas(pipeline, stages),
-        served_pas=_pas(pipeline, stages, as_served=True) if any(it.served for it in stages) else None,
+        served_pas=_pas(pipeline, stages, _as_served) if any(it.served for it in stages) else None,
+        measured_pas=None if lower is None or upper is None or lower == upper else (lower, upper),
         cost_cores=cores,
         stages=stages,
         reason=decision.reason if decision else None,
@@ -362,16 +367,29 @@ def _replica(config: StageConfig) -> Replica:
     return config.stage, config.variant, config.batch_size, config.cores
 
 
-def _pas(pipeline: Pipeline, stages: Sequence[StageLive], *, as_served: bool = False) -> float | None:
-    """The accuracy of the running configuration, of parts by their shares of the load; None if unknown.
+def _as_served(stage: StageLive) -> float | None:
+    """The mean over the variants that answered."""
+    return stage.served_accuracy if stage.served else stage.accuracy
 
-    `as_served` averages over the variants that answered.
-    """
+
+def _bound(stage: StageLive, bound: str) -> float | None:
+    """That bound of the accuracy of the running variant if feedback measured it, else its profile's."""
+    running = stage.config.variant if stage.config else ""
+    measured = next((each for each in stage.measured if each.variant == running and each.labels), None)
+    return getattr(measured, bound) if measured else stage.accuracy
+
+
+def _pas(
+    pipeline: Pipeline,
+    stages: Sequence[StageLive],
+    accuracy_of: Callable[[StageLive], float | None] = attrgetter("accuracy"),
+) -> float | None:
+    """The accuracy of the running configuration, of parts by their shares of the load; None if unknown."""
     starts = [at for at, stage in enumerate(stages) if stage.stage == stages[0].stage]
     graph, pas = graph_of(pipeline.stages), 0.0
     for first, end in zip(starts, [*starts[1:], None], strict=True):
         part = stages[first:end]
-        accuracies = {it.stage: it.served_accuracy if as_served and it.served else it.accuracy for it in part}
+        accuracies = {it.stage: accuracy_of(it) for it in part}
         terms = [accuracies.get(stage.name) if stage.variants else 1.0 for stage in pipeline.stages]
         known = [term for term in terms if term is not None]
         if len(known) < len(terms):

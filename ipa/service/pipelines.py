@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,7 +13,7 @@ from ipa.files import pipeline_to_mapping
 from ipa.files.pipelines import changes_of
 from ipa.model.access import EVERYWHERE, Operation
 from ipa.model.errors import ConflictError, ForbiddenError, InputError, Problem
-from ipa.model.pipeline import Bounds, CombineRule, Objective, Pin, Pipeline, StageBounds, StageKind
+from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
 from ipa.model.probe import NO_ADDRESS, RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.service.service import Precondition, Service
@@ -26,26 +25,13 @@ _one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeView:
-    """A source of a stage's input.
-
-    `fan_out` is the number of items for each one that the parent handles, by the parent's variant if it is a
-    mapping; `share` is the share of a router's requests that come this way.
-    """
-
-    parent: str
-    fan_out: float | dict[str, float]
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
 class StageView:
     """A stage as its owner wrote it: its kind, its variants in order, and its parents."""
 
     stage: str
     kind: StageKind
     variants: tuple[str, ...]
-    after: tuple[EdgeView, ...]
+    after: tuple[Edge, ...]
     combine: CombineRule
     bounds: StageBounds
     pin: Pin
@@ -245,14 +231,7 @@ def pipeline_view(
                 stage=stage.name,
                 kind=stage.kind,
                 variants=tuple(variant.name for variant in stage.variants),
-                after=tuple(
-                    EdgeView(
-                        edge.parent,
-                        dict(edge.fan_out) if isinstance(edge.fan_out, Mapping) else edge.fan_out,
-                        edge.share,
-                    )
-                    for edge in stage.after
-                ),
+                after=stage.after,
                 combine=stage.combine,
                 bounds=stage.bounds,
                 pin=stage.pin,

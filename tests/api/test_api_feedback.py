@@ -78,7 +78,11 @@ def test_the_status_shows_said_and_measured(monkeypatch: pytest.MonkeyPatch) -> 
     status = ApiClient(world.services()).get("/v1/pipelines/ocr/status").json()
     (shown,) = status["live"]["stages"][0]["measured"]
     assert shown["labels"] == 200 and shown["contradicts"] and shown["lower"] > 0.5
+    # The other stage counts by its profile.
+    other, (low, high) = status["live"]["stages"][1]["accuracy"], status["live"]["measured_pas"]
+    assert (low, high) == (pytest.approx(shown["lower"] * other), pytest.approx(shown["upper"] * other))
     console = Console(width=200, record=True, file=None)
     with console.capture() as text:
         console.print(status_table(status))
+    assert f", {low:.3f} to {high:.3f} measured" in text.get()
     assert "detect=v6-320: accuracy 0.500 by its profile, 1.000 measured (0." in text.get()

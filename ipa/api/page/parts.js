@@ -118,7 +118,7 @@ export function tiles(status) {
     tile(`Latency p${plain(status.sla_percentile)}`, latency, unit,
       share === null ? [`the SLA is ${sla} ${slaUnit}`] : [el("b", { class: level }, `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),
     ended(live, status),
-    tile("Accuracy (PAS)", number(live.pas, 3), "", [live.served_pas === null ? `of ${new Set(live.stages.map((stage) => stage.stage)).size} stages` : [el("b", {}, number(live.served_pas, 3)), " as answered, by variants that stand in"], ...beside.map((each) => ` · ${each.policy} would have ${number(each.pas, 3)}`)]),
+    tile("Accuracy (PAS)", number(live.pas, 3), "", [live.served_pas === null ? `of ${new Set(live.stages.map((stage) => stage.stage)).size} stages` : [el("b", {}, number(live.served_pas, 3)), " as answered, by variants that stand in"], ...(live.measured_pas ? [` · ${live.measured_pas.map((bound) => number(bound, 3)).join(" to ")} measured`] : []), ...beside.map((each) => ` · ${each.policy} would have ${number(each.pas, 3)}`)]),
     tile("Cost", cost, costUnit, [costUnit !== "USD/h" ? "" : `${coresOf(live.cost_cores)} · `, `${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`,
       ...besideWords(live.stages).map((words) => ` · ${words}`),
       ...beside.map((each) => ` · ${each.policy} would pay ${costOf(each)[0]}`)]),

@@ -137,10 +137,8 @@ def _served(live: Json) -> Iterator[tuple[str, str]]:
         for each in stage.get("measured", ()):
             bounds = f"{each['lower']:.3f} to {each['upper']:.3f} by {each['labels']} labels"
             what = f"{stage['stage']}={each['variant']}: accuracy {each['profiled']:.3f} by its profile"
-            yield (
-                f"{what}, {_n(each['mean'], 3)} measured ({bounds})",
-                "yellow" if each["contradicts"] else "",
-            )
+            colour = "yellow" if each["contradicts"] else ""
+            yield f"{what}, {_n(each['mean'], 3)} measured ({bounds})", colour
 
 
 def _edit_words(edit: Json) -> str:
@@ -203,9 +201,10 @@ def _in_time(live: Json) -> str:
 
 
 def _pas(live: Json) -> str:
-    """The accuracy of the wanted configuration, and of the variants that answered."""
-    served = live.get("served_pas")
-    return _n(live["pas"], 3) + ("" if served is None else f", {served:.3f} as answered")
+    """The accuracy of the wanted configuration, of the variants that answered, and as measured."""
+    served, measured = live.get("served_pas"), live.get("measured_pas")
+    bounds = f", {measured[0]:.3f} to {measured[1]:.3f} measured" if measured else ""
+    return _n(live["pas"], 3) + ("" if served is None else f", {served:.3f} as answered") + bounds
 
 
 def why(status: Json) -> str:
