@@ -142,6 +142,8 @@ def test_a_stage_tells_which_variants_answered_and_how_accurately(browser: Brows
         expect(first.locator(".runs")).to_contain_text(f"answered by {', '.join(shares)}")
         expect(first).to_contain_text(f"{live['stages'][0]['served_accuracy']:.3f} as answered")
         expect(page.locator("#figures")).to_contain_text(f"{live['served_pas']:.3f} as answered")
+        low, high = live["measured_pas"]
+        expect(page.locator("#figures")).to_contain_text(f"{low:.3f} to {high:.3f} measured")
         (judged,) = live["stages"][0]["measured"]
         bounds = f"{judged['lower']:.3f} to {judged['upper']:.3f} {judged['variant']}, 400 labels"
         expect(first).to_contain_text(f"{bounds}; 0.900 by its profile")
