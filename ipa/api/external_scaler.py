@@ -21,7 +21,14 @@ KEYS = ("pipeline", "stage")
 # After so many intervals without a tick its replicas are those of a loop that hangs.
 STALE_TICKS = 6
 # KEDA asks every few seconds for each object: one call at a time would do.
-WORKERS, MOST_CALLS, MOST_BYTES, GRACE_S = 4, 100, 65_536, 1.0
+WORKERS, MOST_CALLS, GRACE_S = 4, 100, 1.0
+# A connection that says nothing ends soon, one that asks nothing for long too.
+OPTIONS = {
+    "max_receive_message_length": 65_536,
+    "server_handshake_timeout_ms": 5_000,
+    "max_connection_idle_ms": 300_000,
+    "so_reuseport": 0,
+}
 
 
 def desired_replicas(
@@ -119,7 +126,7 @@ def external_scaler(
     server = grpc.server(
         ThreadPoolExecutor(WORKERS, "keda"),
         maximum_concurrent_rpcs=MOST_CALLS,
-        options=[("grpc.max_receive_message_length", MOST_BYTES), ("grpc.so_reuseport", 0)],
+        options=[(f"grpc.{name}", value) for name, value in OPTIONS.items()],
     )
     path = f"{protocol.package}.{service.name}"
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(path, methods)])

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ipa.adapters.metrics.publish import Catalogue
-from ipa.api.external_scaler import external_scaler
+from ipa.api.external_scaler import OPTIONS, external_scaler
 from ipa.metering import table
 from ipa.metering.make import new_registry
 from ipa.model.errors import UnavailableError, UsageError
@@ -67,6 +67,17 @@ def test_keda_reads_what_prometheus_would(settings: Settings) -> None:
         assert status == "UNAVAILABLE" and "and not again" in said  # type: ignore[operator]
         # The type external-push of triggers is not served.
         assert asked(settings, "StreamIsActive", REF)[0] == "UNIMPLEMENTED"
+
+
+def test_a_connection_that_says_nothing_is_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OPTIONS, "server_handshake_timeout_ms", 100)
+    address = ("127.0.0.1", settings.keda_port)
+    with external_scaler(settings, new_registry(), ()), socket.create_connection(address, 30.0) as idle:
+        while idle.recv(1000):
+            pass
+        assert asked(settings, "IsActive", REF)[0] == "NOT_FOUND"
 
 
 def test_what_cannot_be_served_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
